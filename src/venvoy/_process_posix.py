@@ -1,0 +1,126 @@
+"""What `process` needs of a POSIX system: spawn into a session of its own, watch for the exit, end the tree."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import resource
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+
+from .collector import Collector
+
+
+def spawn(
+    argv: Sequence[str],
+    environ: dict[str, str],
+    cwd: str | None,
+    inherited: Sequence[int],
+    stdout: int,
+    stderr: int,
+) -> subprocess.Popen[bytes]:
+    """Start a program as the leader of its own session, with an empty stdin.
+
+    Raises:
+        OSError: with the limit named in its text where one was hit.
+    """
+    try:
+        return subprocess.Popen(
+            argv,
+            env=environ,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=inherited,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise explain(error) from error
+
+
+def explain(error: OSError) -> OSError:
+    """Return the error with the limit it hit in its text."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        text = (
+            f"too many open files: the limit of this process is {soft} (RLIMIT_NOFILE; it may be raised to {hard})"
+        )
+    elif error.errno == errno.EAGAIN:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+        text = f"no further process is allowed: the limit of this user is {soft} (RLIMIT_NPROC, hard {hard}, or pids.max)"
+    elif error.errno == errno.ENOMEM:
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        text = f"not enough memory for a further process (RLIMIT_AS is {soft}, -1 meaning none)"
+    else:
+        return error
+    return OSError(error.errno, text)
+
+
+def kill_group(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to the process group that `pid`, not reaped yet, leads."""
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def watch_exit(collector: Collector, pid: int, callback: Callable[[], object]) -> Callable[[], None]:
+    """Call back on the collector thread when the process has exited; return what ends the watch."""
+    if hasattr(os, "pidfd_open"):
+        fd = os.pidfd_open(pid)
+        collector.call_soon(lambda: collector.watch(fd, callback))
+
+        def end() -> None:
+            collector.unwatch(fd)
+            os.close(fd)
+
+        return end
+    threading.Thread(target=_wait_for, args=(collector, pid, callback), daemon=True).start()
+    return lambda: None
+
+
+def _wait_for(collector: Collector, pid: int, callback: Callable[[], object]) -> None:
+    """Where there is no pidfd: a thread that sleeps until the child is a zombie, and leaves the reaping to others."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:
+        pass
+    collector.call_soon(callback)
+
+
+class StatusPage:
+    """Two numbers that the child writes and that survive its death: the ids of the last call started and finished."""
+
+    def __init__(self) -> None:
+        if hasattr(os, "memfd_create"):
+            self.fd = os.memfd_create("venvoy-status")
+        else:
+            self.fd, path = tempfile.mkstemp()
+            os.unlink(path)
+        try:
+            os.truncate(self.fd, mmap.PAGESIZE)
+            self._page = mmap.mmap(self.fd, mmap.PAGESIZE)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    @property
+    def started(self) -> int:
+        """The id of the newest call whose code began to run."""
+        return int.from_bytes(self._page[0:8], "little")
+
+    @property
+    def finished(self) -> int:
+        """The id of the newest call whose code has ended."""
+        return int.from_bytes(self._page[8:16], "little")
+
+    def close_descriptor(self) -> None:
+        """Close the descriptor that the child has inherited; the mapping stays until it is collected."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

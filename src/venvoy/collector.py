@@ -1,0 +1,192 @@
+"""The one background I/O thread of the host process: control sockets, output, exits, abandoned exchanges, timers.
+
+It moves raw bytes and nothing else: it never decodes a value, logs, forwards, starts a process, or runs user code,
+because whatever it waits for, everything waits for. Laws: its callbacks are venvoy's own and do not block;
+`call_soon` takes no lock, so that finalizers may use it; the thread lives while somebody holds it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import selectors
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from time import monotonic
+from typing import Protocol
+
+from .log import logger
+
+
+class Timer:
+    """A callback of the collector at a later time; `cancel()` is safe from any thread and at any time."""
+
+    __slots__ = ("callback", "when")
+
+    def __init__(self, when: float, callback: Callable[[], object]) -> None:
+        self.when = when
+        self.callback: Callable[[], object] | None = callback
+
+    def cancel(self) -> None:
+        """Forget the callback, and what it refers to."""
+        self.callback = None
+
+
+class Collector:
+    """The thread, its selector and its timers; use `hold()` to get the running one."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_reader, False)
+        os.set_blocking(self._wake_writer, False)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, self._drain_wakes)
+        self._soon: deque[Callable[[], object]] = deque()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = count()
+        self._is_stopping = False
+        self.thread = threading.Thread(target=self._run, name="venvoy-collector", daemon=True)
+        self.thread.start()
+
+    # From any thread.
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Run a callback on the collector thread. Takes no lock: finalizers may call it."""
+        self._soon.append(callback)
+        try:
+            os.write(self._wake_writer, b"\0")
+        except OSError:  # full (it will wake anyway), or closed: there is nothing left to do it for
+            pass
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """Run a callback on the collector thread `delay` seconds from now."""
+        timer = Timer(monotonic() + delay, callback)
+        self.call_soon(lambda: self._push(timer))
+        return timer
+
+    def stop(self) -> None:
+        """Let the thread end after what is queued now."""
+        self.call_soon(self._stop)
+
+    # On the collector thread only.
+
+    def watch(self, fd: int, callback: Callable[[], object]) -> None:
+        """Call back whenever `fd` can be read."""
+        self._selector.register(fd, selectors.EVENT_READ, callback)
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching; harmless where it is not watched. To be done before `fd` is closed."""
+        try:
+            self._selector.unregister(fd)
+        except (KeyError, ValueError):
+            pass
+
+    def _push(self, timer: Timer) -> None:
+        heapq.heappush(self._timers, (timer.when, next(self._order), timer))
+
+    def _stop(self) -> None:
+        self._is_stopping = True
+
+    def _drain_wakes(self) -> None:
+        try:
+            os.read(self._wake_reader, 4096)
+        except BlockingIOError:
+            pass
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            for key, _ in self._selector.select(self._patience()):
+                _guarded(key.data)
+            while self._soon:
+                _guarded(self._soon.popleft())
+            self._run_due_timers()
+        self.close()
+
+    def _patience(self) -> float | None:
+        while self._timers and self._timers[0][2].callback is None:
+            heapq.heappop(self._timers)
+        return max(0.0, self._timers[0][0] - monotonic()) if self._timers else None
+
+    def _run_due_timers(self) -> None:
+        now = monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            callback = heapq.heappop(self._timers)[2].callback
+            if callback is not None:
+                _guarded(callback)
+
+    def close(self) -> None:
+        """Close the selector and the wake pipe; nothing is unregistered, since a fork shares the kernel's object."""
+        self._selector.close()
+        for fd in (self._wake_reader, self._wake_writer):
+            os.close(fd)
+        self._wake_reader = self._wake_writer = -1
+
+
+def _guarded(callback: Callable[[], object]) -> None:
+    try:
+        callback()
+    except Exception:  # a defect of ours: it must not stop everybody's I/O
+        logger.exception("internal error on the collector thread")
+
+
+# --- the running one --------------------------------------------------------------------------
+
+_guard = threading.Lock()  # guards the two below; the thread is started under it, nothing else
+_running: Collector | None = None
+_holders = 0
+
+
+def hold() -> Collector:
+    """Return the process's collector, starting it for the first holder; pair with `let_go`."""
+    global _running, _holders
+    with _guard:
+        if _running is None:
+            _running = Collector()
+        _holders += 1
+        return _running
+
+
+def let_go() -> threading.Thread | None:
+    """Give up one hold; the last one stops the thread, which is returned to be joined."""
+    global _running, _holders
+    with _guard:
+        _holders -= 1
+        if _holders or _running is None:
+            return None
+        last, _running = _running, None
+    last.stop()
+    return last.thread
+
+
+# --- os.fork() in the host ----------------------------------------------------------------------
+
+
+class Forked(Protocol):
+    """Something with descriptors or threads that a forked child of the host does not own."""
+
+    def after_fork_in_child(self) -> None:
+        """Close the descriptors and forget the threads; the parent goes on with its own."""
+
+
+_forked: weakref.WeakSet[Forked] = weakref.WeakSet()
+
+
+def tell_after_fork(thing: Forked) -> None:
+    """Let `thing.after_fork_in_child()` be called in every process the host forks."""
+    _forked.add(thing)
+
+
+def _after_fork_in_child() -> None:
+    global _guard, _running, _holders
+    last, _guard, _running, _holders = _running, threading.Lock(), None, 0
+    for thing in list(_forked):
+        thing.after_fork_in_child()
+    if last is not None:
+        last.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,190 @@
+"""Every exception venvoy raises, in one tree; this module imports nothing of ours.
+
+Each class says who is to blame and when you meet it, and has a stable `code` for programs.
+Classes that extend a builtin's meaning inherit it too: a `CallTimeout` is a `TimeoutError`.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError
+
+
+class VenvoyError(Exception):
+    """Base of all errors raised by venvoy itself; catch it to catch everything of ours."""
+
+    code = "venvoy_error"
+
+
+# --- environments -----------------------------------------------------------------------------
+
+
+class EnvError(VenvoyError):
+    """An environment is described wrongly or cannot be used; fix the `EnvSpec`."""
+
+    code = "env_error"
+
+
+class EnvBuildError(EnvError):
+    """The installer failed; the message ends with the installer's own words.
+
+    `output` holds the whole of what it said.
+    """
+
+    code = "env_build_failed"
+
+    def __init__(self, message: str, *, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
+
+
+class InterpreterNotFound(EnvError, LookupError):
+    """No interpreter of the wanted version is on this machine; the message lists what is."""
+
+    code = "interpreter_not_found"
+
+
+# --- pools ------------------------------------------------------------------------------------
+
+
+class PoolError(VenvoyError):
+    """The pool as a whole cannot take this call."""
+
+    code = "pool_error"
+
+
+class PoolClosed(PoolError, RuntimeError):
+    """The pool was closed, or belongs to another process (after `os.fork`)."""
+
+    code = "pool_closed"
+
+
+class TooManyWaiting(PoolError):
+    """The pool's waiting queue is full, or no worker is free within `queue_timeout`."""
+
+    code = "too_many_waiting"
+
+
+# --- workers ----------------------------------------------------------------------------------
+
+
+class WorkerError(VenvoyError):
+    """Something happened to the one worker that served this call; other calls are untouched."""
+
+    code = "worker_error"
+
+
+class WorkerStartError(WorkerError):
+    """A worker did not become ready: a failing import, an exit, a time-out, a limit of the system.
+
+    `output` is what the process printed, `remote_traceback` the Python traceback where there is one,
+    `exit_status` / `signal` how it ended where it ended.
+    """
+
+    code = "worker_start_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        output: str = "",
+        remote_traceback: str = "",
+        exit_status: int | None = None,
+        signal: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.output = output
+        self.remote_traceback = remote_traceback
+        self.exit_status = exit_status
+        self.signal = signal
+
+
+class WorkerCrashed(WorkerError):
+    """The worker process ended while it served this call.
+
+    `exit_status` (None where unknown or killed by a signal), `signal` (number or None), `pid`,
+    `started` (False: the call's code never ran), `target`, `output_tail` (text of both streams).
+    """
+
+    code = "worker_crashed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        pid: int | None = None,
+        exit_status: int | None = None,
+        signal: int | None = None,
+        started: bool = True,
+        target: str = "",
+        output_tail: str = "",
+        reason: str = "CRASHED",
+    ) -> None:
+        super().__init__(message)
+        self.pid = pid
+        self.exit_status = exit_status
+        self.signal = signal
+        self.started = started
+        self.target = target
+        self.output_tail = output_tail
+        self.reason = reason
+
+
+class CallTimeout(WorkerError, TimeoutError):
+    """The call's deadline passed; its worker is cancelled, or ended, behind the caller's back."""
+
+    code = "call_timeout"
+
+
+class CallCancelled(WorkerError, CancelledError):
+    """The call was running and was stopped by `CallFuture.cancel()`."""
+
+    code = "call_cancelled"
+
+
+# --- single calls -----------------------------------------------------------------------------
+
+
+class TargetNotFound(VenvoyError, LookupError):
+    """The worker's environment has no such module or attribute; close names are suggested."""
+
+    code = "target_not_found"
+
+
+class EncodingError(VenvoyError, TypeError):
+    """An argument or a result cannot travel between the processes; only that call fails."""
+
+    code = "encoding_error"
+
+
+class ProtocolError(VenvoyError):
+    """The bytes on a channel are not what docs/protocol.md allows; a defect, or a foreign writer."""
+
+    code = "protocol_error"
+
+
+class RemoteError(VenvoyError):
+    """An exception of the worker whose class cannot be rebuilt here.
+
+    Instances belong to a subclass that also inherits the nearest builtin base, so that
+    `except ValueError` works. `type_name` is the full name of the class in the worker,
+    `remote_args` its plain arguments (their `repr` where an argument is not plain).
+    """
+
+    code = "remote_error"
+
+    def __init__(self, message: str = "", *, type_name: str = "", remote_args: tuple[object, ...] = ()) -> None:
+        super().__init__(message)
+        self.type_name = type_name
+        self.remote_args = remote_args
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else self.type_name
+
+
+class RemoteTraceback(VenvoyError):
+    """The traceback as text, from the worker; the `__cause__` of an error raised there."""
+
+    code = "remote_traceback"
+
+    def __str__(self) -> str:
+        return f"\n\n{self.args[0] if self.args else ''}"

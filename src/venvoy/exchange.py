@@ -1,0 +1,131 @@
+"""One call on one worker as a state machine without I/O: frames in, events out.
+
+A driver (a blocked caller, a queue thread, the collector for an exchange whose driver left) moves the bytes and asks
+here what they mean. Law: an exchange ends exactly once, by the terminal frame with its own id; a frame of an earlier
+exchange is discarded, a frame of a later one is a protocol error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from venvoy_worker.contract import codec, frames, messages
+from venvoy_worker.contract.frames import Frame
+
+from .errors import CallTimeout, ProtocolError
+
+Pieces = list[bytes | bytearray | memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """Source text that a worker needs before it can run a call: (digest, text, file name, values)."""
+
+    digest: str
+    text: str
+    filename: str
+    values: dict[str, Any]
+
+    def pieces(self) -> Pieces:
+        """Return the DEFINE frame."""
+        body, buffers = codec.encode((self.digest, self.text, self.filename, self.values))
+        return frames.pack(messages.DEFINE, codec=codec.PICKLE, body=body, buffers=buffers)
+
+
+class Call:
+    """One unit of work, encoded, before it has a worker.
+
+    Args:
+        name: what to show for its target.
+        flags: kind of target, and whether the body is a chunk.
+        target: as it goes into the frame.
+        body, buffers: the encoded arguments.
+        definition: source text it needs, if any.
+        deadline: a `time.monotonic` value, or None.
+        retries: further attempts after a crash.
+    """
+
+    __slots__ = (
+        "attempts",
+        "body",
+        "buffers",
+        "deadline",
+        "definition",
+        "flags",
+        "name",
+        "retries",
+        "size",
+        "target",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        flags: int,
+        target: bytes,
+        encoded: tuple[list[bytes], list[memoryview]],
+        definition: Definition | None = None,
+        deadline: float | None = None,
+        retries: int = 0,
+    ) -> None:
+        self.name = name
+        self.flags = flags
+        self.target = target
+        self.body, self.buffers = encoded
+        self.definition = definition
+        self.deadline = deadline
+        self.retries = retries
+        self.attempts = 0
+        self.size = len(target) + sum(map(len, self.body)) + sum(map(len, self.buffers))
+
+    def request(self, call_id: int) -> Pieces:
+        """Return the CALL frame under the id it has on one worker."""
+        remaining = 0 if self.deadline is None else max(1, int((self.deadline - monotonic()) * 1000))
+        return frames.pack(
+            messages.CALL,
+            self.flags,
+            codec.PICKLE,
+            0,
+            call_id,
+            min(remaining, 0xFFFFFFFF),
+            self.target,
+            self.body,
+            self.buffers,
+        )
+
+    def timeout_error(self) -> CallTimeout:
+        """Return the error of a call whose deadline passed."""
+        return CallTimeout(f"{self.name} did not finish before its deadline")
+
+
+class Exchange:
+    """A call that has been given an id on one worker.
+
+    Args:
+        call_id: its number on that worker, larger than all before.
+    """
+
+    __slots__ = ("call", "call_id", "reply")
+
+    def __init__(self, call: Call, call_id: int) -> None:
+        self.call = call
+        self.call_id = call_id
+        self.reply: Frame | None = None
+
+    def accept(self, frame: Frame) -> bool:
+        """Take a frame of the call channel; return True when it ends this exchange.
+
+        Raises:
+            ProtocolError: the worker may not send this now.
+        """
+        if frame.opcode in messages.TERMINAL:
+            if frame.call_id == self.call_id:
+                self.reply = frame
+                return True
+            if frame.call_id < self.call_id:
+                return False  # of an exchange that was given up
+        elif frame.opcode == messages.RETRACTED:
+            return False
+        raise ProtocolError(f"unexpected {frame!r} while waiting for call {self.call_id}")

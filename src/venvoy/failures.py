@@ -1,0 +1,105 @@
+"""Error snapshots back to exceptions: the same class where it can be rebuilt here, else a `RemoteError` on its base.
+
+The snapshot's format is that of `venvoy_worker.contract.failures`. Owns the cache of classes made for foreign
+exceptions, so that two errors of one remote class are of one class here.
+"""
+
+from __future__ import annotations
+
+import builtins
+import pickle
+import sys
+from typing import Any
+
+from . import errors
+from .errors import RemoteError, RemoteTraceback
+
+_OURS = {
+    "target_not_found": errors.TargetNotFound,
+    "encoding_error": errors.EncodingError,
+    "protocol_error": errors.ProtocolError,
+    "call_cancelled": errors.CallCancelled,
+}
+_classes: dict[tuple[str, str], type[RemoteError]] = {}
+_HINT = (
+    "options of a call are given by options(), as in pool.options({0}=…).call(…); call() passes {0} to the target"
+)
+_OPTION_NAMES = ("timeout", "retries")
+
+
+def rebuild(snapshot: dict[str, Any], *, is_home: bool) -> BaseException:
+    """Return the exception a snapshot describes, with the remote traceback as its cause.
+
+    Args:
+        is_home: the worker runs in the host's own environment, so classes go by name as pickle does; else only
+            those of the standard library are taken for the same.
+    """
+    error = _ours(snapshot) or _same_class(snapshot, is_home) or _remote_error(snapshot)
+    for note in snapshot.get("notes", ()):
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+    if isinstance(error, TypeError):
+        _hint_at_options(error)
+    if snapshot.get("traceback"):
+        error.__cause__ = RemoteTraceback(snapshot["traceback"])
+    return error
+
+
+def _ours(snapshot: dict[str, Any]) -> BaseException | None:
+    if "code" not in snapshot:
+        return None
+    return _OURS.get(snapshot["code"], RemoteError)(snapshot["message"])
+
+
+def _same_class(snapshot: dict[str, Any], is_home: bool) -> BaseException | None:
+    if snapshot["pickled"] is None or "Exception" not in snapshot["bases"]:
+        return None
+    top = snapshot["type"].partition(".")[0]
+    if not is_home and top != "builtins" and top not in sys.stdlib_module_names:
+        return None
+    try:
+        error = pickle.loads(snapshot["pickled"])
+    except Exception:  # a class that is not here, or whose constructor has changed
+        return None
+    return error if isinstance(error, Exception) else None
+
+
+def _remote_error(snapshot: dict[str, Any]) -> RemoteError:
+    error: RemoteError = _class_for(snapshot["type"], snapshot["bases"]).__new__(
+        _class_for(snapshot["type"], snapshot["bases"])
+    )
+    for name, value in snapshot["attributes"].items():
+        try:
+            setattr(error, name, value)
+        except (AttributeError, TypeError):  # read-only in the builtin base
+            pass
+    RemoteError.__init__(
+        error,
+        snapshot["message"] or snapshot["type"],
+        type_name=snapshot["type"],
+        remote_args=tuple(snapshot["args"]),
+    )
+    return error
+
+
+def _class_for(type_name: str, bases: list[str]) -> type[RemoteError]:
+    """Return the class for a foreign exception: RemoteError and the nearest builtin that is an Exception."""
+    base = next((name for name in bases if _is_exception(name)), "Exception")
+    known = _classes.get((type_name, base))
+    if known is None:
+        parents = (RemoteError,) if base == "Exception" else (RemoteError, getattr(builtins, base))
+        members = {"__module__": type_name.rpartition(".")[0], "__doc__": f"{type_name}, raised in a worker."}
+        known = _classes[type_name, base] = type(type_name.rpartition(".")[2], parents, members)
+    return known
+
+
+def _is_exception(name: str) -> bool:
+    found = getattr(builtins, name, None)
+    # SystemExit, KeyboardInterrupt and GeneratorExit of a worker must not end the host.
+    return isinstance(found, type) and issubclass(found, Exception) and name != "Exception"
+
+
+def _hint_at_options(error: TypeError) -> None:
+    for name in _OPTION_NAMES:
+        if f"unexpected keyword argument '{name}'" in str(error):
+            error.add_note(_HINT.format(name))

@@ -1,0 +1,153 @@
+"""Frozen option objects, validated where they are made; what is passed wrongly is refused before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+Target = str | Callable[..., Any]
+"""What to call: `"module:attr.sub"`, a bare `"name"` of the pool's module, `by_source(f)`, or a callable."""
+
+OutputPolicy = Literal["forward", "log", "discard"] | Callable[["OutputChunk"], object]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChunk:
+    """A piece of what a worker wrote: `worker` (its id), `pid`, `stream` ("stdout" or "stderr"), `text`."""
+
+    worker: int
+    pid: int
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How each worker of a pool is started and ended.
+
+    Args:
+        paths: folders put first on the worker's `sys.path`, in this order.
+        env_vars: environment variables set for the worker. `PYTHON*` variables take effect as they would on a
+            command line.
+        cwd: the worker's working folder; None is the host's.
+        initializer: a target run once in every worker before it is ready, with `initializer_args`.
+        grace_period: seconds between asking a call or a worker to stop and SIGKILL.
+        start_timeout: seconds a worker may take from its start until it is ready.
+        output: where what workers print goes: "forward" (the host's stdout and stderr), "log" (logger
+            `venvoy.output`), "discard", or a function called with each `OutputChunk` on a background thread.
+        output_tail_bytes: how much of each stream is kept for `Pool.output()` and for errors.
+
+    Raises:
+        TypeError, ValueError: an argument is not what is described here.
+    """
+
+    paths: Sequence[str | os.PathLike[str]] = ()
+    env_vars: Mapping[str, str] | None = None
+    cwd: str | os.PathLike[str] | None = None
+    initializer: Target | None = None
+    initializer_args: Sequence[Any] = ()
+    grace_period: float = 2.0
+    start_timeout: float = 60.0
+    output: OutputPolicy = "forward"
+    output_tail_bytes: int = 262_144
+
+    def __post_init__(self) -> None:
+        if isinstance(self.paths, str | bytes | os.PathLike):
+            raise TypeError(f"paths is a list of folders, not one: use paths=[{os.fspath(self.paths)!r}]")
+        paths = tuple(os.path.abspath(os.fspath(path)) for path in self.paths)
+        object.__setattr__(self, "paths", paths)  # frozen, and made absolute while the host's cwd is known
+        _check_env_vars(self.env_vars)
+        _check_seconds("grace_period", self.grace_period)
+        _check_seconds("start_timeout", self.start_timeout)
+        if not callable(self.output) and self.output not in ("forward", "log", "discard"):
+            raise ValueError(f"output is 'forward', 'log', 'discard' or a function, not {self.output!r}")
+        if self.output_tail_bytes < 0:
+            raise ValueError(f"output_tail_bytes is a number of bytes, not {self.output_tail_bytes!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """Options of single calls, made by `Pool.options()`.
+
+    Args:
+        timeout: seconds from the call to its deadline, waiting in the queue included; None has no deadline.
+        retries: how often a call whose worker crashed is run again, besides those that never started.
+    """
+
+    timeout: float | None = None
+    retries: int = 0
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None:
+            _check_seconds("timeout", self.timeout)
+        if not isinstance(self.retries, int) or self.retries < 0:
+            raise ValueError(f"retries is a number of further attempts, not {self.retries!r}")
+
+
+class PoolOptions(TypedDict, total=False):
+    """Keywords of `Pool` besides its first arguments."""
+
+    name: str
+    home: str | os.PathLike[str] | None
+    progress: Callable[[Any], object] | None
+    build_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many workers a pool keeps at least and starts at most."""
+
+    least: int
+    most: int
+
+
+def pool_size(workers: int | tuple[int, int] | None, max_workers: int | None) -> Size:
+    """Return the size that `workers=` and its alias `max_workers=` ask for.
+
+    Raises:
+        TypeError, ValueError: neither a positive number nor a pair (least, most) of them; the texts of the
+            standard library's executors where they have one.
+    """
+    if max_workers is not None:
+        if workers is not None:
+            raise ValueError("give workers= or its alias max_workers=, not both")
+        if not isinstance(max_workers, int) or max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        return Size(1, max_workers)
+    if workers is None:
+        return Size(1, max(2, os.cpu_count() or 1))
+    least, most = (workers, workers) if isinstance(workers, int) else _pair(workers)
+    if isinstance(workers, bool) or least < 0 or most < 1 or least > most:
+        raise ValueError(f"workers is a positive number or a pair (least, most), not {workers!r}")
+    return Size(least, most)
+
+
+def _pair(workers: Any) -> tuple[int, int]:
+    try:
+        least, most = workers
+    except (TypeError, ValueError):
+        raise TypeError(f"workers is a number or a pair (least, most), not {workers!r}") from None
+    if not isinstance(least, int) or not isinstance(most, int):
+        raise TypeError(f"workers is a pair of whole numbers (least, most), not {workers!r}")
+    return least, most
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is a number of seconds, not {value!r}")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name} is a number of seconds from 0 up, not {value!r}")
+
+
+def _check_env_vars(env_vars: object) -> None:
+    if env_vars is None:
+        return
+    if not isinstance(env_vars, Mapping):
+        raise TypeError(f"env_vars is a dict of names to values, not {type(env_vars).__name__}")
+    for key, value in env_vars.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"env_vars[{key!r}] = {value!r}: names and values are str")
+        if not key or "=" in key or "\0" in key + value:
+            raise ValueError(f"env_vars[{key!r}]: a name has no '=', and neither has a NUL character")

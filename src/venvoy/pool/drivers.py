@@ -1,0 +1,333 @@
+"""The queue driver: a thread per busy worker that runs jobs on it, several per write, and completes their futures.
+
+Owns the threads, which are kept for a while when they have nothing to do. A drive owns its worker's call channel from
+the first job to the last. Laws: with more than one request unanswered it reads while it writes; small requests only
+are sent ahead, and only while calls are measured to be quick; a worker is given back before the futures are
+completed, so that whoever waits for a result finds a free worker.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+from venvoy_worker.contract import messages
+from venvoy_worker.contract.channel import Channel, rest_of
+from venvoy_worker.contract.frames import Frame, FrameError
+
+from ..errors import ProtocolError, VenvoyError
+from ..exchange import Exchange, Pieces
+from ..log import logger
+from ..worker import Reason, Worker, WorkerLost
+from .engine import Engine
+from .jobs import Decoder, Job
+
+_QUICK = 0.001  # seconds; calls that take less are sent ahead of the reply before
+_STALL = 0.005  # seconds without a reply after which what was sent ahead is taken back
+_MOST_AHEAD = 64  # calls
+_ROOM = 32_768  # bytes of unanswered requests: they fit into any socket buffer
+_LARGEST_AHEAD = 4096  # bytes of one request that is sent ahead
+_LINGER = 5.0  # seconds a thread with nothing to do waits for more
+_WEIGHT = 0.2  # of the newest call in the moving average
+
+
+class Drivers:
+    """The threads.
+
+    Args:
+        engine: where jobs come from.
+        decoder: returns the decoder of the pool's replies; known once it is open.
+        name: of the pool, for the threads' names.
+    """
+
+    def __init__(self, engine: Engine, decoder: Callable[[], Decoder], name: str) -> None:
+        self._engine = engine
+        self._decoder = decoder
+        self._name = name
+        self._lock = threading.Lock()  # guards the two below; threads are started outside
+        self._idle: list[_Driver] = []
+        self._all: set[_Driver] = set()
+        self._is_closed = False
+
+    def drive(self, worker: Worker, job: Job) -> None:
+        """Run a job on a worker, and what waits after it, on some driver's thread."""
+        with self._lock:
+            driver = self._idle.pop() if self._idle else None
+        if driver is None:
+            driver = _Driver(self, self._name)
+            with self._lock:
+                self._all.add(driver)
+            driver.give(worker, job)
+            driver.thread.start()
+        else:
+            driver.give(worker, job)
+
+    def close(self) -> list[threading.Thread]:
+        """Let the threads end; return them to be joined."""
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+            threads = [driver.thread for driver in self._all]
+        for driver in idle:
+            driver.wake()
+        return threads
+
+    def threads(self) -> list[threading.Thread]:
+        """Return the threads there are."""
+        with self._lock:
+            return [driver.thread for driver in self._all]
+
+    def run(self, worker: Worker, job: Job) -> None:
+        """Drive, in a driver's thread."""
+        Drive(self._engine, self._decoder(), worker).run(job)
+
+    def park(self, driver: _Driver) -> bool:
+        """Count a driver as idle; False when it is to end."""
+        with self._lock:
+            if self._is_closed:
+                self._all.discard(driver)
+                return False
+            self._idle.append(driver)
+            return True
+
+    def unpark(self, driver: _Driver) -> bool:
+        """A driver has waited long enough: return True if it may end, False if it was given a job just now."""
+        with self._lock:
+            if driver in self._idle:
+                self._idle.remove(driver)
+                self._all.discard(driver)
+                return True
+            return self._is_closed
+
+
+class _Driver:
+    def __init__(self, owner: Drivers, name: str) -> None:
+        self._owner = owner
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self._task: tuple[Worker, Job] | None = None
+        self.thread = threading.Thread(target=self._run, name=f"venvoy-driver-{name}", daemon=True)
+
+    def give(self, worker: Worker, job: Job) -> None:
+        self._task = (worker, job)
+        self._wake.release()
+
+    def wake(self) -> None:
+        self._wake.release()
+
+    def _run(self) -> None:
+        self._wake.acquire()
+        while self._task is not None:
+            (worker, job), self._task = self._task, None
+            self._owner.run(worker, job)
+            del worker, job  # a parked thread keeps nothing alive
+            if not self._owner.park(self):
+                return
+            if not self._wake.acquire(timeout=_LINGER):
+                if self._owner.unpark(self):
+                    return
+                self._wake.acquire()
+
+
+class Drive:
+    """One drive: a worker and the jobs that are on it.
+
+    Args:
+        worker: busy, and ours until it is given back.
+    """
+
+    def __init__(self, engine: Engine, decoder: Decoder, worker: Worker) -> None:
+        self._engine = engine
+        self._decoder = decoder
+        self._worker = worker
+        self._channel: Channel = worker.channel
+        self._running: dict[int, tuple[Exchange, Job]] = {}  # unanswered, in the order they were sent
+        self._room = _ROOM
+        self._unsent: Pieces = []
+        self._answered: list[tuple[Job, Frame]] = []
+        self._done = 0  # calls since the engine was last told
+        self._is_retracting = False
+        self._progress = 0.0  # when the last reply came, while something was sent ahead
+
+    def run(self, job: Job | None) -> None:
+        """Run a job and what the engine gives after it, until the worker is given back."""
+        try:
+            while job is not None:
+                self._send([job])
+                self._complete()  # what was answered before: the worker has something to do meanwhile
+                while self._running:
+                    self._turn()
+                done, self._done = self._done, 0
+                job = self._engine.finish(self._worker, done)
+        except (OSError, EOFError, FrameError, ProtocolError):
+            self._lost()
+        except BaseException:  # a defect of ours: no future may be left waiting
+            logger.exception("internal error of a driver")
+            self._worker.kill()
+            self._lost()
+        self._complete()
+
+    def _send(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            if job.begin():
+                exchange, pieces = self._worker.begin(job.call)
+                job.place = (self._worker, exchange.call_id)
+                self._running[exchange.call_id] = (exchange, job)
+                self._room -= job.call.size
+                self._unsent += pieces
+        if len(self._unsent) > 1 and self._room > 0:
+            self._unsent = [b"".join(self._unsent)]
+        if self._unsent:
+            self._write()
+
+    def _turn(self) -> None:
+        """Write what fits, take the replies that are there, waiting for one if there is none, and go on."""
+        if self._unsent:
+            self._write()
+        frame = self._channel.buffered()
+        if frame is None:
+            frame = self._wait_for_frame()
+        while frame is not None:
+            self._accept(frame)
+            frame = self._channel.buffered()
+        if self._running:
+            self._send_ahead()
+            self._complete()
+
+    def _write(self) -> None:
+        self._channel.is_torn = True
+        self._unsent = rest_of(self._unsent, self._channel.try_send(self._unsent))
+        self._channel.is_torn = bool(self._unsent)
+
+    def _wait_for_frame(self) -> Frame | None:
+        """Return the next frame; None when there is something else to do first."""
+        patience = self._patience()
+        if patience is None and not self._unsent:
+            frame = self._channel.receive()
+            if frame is None:
+                raise EOFError
+            return frame
+        poll = select.poll()
+        poll.register(self._channel.fileno(), select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        if not poll.poll(None if patience is None else patience * 1000 + 0.5):
+            self._on_time()
+            return None
+        return self._channel.try_receive()
+
+    def _patience(self) -> float | None:
+        """Return the seconds until something is to be done without a reply; None for never."""
+        times = []
+        for _, job in self._running.values():
+            if job.call.deadline is not None and not job.is_given_up:
+                times.append(job.call.deadline)
+        if len(self._running) > 1 and not self._is_retracting:
+            times.append(self._progress + _STALL)
+        return max(0.0, min(times) - monotonic()) if times else None
+
+    def _on_time(self) -> None:
+        now = monotonic()
+        started = self._worker.page.started
+        for call_id, (_, job) in self._running.items():
+            deadline = job.call.deadline
+            if deadline is not None and deadline <= now and not job.is_given_up:
+                job.is_given_up = True
+                self._engine.count_timeout()
+                if call_id == started:
+                    self._worker.stop_call(call_id)
+                elif not self._unsent:
+                    self._retract([call_id])
+                job.fail(job.call.timeout_error())
+        if len(self._running) > 1 and now >= self._progress + _STALL and not self._is_retracting:
+            self._worker.mean_seconds = None  # calls are not quick any more: measure anew before sending ahead
+            self._retract([call_id for call_id in self._running if call_id > started])
+
+    def _retract(self, call_ids: list[int]) -> None:
+        if call_ids:
+            self._is_retracting = True
+            self._worker.say(messages.RETRACT, body=messages.pack_ids(call_ids))
+
+    def _accept(self, frame: Frame) -> None:
+        self._progress = monotonic() if len(self._running) > 1 else 0.0
+        if frame.opcode == messages.RETRACTED:
+            self._take_back(messages.read_ids(frame.body))
+            return
+        found = self._running.get(frame.call_id)
+        if found is None:
+            raise ProtocolError(f"unexpected {frame!r}")
+        exchange, job = found
+        if not exchange.accept(frame):
+            return
+        del self._running[frame.call_id]
+        self._room += job.call.size
+        self._done += 1
+        worker, seconds = self._worker, frame.number * 1e-6
+        job.seconds = seconds
+        mean = worker.mean_seconds
+        worker.mean_seconds = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
+        if job.is_given_up:
+            if not frame.flags & messages.FLAG_CANCELLED:
+                worker.reason = worker.reason or Reason.DRAINED  # its user code may still be at work
+            job.fail(job.cancelled_error())  # unless its deadline did that already
+        else:
+            self._answered.append((job, frame))
+
+    def _take_back(self, call_ids: list[int]) -> None:
+        self._is_retracting = False
+        jobs = []
+        for call_id in call_ids:
+            if call_id not in self._running:
+                raise ProtocolError(f"call {call_id} was taken back, but is not there")
+            _, job = self._running.pop(call_id)
+            self._room += job.call.size
+            if job.is_given_up:
+                job.fail(job.cancelled_error())
+            else:
+                jobs.append(job)
+        if jobs:
+            self._engine.requeue(jobs)
+
+    def _send_ahead(self) -> None:
+        mean = self._worker.mean_seconds
+        if mean is None or mean > _QUICK or self._is_retracting or self._unsent:
+            return
+        if len(self._running) > _MOST_AHEAD // 2:
+            return
+        jobs = self._engine.more_jobs(self._worker, _MOST_AHEAD - len(self._running), self._room, _LARGEST_AHEAD)
+        if jobs:
+            self._progress = monotonic()
+            self._send(jobs)
+
+    def _complete(self) -> None:
+        """Complete the futures of what was answered; user code may run here."""
+        answered, self._answered = self._answered, []
+        for job, frame in answered:
+            try:
+                is_chunk = job.call.flags & messages.FLAG_CHUNK
+                value = self._decoder.chunk(frame) if is_chunk else self._decoder.value(frame)
+            except BaseException as error:  # what the call raised, whatever it is
+                job.fail(error)
+            else:
+                job.succeed(value)
+
+    def _lost(self) -> None:
+        """The worker is gone: what never started goes back to the queue, the rest fails, or is retried if allowed."""
+        worker = self._worker
+        worker.await_exit()
+        again: list[Job] = []
+        failed: list[tuple[Job, BaseException]] = []
+        for exchange, job in self._running.values():
+            try:
+                self._engine.may_retry(WorkerLost(worker, exchange))
+            except VenvoyError as error:
+                failed.append((job, error))
+            else:
+                failed.append((job, job.cancelled_error())) if job.is_given_up else again.append(job)
+        self._running.clear()
+        self._engine.discard(worker)
+        self._engine.finish(worker, self._done)
+        if again:
+            self._engine.requeue(again)
+        for job, error in failed:
+            job.fail(job.cancelled_error() if job.is_given_up else error)

@@ -1,0 +1,150 @@
+"""Calls with a future: what `submit` and `map` put into the queue, and how a reply becomes a result.
+
+A job's future is completed by whoever owns the job at that time: the engine while it waits, a driver while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from venvoy_worker.contract import codec, messages
+from venvoy_worker.contract.frames import Frame
+
+from ..collector import Timer
+from ..errors import CallCancelled, EncodingError
+from ..exchange import Call
+from ..failures import rebuild
+from ..worker import Worker
+
+_PENDING, _RUNNING = "PENDING", "RUNNING"  # names of the states in concurrent.futures
+
+
+class CallFuture(Future[Any]):
+    """A `concurrent.futures.Future` that can also stop a call that is running.
+
+    `cancel()` of a running call asks the worker to stop and returns True; the future stays RUNNING until the worker
+    has obeyed, or was killed at the end of the grace period, and then raises `CallCancelled`.
+    """
+
+    _stop: Callable[[], bool] | None = None
+
+    def cancel(self) -> bool:
+        """Cancel the call, waiting or running; return False when it is already done."""
+        if super().cancel():
+            return True
+        stop = self._stop
+        return stop() if stop is not None and not self.done() else False
+
+
+class Job:
+    """A call in the queue, or on a worker, with its future."""
+
+    __slots__ = ("call", "future", "is_given_up", "is_running", "place", "seconds", "timer")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.future = CallFuture()
+        self.is_running = False  # the future was told so, which may be done once only
+        self.is_given_up = False  # by its deadline or by cancel(): what comes back is discarded
+        self.place: tuple[Worker, int] | None = None  # where it runs, and under which id
+        self.seconds = 0.0  # it took in the worker
+        self.timer: Timer | None = None
+
+    def begin(self) -> bool:
+        """Tell the future that it runs; return False when nobody wants the result any more."""
+        if self.future.done():
+            return False
+        if not self.is_running:
+            self.is_running = self.future.set_running_or_notify_cancel()
+        return self.is_running
+
+    def succeed(self, value: object) -> None:
+        """Complete the future."""
+        self._end()
+        if not self.future.done():
+            self.future.set_result(value)
+
+    def fail(self, error: BaseException) -> None:
+        """Complete the future with an error."""
+        self._end()
+        if not self.future.done():
+            self.begin()
+            if not self.future.cancelled():
+                self.future.set_exception(error)
+
+    def cancel(self) -> None:
+        """Cancel a job that has been taken out of the queue."""
+        if not self.is_running:
+            self.future.cancel()
+            self.future.set_running_or_notify_cancel()
+        self.fail(self.cancelled_error())
+
+    def cancelled_error(self) -> CallCancelled:
+        """Return what a call that was running when it was cancelled ends with."""
+        return CallCancelled(f"{self.call.name} was cancelled while it ran")
+
+    def _end(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self.future._stop = None  # else future and engine would keep each other
+
+
+class Decoder:
+    """Turns replies into values and errors, in the thread that waits for them.
+
+    Args:
+        is_home: the workers run in the host's own environment, where classes go by name.
+    """
+
+    def __init__(self, is_home: bool) -> None:
+        self._is_home = is_home
+        self._find_class = None if is_home else find_portable
+
+    def value(self, frame: Frame) -> Any:
+        """Return the value of a RESULT.
+
+        Raises:
+            EncodingError: it cannot be decoded here.
+            BaseException: the frame is an ERROR; whatever it describes.
+        """
+        try:
+            value = codec.decode(frame.body, frame.buffers, self._find_class)
+        except codec.CodecError as error:
+            raise EncodingError(f"the result {error}") from error.__cause__
+        if frame.opcode == messages.ERROR:
+            raise rebuild(value, is_home=self._is_home)
+        return value
+
+    def chunk(self, frame: Frame) -> tuple[list[Any], BaseException | None]:
+        """Return the values of a chunk of a map, and the error that ended it early, if one did.
+
+        Raises:
+            As `value`, when the chunk failed as a whole.
+        """
+        value = self.value(frame)
+        if not frame.flags & messages.FLAG_PARTIAL:
+            return value, None
+        values, snapshot = value
+        return values, rebuild(snapshot, is_home=self._is_home)
+
+
+def find_portable(module: str, name: str) -> object:
+    """Find a class named by a worker of another environment: the standard library's, ours, and numpy's only.
+
+    A class of any other module may be another version there and here, so taking one for the other would be wrong
+    without a sign of it.
+
+    Raises:
+        CodecError: it is of another module.
+    """
+    import sys
+
+    top = module.partition(".")[0]
+    if (top in sys.stdlib_module_names and top != "__main__") or top in ("numpy", "venvoy_worker"):
+        return codec.import_global(module, name)
+    raise codec.CodecError(
+        f"holds a {module}.{name} of the worker's environment, which need not be the class of that name here; "
+        "return builtin types, standard library types or arrays"
+    )

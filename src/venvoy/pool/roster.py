@@ -1,0 +1,193 @@
+"""The facts of a pool and the decisions about them: workers, idle stack, waiting queue, phase.
+
+Owns ONE lock, which guards everything here. Law of the lock: under it, decide; no I/O, no callback, no process start,
+and no future is completed. Every method marked "locked" is called with it held, and returns what is to be done after
+it is released. Whatever gives a worker to somebody happens under it, so none is lost between two hands.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from ..errors import PoolClosed
+from ..options import Size
+from ..worker import Reason, State, Worker
+from .jobs import Job
+
+ErrorMaker = Callable[[], BaseException]
+
+
+_KEPT_EXITED = 10  # workers whose output can still be read
+OPEN = -1  # an order to open the pool, in the place of a number of workers
+
+
+class Phase(enum.Enum):
+    """What the pool as a whole is doing."""
+
+    NEW = "new"  # nothing started; also after a failed opening
+    OPENING = "opening"
+    OPEN = "open"
+    CLOSING = "closing"  # takes no new calls; those it has are finished
+    CLOSED = "closed"
+
+
+class Ticket:
+    """One caller's claim on a worker, made before it is asked for, so that `release` can always be told of it."""
+
+    __slots__ = ("error", "event", "is_waiting", "worker")
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+        self.error: ErrorMaker | None = None
+        self.is_waiting = False
+        self.event: threading.Lock | None = None
+
+    def wait_in(self, queue: deque[Ticket | Job] | list[Ticket]) -> None:
+        """Locked: get ready to be woken, and join a queue."""
+        self.event = threading.Lock()
+        self.event.acquire()
+        self.is_waiting = True
+        queue.append(self)
+
+    def grant(self, worker: Worker | None, error: ErrorMaker | None = None) -> None:
+        """Locked: decide this ticket and wake its owner."""
+        self.worker, self.error, self.is_waiting = worker, error, False
+        if self.event is not None:
+            self.event.release()
+
+
+class Roster:
+    """See the module.
+
+    Args:
+        size: how many workers at least and at most.
+        name: of the pool, for messages.
+    """
+
+    def __init__(self, size: Size, name: str) -> None:
+        self.lock = threading.Lock()
+        self.size = size
+        self.name = name
+        self.phase = Phase.NEW
+        self.has_recipe = False  # what a worker is made of is known: the environment is there
+        self.closed_why = f"pool {name!r} is closed: cannot schedule new calls"
+        self.workers: dict[int, Worker] = {}
+        self.idle: list[Worker] = []  # the last used is on top
+        self.waiting: deque[Ticket | Job] = deque()
+        self.warming: list[Ticket] = []  # who waits for `goal` ready workers
+        self.goal = size.least
+        self.ordered = 0  # workers decided on but not yet in `workers`
+        self.last_number = 0
+        self.exited: deque[Worker] = deque(maxlen=_KEPT_EXITED)
+        self.calls_done = self.calls_timed_out = self.workers_crashed = self.workers_started = 0
+
+    def check_open(self) -> None:
+        """Locked: raise PoolClosed unless calls are taken."""
+        if self.phase is Phase.CLOSING or self.phase is Phase.CLOSED:
+            raise PoolClosed(self.closed_why)
+
+    def take_idle(self) -> Worker | None:
+        """Locked: return an idle worker, now busy, unless others wait for one."""
+        if not self.idle or self.waiting:
+            return None
+        worker = self.idle.pop()
+        worker.move(State.BUSY)
+        return worker
+
+    def serve_next(self, worker: Worker) -> Job | None:
+        """Locked: this worker is free; return the job it takes, if it is a job that takes it."""
+        if worker.reason is not None:  # somebody wants it to end
+            worker.move(State.RETIRING)
+            return None
+        worker.move(State.IDLE)
+        if self.waiting:
+            worker.move(State.BUSY)
+            entry = self.waiting.popleft()
+            if isinstance(entry, Job):
+                return entry
+            entry.grant(worker)
+        elif self.phase is Phase.OPEN:
+            self.idle.append(worker)
+        else:
+            worker.move(State.RETIRING, Reason.CLOSED)
+        return None
+
+    def pair_up(self) -> list[tuple[Worker, Job]]:
+        """Locked: give idle workers to those who wait; return the pairs that need a driver."""
+        pairs = []
+        while self.idle and self.waiting:
+            worker = self.idle.pop()
+            worker.move(State.BUSY)
+            entry = self.waiting.popleft()
+            if isinstance(entry, Job):
+                pairs.append((worker, entry))
+            else:
+                entry.grant(worker)
+        return pairs
+
+    def plan(self) -> int:
+        """Locked: return how many workers to start now, which count as ordered from here on; or OPEN."""
+        if not self.has_recipe:
+            if self.phase is not Phase.NEW:
+                return 0
+            self.phase = Phase.OPENING
+            return OPEN
+        living = len(self.workers) + self.ordered
+        if living >= self.size.most:  # the usual case, decided without looking at each
+            living -= self.count(State.RETIRING)
+            if living >= self.size.most:
+                return 0
+        else:
+            living -= self.count(State.RETIRING)
+        at_work = self.count(State.BUSY, State.ABANDONED)
+        least = self.goal if self.phase is Phase.OPEN else 0
+        orders = max(0, min(self.size.most, max(least, at_work + len(self.waiting))) - living)
+        self.ordered += orders
+        return orders
+
+    def count(self, *states: State) -> int:
+        """Locked: return how many workers are in one of the states."""
+        return sum(worker.state in states for worker in self.workers.values())
+
+    def ready(self) -> int:
+        """Locked: return how many workers serve or may serve."""
+        return self.count(State.IDLE, State.BUSY, State.ABANDONED)
+
+    def tell_warming(self) -> None:
+        """Locked: wake those who wait for the goal if it is reached."""
+        if self.warming and self.ready() >= self.goal:
+            for ticket in self.warming:
+                ticket.grant(None)
+            self.warming.clear()
+
+    def start_failed(self, error: ErrorMaker) -> list[Job]:
+        """Locked: tell those who warm, and, when nobody is left to serve them, those who wait; return the jobs."""
+        for ticket in self.warming:
+            ticket.grant(None, error)
+        self.warming.clear()
+        self.goal = self.size.least
+        if self.ordered or len(self.workers) > self.count(State.RETIRING):
+            return []
+        return self.fail_waiting(error)
+
+    def fail_waiting(self, error: ErrorMaker) -> list[Job]:
+        """Locked: empty the queue; tickets are told here, the jobs are returned to be failed outside."""
+        entries, self.waiting = self.waiting, deque()
+        for entry in entries:
+            if isinstance(entry, Ticket):
+                entry.grant(None, error)
+        return [entry for entry in entries if isinstance(entry, Job)]
+
+    def forget(self, ticket: Ticket) -> None:
+        """Locked: take a ticket out of the queue if it is there."""
+        if ticket.is_waiting:
+            ticket.is_waiting = False
+            self.waiting.remove(ticket)
+
+    @property
+    def is_drained(self) -> bool:
+        """Locked: True when a closing pool has nothing left."""
+        return self.phase is Phase.CLOSING and not self.workers and not self.ordered and not self.waiting

@@ -1,0 +1,265 @@
+"""The workers' side of a pool: opening, workers that come and go, warming, closing.
+
+It is the `Listener` of every worker, so most of it runs on the collector thread; nothing here blocks, except what says
+that it waits. All facts are in the `Roster`, under its lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+from ..errors import CallTimeout, PoolClosed
+from ..log import logger
+from ..worker import Reason, State, Worker
+from .engine import Engine, Hands
+from .jobs import Job
+from .roster import Phase, Roster, Ticket
+
+Sink = Callable[[bytes], object]
+_QUICK_DEATH = 1.0  # seconds; a worker that dies younger, having done nothing, is replaced only when calls wait
+
+
+class Staff:
+    """See the module.
+
+    Args:
+        roster: the facts.
+        engine: the calls' side, which takes workers that have become free.
+        hands: does what is decided.
+        sinks: returns what gets the output of a worker's stream.
+    """
+
+    def __init__(
+        self, roster: Roster, engine: Engine, hands: Hands, sinks: Callable[[Worker, str], Sink | None]
+    ) -> None:
+        self._roster = roster
+        self._lock = roster.lock
+        self._engine = engine
+        self._hands = hands
+        self._sinks = sinks
+        self.gone = threading.Event()  # set once nothing of the pool is left
+
+    # --- opening --------------------------------------------------------------------------
+
+    def opened(self) -> int:
+        """The environment is there: return how many workers to start."""
+        with self._lock:
+            self._roster.has_recipe = True
+            if self._roster.phase is Phase.OPENING:
+                self._roster.phase = Phase.OPEN
+                self._roster.tell_warming()
+            return self._roster.plan()
+
+    def opening_failed(self, error: BaseException) -> None:
+        """Fail everybody who waits; the next call tries again."""
+        with self._lock:
+            if self._roster.phase is Phase.OPENING:
+                self._roster.phase = Phase.NEW
+            failed = self._roster.start_failed(lambda: error)
+        self._hands.fail(failed, lambda: error)
+        self._check_gone()
+
+    def warm(self, workers: int | None, timeout: float | None = None) -> int:
+        """Open the pool, wait until so many workers are ready (the least it keeps by default), return how many are.
+
+        Raises:
+            ValueError: more than the pool may have.
+            CallTimeout: they are not ready in time. Besides these, why one could not be started.
+        """
+        roster = self._roster
+        wanted = roster.size.least if workers is None else workers
+        if not 0 <= wanted <= roster.size.most:
+            raise ValueError(f"warm({workers}): this pool has at most {roster.size.most} workers")
+        ticket = Ticket()
+        with self._lock:
+            roster.check_open()
+            roster.goal = max(roster.goal, wanted)
+            if roster.phase is not Phase.OPEN or roster.ready() < wanted:
+                ticket.wait_in(roster.warming)
+            orders = roster.plan()
+        if orders:
+            self._hands.order(orders)
+        try:
+            if ticket.event is not None and not ticket.event.acquire(timeout=-1 if timeout is None else timeout):
+                raise CallTimeout(f"{wanted} workers were not ready within {timeout:g} s")
+            if ticket.error is not None:
+                raise ticket.error()
+        finally:
+            self._leave_warming(ticket)
+        with self._lock:
+            return roster.ready()
+
+    def _leave_warming(self, ticket: Ticket) -> None:
+        with self._lock:
+            if ticket in self._roster.warming:
+                self._roster.warming.remove(ticket)
+
+    # --- workers come and go ----------------------------------------------------------------
+
+    def add(self, make: Callable[[int], Worker]) -> Worker | None:
+        """Register an ordered worker before it is started; None when it is not wanted any more."""
+        roster = self._roster
+        with self._lock:
+            roster.ordered -= 1
+            if roster.phase is Phase.OPEN or (roster.phase is Phase.CLOSING and roster.waiting):
+                roster.last_number += 1
+                roster.workers_started += 1
+                worker = roster.workers[roster.last_number] = make(roster.last_number)
+                return worker
+        self._check_gone()
+        return None
+
+    def start_is_wanted(self, worker: Worker) -> bool:
+        """Return False when the pool was closed while this worker was being spawned."""
+        with self._lock:
+            return worker.reason is None
+
+    def spawn_failed(self, worker: Worker, error: BaseException) -> None:
+        """The process of a registered worker could not be started at all."""
+        with self._lock:
+            worker.move(State.EXITED, Reason.START_FAILED)
+            self._roster.workers.pop(worker.id, None)
+            failed = self._roster.start_failed(lambda: error)
+        logger.warning("pool %r: %s", self._roster.name, error)
+        self._hands.fail(failed, lambda: error)
+        self._check_gone()
+
+    def worker_ready(self, worker: Worker) -> None:
+        """A fresh worker may serve."""
+        with self._lock:
+            if worker.state is not State.STARTING:
+                return
+            job = self._roster.serve_next(worker)
+            self._roster.tell_warming()
+        logger.debug("pool %r: worker %d is ready, pid %d", self._roster.name, worker.id, worker.process.pid)
+        self._engine.after_release(worker, job)
+
+    def worker_freed(self, worker: Worker, is_clean: bool) -> None:
+        """The call of an abandoned worker has ended; unless its user code is known to be gone, neither may it stay."""
+        with self._lock:
+            if worker.state is not State.ABANDONED:
+                return
+            if not is_clean and worker.reason is None:
+                worker.reason = Reason.DRAINED
+            worker.calls += 1
+            job = self._roster.serve_next(worker)
+            orders = self._roster.plan()
+        self._engine.after_release(worker, job)
+        if orders:
+            self._hands.order(orders)
+
+    def sink(self, worker: Worker, stream: str) -> Sink | None:
+        """Return what gets its output."""
+        return self._sinks(worker, stream)
+
+    def worker_exited(self, worker: Worker) -> None:
+        """The process is gone: replace it, or say why it could not start."""
+        roster, orders = self._roster, 0
+        failed: list[Job] = []
+        with self._lock:
+            before = worker.state
+            worker.move(State.EXITED, Reason.START_FAILED if before is State.STARTING else Reason.CRASHED)
+            roster.workers.pop(worker.id, None)
+            roster.exited.append(worker)
+            if before is State.IDLE:
+                roster.idle.remove(worker)
+            if before is State.STARTING:
+                failed = roster.start_failed(worker.start_error)
+            else:
+                roster.workers_crashed += worker.reason is Reason.CRASHED
+                died_young = worker.calls == 0 and monotonic() - worker.born < _QUICK_DEATH
+                orders = roster.plan() if roster.waiting or not died_young else 0
+        self._log_exit(worker)
+        if before is not State.BUSY:  # else its driver closes it
+            worker.channel.close()
+        if orders:
+            self._hands.order(orders)
+        self._hands.fail(failed, worker.start_error)
+        self._check_gone()
+
+    def _log_exit(self, worker: Worker) -> None:
+        is_planned = worker.reason in (Reason.CLOSED, Reason.DRAINED, Reason.KILLED)
+        say = logger.debug if is_planned else logger.warning
+        text = "pool %r: worker %d (pid %d) %s (%s)"
+        say(text, self._roster.name, worker.id, worker.process.pid, worker.process.exit, worker.reason)
+
+    # --- closing ----------------------------------------------------------------------------
+
+    def close(self, *, drop_waiting: bool, why: str = "") -> list[Job]:
+        """Take no more calls, end what is idle; the rest ends when its work is done. Waits for nothing.
+
+        Args:
+            drop_waiting: do not run what waits; its jobs are returned, to be completed by the caller.
+        """
+        roster = self._roster
+        with self._lock:
+            dropped: list[Job] = []
+            if roster.phase is Phase.CLOSED:
+                return dropped
+            roster.phase = Phase.CLOSING
+            roster.closed_why = why or roster.closed_why
+            closed = PoolClosed(roster.closed_why)
+            if drop_waiting:
+                dropped = roster.fail_waiting(lambda: closed)
+            for ticket in roster.warming:
+                ticket.grant(None, lambda: closed)
+            roster.warming.clear()
+            leaving, unborn = self._leave_idle()
+        for worker in leaving:
+            worker.retire()
+        for worker in unborn:
+            worker.kill()
+        self._check_gone()
+        return dropped
+
+    def _leave_idle(self) -> tuple[list[Worker], list[Worker]]:
+        """Locked: nobody needs the idle ones, nor, when nothing waits, those that are starting."""
+        roster = self._roster
+        leaving, roster.idle = roster.idle, []
+        for worker in leaving:
+            worker.move(State.RETIRING, Reason.CLOSED)
+        is_starting = [worker for worker in roster.workers.values() if worker.state is State.STARTING]
+        unborn = is_starting if not roster.waiting else []
+        for worker in unborn:
+            worker.reason = Reason.CLOSED
+        return leaving, unborn
+
+    def known(self) -> list[Worker]:
+        """Return the workers there are."""
+        with self._lock:
+            return list(self._roster.workers.values())
+
+    def find(self, number: int, with_exited: bool = False) -> Worker:
+        """Return the worker of that id.
+
+        Raises:
+            LookupError: there is none.
+        """
+        with self._lock:
+            found = self._roster.workers.get(number)
+            if found is None and with_exited:
+                found = next((worker for worker in self._roster.exited if worker.id == number), None)
+            if found is None:
+                known = sorted(self._roster.workers)
+                raise LookupError(f"pool {self._roster.name!r} has no worker {number!r}; it has {known}")
+            return found
+
+    def kill(self, *states: State) -> None:
+        """End every worker in one of the states at once; every worker, if none is given."""
+        with self._lock:
+            workers = [worker for worker in self._roster.workers.values() if not states or worker.state in states]
+            for worker in workers:
+                worker.reason = worker.reason or Reason.CLOSED
+        for worker in workers:
+            worker.kill()
+
+    def _check_gone(self) -> None:
+        with self._lock:
+            is_last = self._roster.is_drained
+            if is_last:
+                self._roster.phase = Phase.CLOSED
+        if is_last:
+            self.gone.set()
+            self._hands.all_gone()

@@ -1,0 +1,223 @@
+"""One OS process: spawn it with its descriptors, drain and keep what it writes, know how it ended, end its tree.
+
+Owns pid, exit status, output pipes and tails. It knows no protocol. Laws: only the collector thread reaps, so
+a pid that has not been reaped is this process and nobody else; the group is killed before the leader is reaped.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from signal import Signals
+from time import monotonic
+
+from . import collector as _collector
+from .collector import Collector
+
+if os.name == "posix":
+    from . import _process_posix as _platform
+    from ._process_posix import StatusPage as StatusPage
+    from ._process_posix import explain as explain
+
+_CHUNK = 65_536  # bytes taken from one descriptor in one turn, so that a flood delays nobody else
+_DRAIN_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: an exit status, or the number of the signal that killed it; both None if unknown."""
+
+    status: int | None
+    signal: int | None
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            try:
+                return f"was killed by {Signals(self.signal).name}"
+            except ValueError:
+                return f"was killed by signal {self.signal}"
+        return "ended, nobody knows how" if self.status is None else f"exited with status {self.status}"
+
+
+class Output:
+    """One output pipe of a process: read end, bounded tail, and a function that gets each chunk.
+
+    Args:
+        keep: bytes of the tail.
+        sink: called with each chunk, in order, by whoever reads; must not block.
+    """
+
+    def __init__(self, fd: int, keep: int, sink: Callable[[bytes], object] | None) -> None:
+        self.fd = fd
+        self._keep = keep
+        self._sink = sink
+        self._lock = threading.Lock()  # guards all here; reading happens under it so that chunks keep their order
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        os.set_blocking(fd, False)
+
+    def read(self) -> int | None:
+        """Take up to one chunk and return its size; 0 at the end of the stream, None when nothing is there now."""
+        with self._lock:
+            if self.fd < 0:
+                return 0
+            try:
+                data = os.read(self.fd, _CHUNK)
+            except BlockingIOError:
+                return None
+            if data:
+                self._append(data)
+                if self._sink is not None:
+                    self._sink(data)
+            return len(data)
+
+    def _append(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self._size += len(data)
+        while self._size - len(self._chunks[0]) >= self._keep and len(self._chunks) > 1:
+            self._size -= len(self._chunks.popleft())
+        if len(self._chunks) > 64 and self._size < len(self._chunks) * 256:
+            joined = b"".join(self._chunks)  # many small writes: do not keep an object for each
+            self._chunks = deque([joined])
+
+    def drain(self) -> None:
+        """Take everything that is there now, for at most a tenth of a second."""
+        deadline = monotonic() + _DRAIN_SECONDS
+        while self.read() and monotonic() < deadline:
+            pass
+
+    def tail(self) -> bytes:
+        """Return the last bytes written, as many as are kept."""
+        with self._lock:
+            return b"".join(self._chunks)[-self._keep :] if self._keep else b""
+
+    def close(self) -> None:
+        """Close the read end; the tail stays."""
+        with self._lock:
+            if self.fd >= 0:
+                os.close(self.fd)
+                self.fd = -1
+
+
+class Process:
+    """A child process, its outputs and its end.
+
+    Args:
+        argv: the program and its arguments.
+        environ: its whole environment.
+        cwd: its working folder; None is ours.
+        inherited: descriptors it keeps, under the same numbers.
+        keep: bytes of output kept per stream.
+        sinks: functions called with each chunk of stdout and of stderr.
+        on_exit: called once, on the collector thread, after the process was reaped and its output drained.
+
+    Raises:
+        OSError: it cannot be started; the text names a limit that was hit.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        environ: dict[str, str],
+        cwd: str | None,
+        inherited: Sequence[int],
+        *,
+        keep: int,
+        sinks: tuple[Callable[[bytes], object] | None, Callable[[bytes], object] | None],
+        on_exit: Callable[[], object],
+        collector: Collector,
+    ) -> None:
+        self.exit: Exit | None = None
+        self.exited = threading.Event()
+        self._on_exit = on_exit
+        self._collector = collector
+        self._lock = threading.Lock()  # held while a signal is sent or the child is reaped: never a stranger's pid
+        pipes = _pipes(2)
+        try:
+            (out, out_child), (err, err_child) = pipes
+            self._popen = _platform.spawn(argv, environ, cwd, inherited, out_child, err_child)
+        except BaseException:
+            _close(fd for pipe in pipes for fd in pipe)
+            raise
+        _close((out_child, err_child))
+        self.pid = self._popen.pid
+        self.outputs = {"stdout": Output(out, keep, sinks[0]), "stderr": Output(err, keep, sinks[1])}
+        _collector.tell_after_fork(self)
+        collector.call_soon(self._watch_outputs)
+        self._end_watch = _platform.watch_exit(collector, self.pid, self._reap)
+
+    def _watch_outputs(self) -> None:
+        for output in self.outputs.values():
+            if output.fd >= 0:
+                self._collector.watch(output.fd, lambda output=output: self._on_output(output))  # type: ignore[misc]
+
+    def _on_output(self, output: Output) -> None:
+        fd = output.fd
+        if output.read() == 0:
+            self._collector.unwatch(fd)
+
+    def _reap(self) -> None:
+        self._end_watch()
+        with self._lock:
+            _platform.kill_group(self.pid)
+            code = self._popen.wait()
+        for output in self.outputs.values():
+            output.drain()
+            self._collector.unwatch(output.fd)
+            output.close()
+        self.exit = Exit(code, None) if code >= 0 else Exit(None, -code)
+        self.exited.set()
+        self._on_exit()
+
+    def kill_tree(self) -> None:
+        """Kill the process and everything in its group at once; harmless when it is gone."""
+        self._signal(9)
+
+    def terminate(self) -> None:
+        """Ask the process and its group to end (SIGTERM)."""
+        self._signal(15)
+
+    def _signal(self, number: int) -> None:
+        with self._lock:
+            if self._popen.returncode is None:
+                _platform.kill_group(self.pid, number)
+
+    def tail_text(self, stream: str | None = None) -> str:
+        """Return the last output of one stream, or of both, as text; what is still in the pipes included."""
+        parts = []
+        for name, output in self.outputs.items():
+            if stream not in (None, name):
+                continue
+            output.drain()
+            parts.append(output.tail().decode("utf-8", "replace"))
+        return "".join(parts)
+
+    def after_fork_in_child(self) -> None:
+        """In a process the host forked: close our copies, and never wait for a child that is not ours."""
+        self._popen.returncode = 0
+        self._lock = threading.Lock()
+        for output in self.outputs.values():
+            fd, output.fd = output.fd, -1
+            _close((fd,))
+
+
+def _pipes(count: int) -> list[tuple[int, int]]:
+    pipes: list[tuple[int, int]] = []
+    try:
+        for _ in range(count):
+            pipes.append(os.pipe())
+    except OSError as error:
+        _close(fd for pipe in pipes for fd in pipe)
+        raise _platform.explain(error) from error
+    return pipes
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        try:
+            os.close(fd)
+        except OSError:
+            pass

@@ -1,0 +1,431 @@
+"""One child as the host sees it: its state, its channels, and the road on which a call is stopped.
+
+Owns the state table below and the ids of the calls on its channel. Laws: `move` is called under the engine's lock; an
+illegal move raises; the call channel is read by whoever holds the worker (BUSY: a driver, ABANDONED and STARTING:
+the collector) and closed by the holder, or by the collector where there is none.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Protocol
+
+from venvoy_worker.contract import codec, frames, messages
+from venvoy_worker.contract.channel import Channel
+from venvoy_worker.contract.frames import Frame, FrameError
+
+from . import collector as _collector
+from . import process as _process
+from .collector import Collector, Timer
+from .errors import ProtocolError, WorkerCrashed, WorkerStartError
+from .exchange import Call, Exchange, Pieces
+
+_STACK_SECONDS = 0.3  # how long a worker that is to be killed may take to say where it is
+_EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
+
+
+class State(enum.Enum):
+    """What a worker is doing."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    ABANDONED = "abandoned"  # its driver left; the collector waits for the call to end
+    RETIRING = "retiring"
+    EXITED = "exited"
+
+
+class Reason(enum.Enum):
+    """Why a worker ended."""
+
+    CLOSED = "closed"
+    DRAINED = "drained"
+    KILLED = "killed"
+    CRASHED = "crashed"
+    START_FAILED = "start failed"
+
+
+_MOVES = {
+    State.STARTING: {State.IDLE, State.RETIRING, State.EXITED},
+    State.IDLE: {State.BUSY, State.RETIRING, State.EXITED},
+    State.BUSY: {State.IDLE, State.ABANDONED, State.RETIRING, State.EXITED},
+    State.ABANDONED: {State.IDLE, State.RETIRING, State.EXITED},
+    State.RETIRING: {State.EXITED},
+    State.EXITED: set(),
+}
+
+
+class Listener(Protocol):
+    """Who is told about a worker; all of it on the collector thread, none of it may block."""
+
+    def worker_ready(self, worker: Worker) -> None:
+        """It has greeted and may serve."""
+
+    def worker_freed(self, worker: Worker, is_clean: bool) -> None:
+        """An abandoned exchange has ended; `is_clean` says that its user code is known to be gone."""
+
+    def worker_exited(self, worker: Worker) -> None:
+        """Its process is gone and reaped."""
+
+    def sink(self, worker: Worker, stream: str) -> Callable[[bytes], object] | None:
+        """Return what gets each chunk of its stdout or stderr, on whatever thread reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything needed to start one more worker of a pool, the same each time."""
+
+    python: str
+    flags: tuple[str, ...]
+    main_file: str
+    pycache: str
+    environ: dict[str, str]
+    cwd: str | None
+    settings: Callable[[], dict[str, Any]]
+    keep: int
+    grace_period: float
+    start_timeout: float
+
+
+class Worker:
+    """A child process that speaks the protocol.
+
+    Args:
+        number: its id in the pool.
+        recipe: how to start it; nothing is started before `start()`.
+    """
+
+    process: _process.Process  # these three from `start()` on
+    channel: Channel
+    page: _process.StatusPage
+
+    def __init__(self, number: int, recipe: Recipe, collector: Collector, listener: Listener) -> None:
+        self.id = number
+        self.recipe = recipe
+        self.state = State.STARTING
+        self.reason: Reason | None = None
+        self.born = monotonic()
+        self.calls = 0
+        self.mean_seconds: float | None = None  # of recent calls, as the worker measured them
+        self.start_frame: Frame | None = None  # READY, or the ERROR in its place
+        self.stack_frame: Frame | None = None  # where its main thread was, when it was asked
+        self.last_id = 0
+        self._sources: set[str] = set()  # digests of source text it has been sent
+        self._collector = collector
+        self._listener = listener
+        self._control_lock = threading.Lock()  # one frame at a time on the control socket; nothing else
+        self._timers: list[Timer] = []
+        self._lifeline = -1
+
+    # --- start ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Spawn the process and greet it; `worker_ready` or `worker_exited` will follow.
+
+        Raises:
+            OSError: the process cannot be started; the text names a limit that was hit.
+        """
+        try:
+            self._open_channels_and_spawn()
+        except OSError as error:
+            raise _process.explain(error) from error
+        _collector.tell_after_fork(self)
+        self._collector.call_soon(self._watch)
+        self._timers.append(self._collector.call_later(self.recipe.start_timeout, self._start_timed_out))
+        self._greet()
+
+    def _open_channels_and_spawn(self) -> None:
+        with ExitStack() as undo, ExitStack() as childs:
+            call, call_child = socket.socketpair()
+            undo.callback(call.close)
+            childs.callback(call_child.close)
+            control, control_child = socket.socketpair()
+            undo.callback(control.close)
+            childs.callback(control_child.close)
+            lifeline_child, lifeline = os.pipe()
+            undo.callback(os.close, lifeline)
+            childs.callback(os.close, lifeline_child)
+            self.page = _process.StatusPage()
+            childs.callback(self.page.close_descriptor)
+            self.channel = Channel(call)
+            self._control = Channel(control)
+            self.process = self._spawn((call_child.fileno(), control_child.fileno(), lifeline_child, self.page.fd))
+            self._lifeline = lifeline
+            undo.pop_all()
+
+    def _spawn(self, inherited: tuple[int, ...]) -> _process.Process:
+        recipe = self.recipe
+        return _process.Process(
+            [recipe.python, *recipe.flags, recipe.main_file, recipe.pycache, *map(str, inherited)],
+            recipe.environ,
+            recipe.cwd,
+            inherited,
+            keep=recipe.keep,
+            sinks=(self._listener.sink(self, "stdout"), self._listener.sink(self, "stderr")),
+            on_exit=self._on_exit,
+            collector=self._collector,
+        )
+
+    def _greet(self) -> None:
+        body, buffers = codec.encode(self.recipe.settings())
+        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, messages.CAPABILITIES)
+        hello = frames.pack(messages.HELLO, codec=codec.PICKLE, target=target, body=body, buffers=buffers)
+        try:
+            self.channel.send(hello, self.born + self.recipe.start_timeout)
+        except (OSError, TimeoutError):  # it died at once, or hangs: the exit watch or the timer will say so
+            pass
+
+    def _watch(self) -> None:
+        if self.state is State.STARTING:
+            self._collector.watch(self.channel.fileno(), self._on_start_frame)
+            self._collector.watch(self._control.fileno(), self._on_control)
+
+    def _on_start_frame(self) -> None:
+        frame = self._take_frame()
+        if frame is None:
+            return
+        self.start_frame = frame
+        self._collector.unwatch(self.channel.fileno())
+        self._drop_timers()
+        if frame.opcode == messages.READY:
+            self._listener.worker_ready(self)
+        else:
+            self.process.kill_tree()  # it has said why; whatever its import left running goes too
+
+    def _start_timed_out(self) -> None:
+        self.reason = Reason.START_FAILED
+        self.say(messages.DUMP)
+        self._timers.append(self._collector.call_later(_STACK_SECONDS, self.process.kill_tree))
+
+    def _take_frame(self) -> Frame | None:
+        """On the collector thread: return a frame of the call channel if one is whole."""
+        try:
+            return self.channel.try_receive()
+        except (EOFError, OSError, FrameError):
+            self._collector.unwatch(self.channel.fileno())
+            self._collector.call_later(_EXIT_SECONDS, self.process.kill_tree)  # usually it is exiting already
+            return None
+
+    # --- state and calls ------------------------------------------------------------------
+
+    def move(self, state: State, reason: Reason | None = None) -> None:
+        """Change the state, under the engine's lock.
+
+        Raises:
+            RuntimeError: the table does not allow it, which is a defect of venvoy.
+        """
+        if state not in _MOVES[self.state]:
+            raise RuntimeError(f"worker {self.id}: illegal move from {self.state.name} to {state.name}")
+        self.state = state
+        if reason is not None and self.reason is None:
+            self.reason = reason
+
+    def begin(self, call: Call) -> tuple[Exchange, Pieces]:
+        """Give a call its id here; return its exchange and the pieces to be written."""
+        self.last_id += 1
+        pieces = call.request(self.last_id)
+        definition = call.definition
+        if definition is not None and definition.digest not in self._sources:
+            pieces = definition.pieces() + pieces
+            self._sources.add(definition.digest)
+        return Exchange(call, self.last_id), pieces
+
+    def run(self, call: Call) -> Frame:
+        """Run a call and wait for its reply in this thread: the blocking driver.
+
+        Raises:
+            TimeoutError: the call's deadline passed. The caller hands the worker to `abandon`, as after any error.
+            WorkerLost: the worker is gone, or its channel is broken.
+        """
+        exchange, pieces = self.begin(call)
+        channel, deadline = self.channel, call.deadline
+        try:
+            channel.send(pieces, deadline)
+            while True:
+                frame = channel.receive(deadline)
+                if frame is None:
+                    raise WorkerLost(self, exchange)
+                if exchange.accept(frame):
+                    return frame
+        except TimeoutError:
+            raise
+        except (OSError, FrameError, ProtocolError) as error:
+            raise WorkerLost(self, exchange) from error
+
+    # --- stopping -------------------------------------------------------------------------
+
+    def say(self, opcode: int, call_id: int = 0, body: bytes = b"") -> None:
+        """Write one small frame on the control socket, from any thread; a worker that is gone hears nothing."""
+        with self._control_lock:
+            try:
+                self._control.send(frames.pack(opcode, call_id=call_id, body=[body]), monotonic() + 1.0)
+            except (OSError, TimeoutError, ValueError):
+                pass
+
+    def stop_call(self, call_id: int) -> None:
+        """The one road: cancel now, once more after a quarter of the grace period, kill at its end."""
+        grace = self.recipe.grace_period
+        self.say(messages.CANCEL, call_id)
+        self._timers += [
+            self._collector.call_later(grace / 4, lambda: self._say_if_running(call_id)),
+            self._collector.call_later(grace, lambda: self._kill_if_running(call_id)),
+        ]
+
+    def _say_if_running(self, call_id: int) -> None:
+        if self.page.finished < call_id <= self.page.started:
+            self.say(messages.CANCEL, call_id)
+
+    def _kill_if_running(self, call_id: int) -> None:
+        is_running = self.page.started == call_id and self.page.finished < call_id
+        if is_running or (self.state is State.ABANDONED and self.last_id == call_id):
+            self.process.kill_tree()
+
+    def abandon_call(self) -> None:
+        """Stop the call whose driver left, and let the collector read until it has ended."""
+        call_id = self.last_id
+        self.stop_call(call_id)
+        self._collector.call_soon(lambda: self._adopt(call_id))
+
+    def _adopt(self, exchange_id: int) -> None:
+        if self.state is State.ABANDONED:
+            self._collector.watch(self.channel.fileno(), lambda: self._on_abandoned(exchange_id))
+            self._on_abandoned(exchange_id)  # the reply may be here, parsed, and no byte more will come
+
+    def _on_abandoned(self, exchange_id: int) -> None:
+        frame = self._take_frame()
+        while frame is not None:
+            if frame.opcode in messages.TERMINAL and frame.call_id == exchange_id:
+                self._collector.unwatch(self.channel.fileno())
+                self._drop_timers()
+                self._listener.worker_freed(self, bool(frame.flags & messages.FLAG_CANCELLED))
+                return
+            frame = self._take_frame()
+
+    def retire(self) -> None:
+        """Let it end after what it does now; killed if it is not gone within the grace period."""
+        self.channel.shut_writing()
+        self._timers.append(self._collector.call_later(self.recipe.grace_period, self.process.kill_tree))
+
+    def terminate(self) -> None:
+        """Cancel what it does, then SIGTERM, then SIGKILL at the end of the grace period."""
+        self.reason = self.reason or Reason.KILLED
+        self.say(messages.CANCEL, self.page.started)
+        self.retire()
+        self._timers.append(self._collector.call_later(self.recipe.grace_period / 2, self.process.terminate))
+
+    def kill(self) -> None:
+        """End it and its whole process group at once."""
+        self.reason = self.reason or Reason.KILLED
+        if hasattr(self, "process"):  # else who is starting it will see the reason
+            self.process.kill_tree()
+
+    # --- the end --------------------------------------------------------------------------
+
+    def _on_control(self) -> None:
+        try:
+            frame = self._control.try_receive()
+            while frame is not None:
+                if frame.opcode == messages.STACK:
+                    self.stack_frame = frame
+                    self.process.kill_tree()  # only a worker that is to be killed is asked
+                frame = self._control.try_receive()
+        except (EOFError, OSError, FrameError):
+            self._collector.unwatch(self._control.fileno())
+
+    def _on_exit(self) -> None:
+        self._drop_timers()
+        self._collector.unwatch(self.channel.fileno())
+        self._collector.unwatch(self._control.fileno())
+        self.channel.shut()  # whoever reads wakes, even if a forked process holds the other end
+        with self._control_lock:
+            self._control.close()
+        os.close(self._lifeline)
+        self._lifeline = -1
+        self._listener.worker_exited(self)
+
+    def _drop_timers(self) -> None:
+        timers, self._timers = self._timers, []
+        for timer in timers:
+            timer.cancel()
+
+    def await_exit(self) -> None:
+        """Wait, in the thread of a call that lost its worker, until the exit has been seen; make sure there is one."""
+        if not self.process.exited.wait(_EXIT_SECONDS):
+            self.process.kill_tree()  # alive with a broken channel: of no use to anybody
+            self.process.exited.wait(_EXIT_SECONDS)
+
+    def start_error(self) -> WorkerStartError:
+        """Return the error of a worker that exited before it was ready."""
+        exit = self.process.exit
+        output = self.process.tail_text()
+        snapshot = _read(self.start_frame) if self.start_frame is not None else None
+        if snapshot is not None:
+            text = f"{snapshot.get('type', snapshot.get('code'))}: {snapshot['message']}"
+            trace = str(snapshot["traceback"])
+        elif self.reason is Reason.START_FAILED:
+            text = f"not ready within start_timeout={self.recipe.start_timeout:g} s"
+            trace = str(_read(self.stack_frame) or "")
+        else:
+            text, trace = f"it {exit}", ""
+        parts = [f"a worker of {self.recipe.python} did not start: {text}"]
+        parts += [f"--- where it was ---\n{trace.rstrip()}"] if trace else []
+        parts += [f"--- its output ---\n{output.rstrip()}"] if output.strip() else []
+        return WorkerStartError(
+            "\n".join(parts),
+            output=output,
+            remote_traceback=trace,
+            exit_status=exit.status if exit else None,
+            signal=exit.signal if exit else None,
+        )
+
+    def after_fork_in_child(self) -> None:
+        """In a process the host forked: close our ends, so that the worker still sees its host die."""
+        self.channel.close()
+        self._control.close()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+
+
+def _read(frame: Frame | None) -> Any:
+    return codec.decode(frame.body, frame.buffers) if frame is not None else None
+
+
+class WorkerLost(Exception):  # noqa: N818 - an event for the pool, which retries it or makes a WorkerCrashed of it
+    """The worker that ran a call is gone."""
+
+    def __init__(self, worker: Worker, exchange: Exchange) -> None:
+        super().__init__(worker.id)
+        self.worker = worker
+        self.call = exchange.call
+        self.call_id = exchange.call_id
+
+    @property
+    def started(self) -> bool:
+        """False when the call's code cannot have run."""
+        return self.worker.page.started >= self.call_id
+
+    def error(self) -> WorkerCrashed:
+        """Return the error for the caller."""
+        worker, exit = self.worker, self.worker.process.exit
+        output = worker.process.tail_text()
+        reason = worker.reason or Reason.CRASHED
+        how = str(exit) if exit else "broke its channel"
+        what = f"worker {worker.id} (pid {worker.process.pid}) {how} while it ran {self.call.name}"
+        tail = f"\n--- the end of its output ---\n{output[-4000:].rstrip()}" if output.strip() else ""
+        return WorkerCrashed(
+            what + tail,
+            pid=worker.process.pid,
+            exit_status=exit.status if exit else None,
+            signal=exit.signal if exit else None,
+            started=self.started,
+            target=self.call.name,
+            output_tail=output,
+            reason=reason.name,
+        )

@@ -1,0 +1,24 @@
+"""What code that runs in a venvoy worker may call; always importable there, never installed.
+
+import venvoy_worker
+if venvoy_worker.is_cancelled(): ...
+"""
+
+from __future__ import annotations
+
+_call_id = 0  # of the call that runs now; set by the runtime
+_cancelled = 0  # the newest call that was asked to stop
+
+
+class Cancelled(BaseException):
+    """Raised in the middle of a call that was cancelled or whose deadline passed; clean up and let it go."""
+
+
+def call_id() -> int:
+    """Return the number of the call that is running, unique within this worker; 0 between calls."""
+    return _call_id
+
+
+def is_cancelled() -> bool:
+    """Return True when the running call has been asked to stop; for code that catches `Cancelled`."""
+    return _call_id != 0 and _cancelled == _call_id

@@ -1,0 +1,127 @@
+"""Numpy arrays and scalars in a form that every numpy understands, and that needs none to be received.
+
+numpy's own pickles name private modules (`numpy._core.multiarray`) that other versions do not have. Ours say
+(dtype, shape, order, buffer) and are rebuilt by `restore_array`, which exists on both sides. A receiver without
+numpy gets an `ArrayRecord`. Owns the dispatch table, made once numpy has been imported by somebody else.
+"""
+
+from __future__ import annotations
+
+import sys
+from _pickle import PickleBuffer
+from copyreg import dispatch_table as _default_table
+
+_table: dict[type, Reducer] | None = None
+
+
+class ArrayRecord:
+    """An array where numpy is not installed: `dtype` (numpy's string), `shape`, `order`, `data` (a buffer)."""
+
+    __slots__ = ("data", "dtype", "order", "shape")
+
+    def __init__(self, dtype: object, shape: tuple[int, ...], order: str, data: object) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.order = order
+        self.data = data
+
+    def __repr__(self) -> str:
+        return "<ArrayRecord dtype=%r shape=%r: numpy is not installed here>" % (self.dtype, self.shape)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return restore_array, (self.dtype, self.shape, self.order, PickleBuffer(self.data))
+
+
+def reducers() -> dict[type, Reducer] | None:
+    """Return the pickler's dispatch table, or None while nobody here uses numpy."""
+    global _table
+    if _table is None and "numpy" in sys.modules:
+        _table = _make_table(sys.modules["numpy"])
+    return _table
+
+
+def _make_table(numpy: Numpy) -> dict[type, Reducer] | None:
+    generic = getattr(numpy, "generic", None)
+    if generic is None:  # another thread is in the middle of importing it
+        return None
+    table: dict[type, Reducer] = dict(_default_table)
+    table[numpy.ndarray] = _reduce_array
+    for scalar in set(numpy.sctypeDict.values()):
+        table[scalar] = _reduce_scalar
+    return table
+
+
+def _reduce_array(array: Numpy) -> tuple[object, ...]:
+    dtype = array.dtype
+    if dtype.hasobject:
+        if dtype.fields:
+            return array.__reduce__()  # type: ignore[no-any-return]  # records of objects: numpy's own form
+        return restore_objects, (array.shape, array.ravel().tolist())
+    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    flat = (array.T if order == "F" else array).reshape(-1)  # copies only what is not contiguous
+    data = flat.view("u1") if dtype.itemsize and flat.size else b""  # datetime64 has no buffer of its own
+    return restore_array, (_portable(dtype), array.shape, order, PickleBuffer(data) if len(data) else data)
+
+
+def _portable(dtype: Numpy) -> object:
+    """Return a dtype as builtin values: its string, or its full description where it has fields or a shape."""
+    return dtype.descr if dtype.fields and not dtype.metadata and _is_described(dtype) else dtype.str
+
+
+def _is_described(dtype: Numpy) -> bool:
+    return bool(sys.modules["numpy"].dtype(dtype.descr) == dtype)
+
+
+def _reduce_scalar(scalar: Numpy) -> tuple[object, ...]:
+    dtype = scalar.dtype
+    if dtype.hasobject or dtype.fields:
+        return scalar.__reduce__()  # type: ignore[no-any-return]
+    return restore_scalar, (dtype.str, scalar.tobytes())
+
+
+def _numpy() -> Numpy | None:
+    try:
+        import numpy
+    except ImportError:
+        return None
+    return numpy
+
+
+def restore_array(dtype: object, shape: tuple[int, ...], order: str, data: Numpy) -> object:
+    """Return the array of a portable reduction; an `ArrayRecord` where there is no numpy."""
+    numpy = _numpy()
+    if numpy is None:
+        return ArrayRecord(dtype, shape, order, memoryview(data))
+    kind = numpy.dtype(dtype)
+    if not len(data):
+        return numpy.empty(shape, kind, order)
+    if isinstance(data, bytes):
+        data = bytearray(data)  # an array that came inside the pickle is writable too
+    return numpy.frombuffer(data, "u1").view(kind).reshape(shape, order=order)
+
+
+def restore_objects(shape: tuple[int, ...], items: list[object]) -> object:
+    """Return an array of objects; a flat list of them where there is no numpy."""
+    numpy = _numpy()
+    if numpy is None:
+        return items
+    flat = numpy.empty(len(items), "O")
+    for index, item in enumerate(items):
+        flat[index] = item
+    return flat.reshape(shape)
+
+
+def restore_scalar(dtype: str, data: bytes) -> object:
+    """Return a numpy scalar; an `ArrayRecord` of shape () where there is no numpy."""
+    numpy = _numpy()
+    if numpy is None:
+        return ArrayRecord(dtype, (), "C", memoryview(data))
+    return numpy.frombuffer(data, dtype)[0]
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    Numpy = Any  # the module or an object of it, of whatever version is here
+    Reducer = Callable[[Any], tuple[object, ...]]

@@ -1,0 +1,178 @@
+"""A framed channel on a stream socket: the same class on both ends.
+
+Owns the bytes in flight. Law: the socket always blocks (O_NONBLOCK belongs to the open file, which both ends of
+a fork share); an operation that must not block says so with MSG_DONTWAIT. One thread reads at a time and one
+writes at a time; who that is, is the owner's business.
+"""
+
+from __future__ import annotations
+
+import _socket
+from time import monotonic
+
+from .frames import FrameError, FrameParser
+
+_DONTWAIT = getattr(_socket, "MSG_DONTWAIT", 0)
+_IOV_MAX = 512  # the system allows 1024 pieces a write
+
+
+class Channel:
+    """Frames over a connected stream socket.
+
+    Args:
+        sock: a blocking stream socket, owned by the channel from now on.
+    """
+
+    __slots__ = ("_parser", "is_torn", "sock")
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self.sock = sock
+        self._parser = FrameParser()
+        self.is_torn = False  # a frame was written in part: nothing more can be said on this channel
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, -1 once closed."""
+        return self.sock.fileno()
+
+    def close(self) -> None:
+        """Close the socket; a second close is harmless."""
+        self.sock.close()
+
+    def shut(self) -> None:
+        """Wake whoever reads or writes this channel, on both ends, with end-of-file."""
+        try:
+            self.sock.shutdown(_socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def shut_writing(self) -> None:
+        """Let the other end meet end-of-file once it has read what was sent."""
+        try:
+            self.sock.shutdown(_socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def send(self, pieces: list[bytes | bytearray | memoryview], deadline: float | None = None) -> None:
+        """Write the pieces of one or several frames whole.
+
+        Args:
+            pieces: as `frames.pack` returns them.
+            deadline: a `time.monotonic` value.
+
+        Raises:
+            TimeoutError: the deadline passed; the channel is torn if a part was written.
+            OSError: the other end is gone.
+        """
+        self.is_torn = True  # an exception from here on leaves it so
+        if deadline is None and len(pieces) == 1:
+            self.sock.sendall(pieces[0])
+        else:
+            while pieces:
+                if deadline is None:
+                    sent = self.sock.sendmsg(pieces[:_IOV_MAX])
+                else:
+                    sent = self._send_until(pieces, deadline)
+                pieces = rest_of(pieces, sent)
+        self.is_torn = False
+
+    def _send_until(self, pieces: list[bytes | bytearray | memoryview], deadline: float) -> int:
+        while True:
+            sent = self.try_send(pieces)
+            if sent:
+                return sent
+            wait(self.sock.fileno(), deadline, for_writing=True)
+
+    def try_send(self, pieces: list[bytes | bytearray | memoryview]) -> int:
+        """Write what fits now, without waiting, and return the number of bytes written."""
+        try:
+            return self.sock.sendmsg(pieces[:_IOV_MAX], (), _DONTWAIT)
+        except BlockingIOError:
+            return 0
+
+    def receive(self, deadline: float | None = None) -> Frame | None:
+        """Wait for the next frame and return it; None at the end of the stream.
+
+        Args:
+            deadline: a `time.monotonic` value.
+
+        Raises:
+            TimeoutError: the deadline passed first; what came so far is kept.
+            FrameError: the bytes are no frames, or the stream ends inside one.
+        """
+        parser = self._parser
+        frame = parser.next_frame()
+        while frame is None:
+            if deadline is not None:
+                wait(self.sock.fileno(), deadline, for_writing=False)
+            try:
+                count = self.sock.recv_into(parser.writable())
+            except ConnectionResetError:
+                return None
+            if not count:
+                return self._end_of_stream()
+            parser.advance(count)
+            frame = parser.next_frame()
+        return frame
+
+    def buffered(self) -> Frame | None:
+        """Return the next frame if all its bytes have been read already; never touches the socket."""
+        return self._parser.next_frame()
+
+    def try_receive(self) -> Frame | None:
+        """Return the next frame if it is here already, else None; never waits.
+
+        Raises:
+            EOFError: the stream has ended.
+            FrameError: the bytes are no frames, or the stream ends inside one.
+        """
+        parser = self._parser
+        frame = parser.next_frame()
+        while frame is None:
+            try:
+                count = self.sock.recv_into(parser.writable(), 0, _DONTWAIT)
+            except BlockingIOError:
+                return None
+            except ConnectionResetError:
+                raise EOFError from None
+            if not count:
+                self._end_of_stream()
+                raise EOFError
+            parser.advance(count)
+            frame = parser.next_frame()
+        return frame
+
+    def _end_of_stream(self) -> None:
+        if not self._parser.is_between_frames:
+            raise FrameError("the stream ended inside a frame")
+
+
+def rest_of(pieces: list[bytes | bytearray | memoryview], sent: int) -> list[bytes | bytearray | memoryview]:
+    """Return what remains of `pieces` after `sent` bytes of them were written."""
+    index = 0
+    while index < len(pieces) and sent >= len(pieces[index]):
+        sent -= len(pieces[index])
+        index += 1
+    rest = pieces[index:]
+    if sent:
+        rest[0] = memoryview(rest[0])[sent:]
+    return rest
+
+
+def wait(fd: int, deadline: float, for_writing: bool) -> None:
+    """Wait until the descriptor is ready.
+
+    Raises:
+        TimeoutError: the deadline (a `time.monotonic` value) passed first.
+    """
+    import select  # start-up time: a worker never waits with a deadline
+
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT if for_writing else select.POLLIN)
+    remaining = deadline - monotonic()
+    if not poll.poll(max(0.0, remaining) * 1000 + 0.5):
+        raise TimeoutError
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .frames import Frame

@@ -1,0 +1,171 @@
+"""Values to bodies and back: pickle protocol 5 with out-of-band buffers, portable where pickle is not.
+
+Encoding produces pieces, never one large copy: the C pickler hands large `bytes` to `write()` as they are, and
+buffers (numpy arrays, `PickleBuffer`) leave through the buffer callback. Laws: a value is encoded whole before a
+byte of it is sent; every failure is a `CodecError` that says what could not travel.
+"""
+
+from __future__ import annotations
+
+import _pickle
+import sys
+from io import BytesIO
+
+from . import arrays
+
+NONE = 0  # an empty body
+PICKLE = 1
+
+_PROTOCOL = 5
+_OUT_OF_BAND = 4096  # smaller buffers cost less inside the pickle than as a piece of their own
+_SCALARS = frozenset([int, float, bool, complex, type(None)])
+_SHORT = 8192
+_STACK_GLOBAL = b"\x93"  # the only opcode of protocol 5 by which our picklers name a class or function
+
+
+class CodecError(Exception):
+    """A value that cannot be encoded, or a body that cannot be decoded."""
+
+
+class _Pieces(list):  # type: ignore[type-arg]
+    """A list with the one method of a file that a pickler needs."""
+
+    write = list.append
+
+
+def encode(value: object) -> tuple[list[bytes], list[memoryview]]:
+    """Return the body pieces and the out-of-band buffers of any value.
+
+    Raises:
+        CodecError: some part of the value cannot be pickled; the message names its type.
+    """
+    pieces = _Pieces()
+    buffers: list[memoryview] = []
+
+    def keep(buffer: PickleBuffer) -> bool:
+        view = buffer.raw()
+        if view.nbytes < _OUT_OF_BAND:
+            return True
+        buffers.append(view)
+        return False
+
+    pickler = _pickle.Pickler(pieces, _PROTOCOL, buffer_callback=keep)
+    table = arrays.reducers()
+    if table is not None:
+        pickler.dispatch_table = table
+    try:
+        pickler.dump(value)
+    except Exception as error:
+        raise CodecError(_why(error, "be pickled")) from error
+    return pieces, buffers
+
+
+def encode_inline(value: object) -> bytes:
+    """Return the body of a value as one piece without out-of-band buffers.
+
+    Raises:
+        CodecError: some part of the value cannot be pickled.
+    """
+    pieces = _Pieces()
+    pickler = _pickle.Pickler(pieces, _PROTOCOL)
+    table = arrays.reducers()
+    if table is not None:
+        pickler.dispatch_table = table
+    try:
+        pickler.dump(value)
+    except Exception as error:
+        raise CodecError(_why(error, "be pickled")) from error
+    return b"".join(pieces)
+
+
+def encode_call(args: tuple[object, ...], kwargs: dict[str, object]) -> tuple[list[bytes], list[memoryview]]:
+    """Return body and buffers of a call's arguments; calls with few small scalars take a short cut.
+
+    Raises:
+        CodecError: an argument cannot be pickled.
+    """
+    if not kwargs and is_small(args):
+        return [_pickle.dumps((args, kwargs), _PROTOCOL)], []
+    return encode((args, kwargs))
+
+
+def encode_result(value: object) -> tuple[list[bytes], list[memoryview]]:
+    """Return body and buffers of a call's result; small scalars take a short cut.
+
+    Raises:
+        CodecError: the result cannot be pickled.
+    """
+    if is_small((value,)):
+        return [_pickle.dumps(value, _PROTOCOL)], []
+    return encode(value)
+
+
+def is_small(values: tuple[object, ...]) -> bool:
+    """Return True when all values are scalars or short strings, for which one C call does everything."""
+    for value in values:
+        kind = type(value)
+        if kind in _SCALARS:
+            continue
+        if (kind is str or kind is bytes) and len(value) < _SHORT:  # type: ignore[arg-type]
+            continue
+        return False
+    return True
+
+
+def decode(body: bytes | bytearray, buffers: list[bytearray], find_class: FindClass | None = None) -> object:
+    """Return the value of a body.
+
+    Args:
+        find_class: called as `find_class(module, name)` for every class or function the body names;
+            None imports them as pickle does.
+
+    Raises:
+        CodecError: the body is damaged, or names what this side does not have.
+    """
+    try:
+        if find_class is None or _STACK_GLOBAL not in body:
+            return _pickle.loads(body, buffers=buffers)
+        return _Unpickler(body, buffers, find_class).load()
+    except CodecError:
+        raise
+    except Exception as error:
+        raise CodecError(_why(error, "be unpickled")) from error
+
+
+class _Unpickler(_pickle.Unpickler):
+    def __init__(self, body: bytes | bytearray, buffers: list[bytearray], find_class: FindClass) -> None:
+        super().__init__(BytesIO(body), buffers=buffers)
+        self._find_class = find_class
+
+    def find_class(self, module: str, name: str) -> object:
+        return self._find_class(module, name)
+
+
+def import_global(module: str, name: str) -> object:
+    """Return a class or function by name, importing its module; the `find_class` of pickle itself.
+
+    Raises:
+        ImportError, AttributeError: it is not here.
+    """
+    __import__(module)
+    found: object = sys.modules[module]
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _why(error: Exception, what: str) -> str:
+    text = str(error) or type(error).__name__
+    if "__main__" in text:
+        text += " (classes of a script's __main__ do not exist elsewhere: put them into a module)"
+    if isinstance(error, RecursionError):
+        text = "it is nested too deeply (%s)" % text
+    return "cannot %s: %s: %s" % (what, type(error).__name__, text)
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pickle import PickleBuffer
+    from typing import Callable
+
+    FindClass = Callable[[str, str], object]

@@ -1,0 +1,117 @@
+"""An exception as plain values that any Python can read: the error snapshot.
+
+`snapshot` runs where the exception was raised, `venvoy.failures.rebuild` where it is raised again. A snapshot is
+a dict of builtin values only, so that a class nobody else has cannot get in the way of its own report.
+"""
+
+from __future__ import annotations
+
+import _pickle
+import sys
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_MAX_TEXT = 100_000
+
+
+def snapshot(error: BaseException, hidden_folder: str) -> dict[str, object]:
+    """Return the exception as a dict of builtin values.
+
+    Args:
+        hidden_folder: frames of files below it are ours, and are left out at the top of the traceback.
+
+    The keys are documented in docs/protocol.md.
+    """
+    kind = type(error)
+    return {
+        "type": "%s.%s" % (kind.__module__, kind.__qualname__),
+        "bases": [base.__name__ for base in kind.__mro__ if base.__module__ == "builtins"],
+        "message": _text(error),
+        "args": tuple(_plain(value) for value in _args(error)),
+        "attributes": _attributes(error),
+        "notes": [str(note) for note in getattr(error, "__notes__", None) or ()],
+        "pickled": _pickled(error),
+        "traceback": _render(error, hidden_folder),
+    }
+
+
+def failure(code: str, message: str, traceback: str = "") -> dict[str, object]:
+    """Return the snapshot of a failure of venvoy's own making, such as `target_not_found`."""
+    return {"code": code, "message": message, "traceback": traceback}
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:_MAX_TEXT]
+    except Exception:
+        return "<the message of this %s cannot be made into text>" % type(error).__name__
+
+
+def _args(error: BaseException) -> tuple[object, ...]:
+    args = error.args
+    return args if isinstance(args, tuple) else ()
+
+
+def _plain(value: object) -> object:
+    if type(value) in _PLAIN:
+        return value
+    try:
+        return repr(value)[:_MAX_TEXT]
+    except Exception:
+        return "<%s>" % type(value).__name__
+
+
+def _attributes(error: BaseException) -> dict[str, object]:
+    """Return the plain attributes, including those that builtin classes keep in slots."""
+    found = dict(getattr(error, "__dict__", None) or {})
+    for name in ("errno", "strerror", "filename", "name", "path", "code"):
+        if name not in found and hasattr(error, name):
+            found[name] = getattr(error, name)
+    return {key: value for key, value in found.items() if type(value) in _PLAIN and isinstance(key, str)}
+
+
+def _pickled(error: BaseException) -> bytes | None:
+    """Return the exception's own pickle if it survives a round trip here, so that it can there."""
+    try:
+        data = _pickle.dumps(error, 4)
+        return data if type(_pickle.loads(data)) is type(error) else None
+    except Exception:
+        return None
+
+
+def _render(error: BaseException, hidden_folder: str) -> str:
+    try:
+        import traceback  # start-up time: most workers never render one
+
+        chain: BaseException | None = error
+        seen = set()
+        while chain is not None and id(chain) not in seen:
+            seen.add(id(chain))
+            chain.__traceback__ = _visible(chain.__traceback__, hidden_folder)
+            chain = chain.__cause__ or chain.__context__
+        return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except Exception as broken:  # a __str__ or __repr__ that raises, a chain that cannot be walked
+        return "<no traceback: rendering it raised %s>\n%s: %s" % (
+            type(broken).__name__,
+            type(error).__name__,
+            _text(error),
+        )
+
+
+def _visible(traceback: TracebackType | None, hidden_folder: str) -> TracebackType | None:
+    rest = traceback
+    while rest is not None and rest.tb_frame.f_code.co_filename.startswith(hidden_folder):
+        rest = rest.tb_next
+    return rest if rest is not None else traceback
+
+
+def main_stack(thread_id: int) -> str:
+    """Return the Python stack of a thread as text, newest call last."""
+    import traceback
+
+    frame = sys._current_frames().get(thread_id)
+    return "".join(traceback.format_stack(frame)) if frame is not None else ""
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType

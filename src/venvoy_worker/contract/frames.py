@@ -1,0 +1,258 @@
+"""The wire format: one frame = header, target, buffer table, body, inline buffers. No I/O here.
+
+Everything is little-endian. The parser owns its receive buffer and nothing else: whoever does the I/O asks
+`writable()` where the next bytes belong, says with `advance()` how many came, and takes whole frames with
+`next_frame()`. Law: a parser that raised `FrameError` is finished, since nothing after a bad byte has a meaning.
+"""
+
+from __future__ import annotations
+
+import _struct
+
+PROTOCOL_VERSION = 1
+OLDEST_PROTOCOL = 1
+
+HEADER = _struct.Struct("<BBBBIQIIIQ")
+HEADER_SIZE = HEADER.size  # 36
+ENTRY = _struct.Struct("<IIQQ")  # one row of the buffer table: kind, segment, offset, length
+BUFFER_INLINE = 0
+
+MAX_TARGET = 1 << 16
+MAX_BUFFERS = 1 << 20
+MAX_FRAME = 1 << 42  # 4 TiB: larger than any machine, small enough that sums cannot overflow
+
+_SMALL = 1 << 16  # frames up to this size are collected in the reused receive buffer
+
+
+class FrameError(Exception):
+    """Bytes that no frame can begin with, or sizes beyond the limits."""
+
+
+class Frame:
+    """One frame, as sent or received; see docs/protocol.md for the meaning of each field."""
+
+    __slots__ = ("body", "buffers", "call_id", "codec", "epoch", "flags", "number", "opcode", "target")
+
+    def __init__(
+        self,
+        opcode: int,
+        flags: int,
+        codec: int,
+        epoch: int,
+        call_id: int,
+        number: int,
+        target: bytes,
+        body: bytes | bytearray,
+        buffers: list[bytearray],
+    ) -> None:
+        self.opcode = opcode
+        self.flags = flags
+        self.codec = codec
+        self.epoch = epoch
+        self.call_id = call_id
+        self.number = number
+        self.target = target
+        self.body = body
+        self.buffers = buffers
+
+    def __repr__(self) -> str:
+        return "<Frame op=%d id=%d target=%r body=%d buffers=%d>" % (
+            self.opcode,
+            self.call_id,
+            self.target,
+            len(self.body),
+            len(self.buffers),
+        )
+
+
+def pack(
+    opcode: int,
+    flags: int = 0,
+    codec: int = 0,
+    epoch: int = 0,
+    call_id: int = 0,
+    number: int = 0,
+    target: bytes = b"",
+    body: _Pieces = (),
+    buffers: _Pieces = (),
+) -> list[bytes | bytearray | memoryview]:
+    """Return the byte pieces of one frame, in order, without copying large ones.
+
+    Args:
+        body: the body as a sequence of bytes-like pieces.
+        buffers: out-of-band buffers (contiguous, one byte per item), sent inline after the body.
+
+    Raises:
+        FrameError: the target or the number of buffers is beyond the limits.
+    """
+    if len(target) > MAX_TARGET or len(buffers) > MAX_BUFFERS:
+        raise FrameError("target of %d bytes, %d buffers: too many" % (len(target), len(buffers)))
+    size = 0
+    for piece in body:
+        size += len(piece)
+    head = HEADER.pack(
+        opcode, flags, codec, PROTOCOL_VERSION, epoch, call_id, number, len(target), len(buffers), size
+    )
+    if buffers:
+        head += target + b"".join([ENTRY.pack(BUFFER_INLINE, 0, 0, len(buffer)) for buffer in buffers])
+    else:
+        head += target
+    if size <= _SMALL and not buffers:
+        return [b"".join([head, *body])]
+    return [head, *body, *[buffer for buffer in buffers if len(buffer)]]
+
+
+class FrameParser:
+    """Incremental parser of a byte stream into frames.
+
+    Args:
+        limit: the largest frame accepted, in bytes.
+    """
+
+    def __init__(self, limit: int = MAX_FRAME) -> None:
+        self._limit = limit
+        self._buffer = bytearray(_SMALL)
+        self._view = memoryview(self._buffer)
+        self._start = 0
+        self._end = 0
+        self._large: Frame | None = None  # a frame whose body and buffers are received in place
+        self._holes: list[memoryview] = []  # what of it is still missing, in order
+
+    @property
+    def is_between_frames(self) -> bool:
+        """True when no byte of an unfinished frame has been received."""
+        return self._large is None and self._start == self._end
+
+    def writable(self) -> memoryview:
+        """Return where the next received bytes belong; never empty."""
+        if self._holes:
+            return self._holes[0]
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._end == len(self._buffer):
+            self._make_room(len(self._buffer) - self._start + 1)
+        return self._view[self._end :]
+
+    def advance(self, count: int) -> None:
+        """Say that `count` bytes were put into the view that `writable` returned."""
+        if self._holes:
+            self._shrink_hole(count)
+        else:
+            self._end += count
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
+        """Parse `data` and return the frames it completes; for bytes that come from elsewhere than a socket.
+
+        Raises:
+            FrameError: the stream is not one of frames.
+        """
+        frames = []
+        view = memoryview(data)
+        while len(view):
+            room = self.writable()
+            count = min(len(room), len(view))
+            room[:count] = view[:count]
+            self.advance(count)
+            view = view[count:]
+            frame = self.next_frame()
+            while frame is not None:
+                frames.append(frame)
+                frame = self.next_frame()
+        return frames
+
+    def next_frame(self) -> Frame | None:
+        """Return the next whole frame, or None until more bytes come.
+
+        Raises:
+            FrameError: the stream is not one of frames.
+        """
+        if self._large is not None:
+            if self._holes:
+                return None
+            frame, self._large = self._large, None
+            return frame
+        start = self._start
+        available = self._end - start
+        if available < HEADER_SIZE:
+            return None
+        header = HEADER.unpack_from(self._buffer, start)
+        opcode, flags, codec, version, epoch, call_id, number, target_size, buffer_count, body_size = header
+        if version != PROTOCOL_VERSION or target_size > MAX_TARGET or buffer_count > MAX_BUFFERS:
+            raise FrameError("not a frame header: %s" % bytes(self._buffer[start : start + HEADER_SIZE]).hex())
+        if body_size > self._limit:
+            raise FrameError("a body of %d bytes is beyond the limit of %d" % (body_size, self._limit))
+        meta_end = start + HEADER_SIZE + target_size
+        if buffer_count == 0 and HEADER_SIZE + target_size + body_size <= _SMALL:
+            end = meta_end + body_size
+            if end > self._end:
+                self._make_room(end - start)
+                return None
+            self._start = end
+            buffer = self._buffer
+            target = bytes(buffer[start + HEADER_SIZE : meta_end])
+            return Frame(opcode, flags, codec, epoch, call_id, number, target, bytes(buffer[meta_end:end]), [])
+        return self._begin_large(header, meta_end)
+
+    def _begin_large(self, header: tuple[int, ...], meta_end: int) -> Frame | None:
+        opcode, flags, codec, _, epoch, call_id, number, target_size, buffer_count, body_size = header
+        table_end = meta_end + ENTRY.size * buffer_count
+        if table_end > self._end:
+            self._make_room(table_end - self._start)
+            return None
+        sizes = self._buffer_sizes(meta_end, table_end)
+        if body_size + sum(sizes) > self._limit:
+            raise FrameError("a frame of %d bytes is beyond the limit" % (body_size + sum(sizes)))
+        target = bytes(self._buffer[meta_end - target_size : meta_end])
+        try:
+            body = bytearray(body_size)
+            buffers = [bytearray(size) for size in sizes]
+        except MemoryError:
+            raise FrameError("no memory for a frame of %d bytes" % (body_size + sum(sizes))) from None
+        self._start = table_end
+        self._large = Frame(opcode, flags, codec, epoch, call_id, number, target, body, buffers)
+        self._holes = [memoryview(piece) for piece in [body, *buffers] if piece]
+        self._fill_holes()
+        return self.next_frame()
+
+    def _buffer_sizes(self, start: int, end: int) -> list[int]:
+        sizes = []
+        for offset in range(start, end, ENTRY.size):
+            kind, _, _, size = ENTRY.unpack_from(self._buffer, offset)
+            if kind != BUFFER_INLINE or size > self._limit:
+                raise FrameError("buffer of unknown kind %d or of %d bytes" % (kind, size))
+            sizes.append(size)
+        return sizes
+
+    def _fill_holes(self) -> None:
+        """Move what already arrived behind the table to its place."""
+        while self._holes and self._start < self._end:
+            hole = self._holes[0]
+            count = min(len(hole), self._end - self._start)
+            hole[:count] = self._view[self._start : self._start + count]
+            self._start += count
+            self._shrink_hole(count)
+
+    def _shrink_hole(self, count: int) -> None:
+        rest = self._holes[0][count:]
+        if len(rest):
+            self._holes[0] = rest
+        else:
+            del self._holes[0]
+
+    def _make_room(self, size: int) -> None:
+        """Let `size` bytes from the start of the current frame fit into the receive buffer."""
+        if self._start + size <= len(self._buffer):
+            return
+        pending = bytes(self._view[self._start : self._end])
+        if size > len(self._buffer):
+            self._buffer = bytearray(max(size, 2 * len(self._buffer)))
+            self._view = memoryview(self._buffer)
+        self._view[: len(pending)] = pending
+        self._start, self._end = 0, len(pending)
+
+
+TYPE_CHECKING = False  # `typing` costs the child 3 ms; checkers understand this name without it
+if TYPE_CHECKING:
+    from typing import Sequence, Union
+
+    _Pieces = Sequence[Union[bytes, bytearray, memoryview]]

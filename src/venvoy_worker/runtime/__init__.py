@@ -1,0 +1,1 @@
+"""What only ever runs in the child."""

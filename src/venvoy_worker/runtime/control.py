@@ -1,0 +1,97 @@
+"""The second socket, on its own thread: what the host says while user code runs.
+
+The thread sleeps in a read. It owns the set of calls that were taken back; `claim` and `retract` decide under one
+lock whether a call has started, so that a call is either run or given back, never both and never neither.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+
+from ..contract import codec, frames, messages
+from ..contract.failures import main_stack
+from . import interrupt
+
+_lock = _thread.allocate_lock()  # guards the two below; nothing else happens under it
+_retracted: set[int] = set()
+_started = 0
+
+
+def claim(call_id: int) -> bool:
+    """From the main thread: return True if the call may start now, False if it was taken back."""
+    global _started
+    with _lock:
+        if _retracted and call_id in _retracted:
+            _retracted.discard(call_id)
+            return False
+        _started = call_id
+        return True
+
+
+def _retract(wanted: list[int]) -> list[int]:
+    """Take back those calls that have not started, and return them."""
+    with _lock:
+        taken = [call_id for call_id in wanted if call_id > _started and call_id not in _retracted]
+        _retracted.update(taken)
+    return taken
+
+
+class Control:
+    """The control socket's reader.
+
+    Args:
+        channel: the control channel, read by this thread alone.
+        reply: sends pieces on the call channel, safe from any thread.
+    """
+
+    def __init__(self, channel: Channel, reply: Callable[[Pieces], None]) -> None:
+        self._channel = channel
+        self._reply = reply
+
+    def start(self) -> None:
+        """Start the thread."""
+        _thread.start_new_thread(self._run, ())
+
+    def _run(self) -> None:
+        process = os.getpid()
+        try:
+            frame = self._channel.receive()
+            while frame is not None:
+                self._handle(frame)
+                frame = self._channel.receive()
+        except (OSError, frames.FrameError):
+            pass
+        finally:
+            if os.getpid() == process:
+                _die_with_group()
+
+    def _handle(self, frame: Frame) -> None:
+        if frame.opcode == messages.CANCEL:
+            interrupt.request(frame.call_id)
+        elif frame.opcode == messages.RETRACT:
+            taken = _retract(messages.read_ids(frame.body))
+            self._reply(frames.pack(messages.RETRACTED, body=[messages.pack_ids(taken)]))
+        elif frame.opcode == messages.PING:
+            self._channel.send(frames.pack(messages.PONG, call_id=frame.call_id))
+        elif frame.opcode == messages.DUMP:
+            text = main_stack(interrupt.main_thread())
+            pieces, _ = codec.encode(text)
+            self._channel.send(frames.pack(messages.STACK, codec=codec.PICKLE, body=pieces))
+
+
+def _die_with_group() -> None:
+    """The host is gone, and the system has no lifeline that would have ended us."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, 9)
+    os._exit(1)
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, List, Union
+
+    from ..contract.channel import Channel
+    from ..contract.frames import Frame
+
+    Pieces = List[Union[bytes, bytearray, memoryview]]

@@ -1,0 +1,78 @@
+"""Interrupt the call that runs, and nothing else.
+
+Owns the armed region: the stretch in which user code of one call runs. The control thread asks with `request`; a
+signal then reaches the main thread, whose handler raises `Cancelled` only inside the armed region of that very
+call. Laws: the handler never writes; it forgets the request before it raises, so that one request raises once;
+the armed region lies inside one `try`, whose `finally` disarms, so that nothing can escape between calls.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _thread
+
+import venvoy_worker as _face
+
+_SIGNAL = _signal.SIGURG  # ignored by default, and used by nobody for anything else
+_armed = 0
+_requested = 0
+_main = _thread.get_ident()
+
+
+def install() -> None:
+    """Install the handlers; called once, in the main thread."""
+    global _main
+    _main = _thread.get_ident()
+    _signal.signal(_SIGNAL, _on_cancel)
+    _signal.signal(_signal.SIGINT, _on_interrupt)
+
+
+def run(
+    call_id: int, function: Callable[..., object], args: Iterable[object], kwargs: dict[str, object]
+) -> object:
+    """Return `function(*args, **kwargs)`, interruptible under this call id.
+
+    Raises:
+        Cancelled: `request(call_id)` came meanwhile. Besides this, whatever the function raises.
+    """
+    global _armed
+    _face._call_id = call_id
+    try:
+        _armed = call_id
+        if call_id and call_id == _requested:  # it was cancelled before it began
+            _on_cancel(_SIGNAL, None)
+        return function(*args, **kwargs)
+    finally:
+        _armed = 0
+        _face._call_id = 0
+
+
+def request(call_id: int) -> None:
+    """From the control thread: interrupt this call if it is running now."""
+    global _requested
+    _face._cancelled = call_id
+    _requested = call_id
+    _signal.pthread_kill(_main, _SIGNAL)
+
+
+def main_thread() -> int:
+    """Return the identifier of the thread that runs user code."""
+    return _main
+
+
+def _on_cancel(number: int, frame: object) -> None:
+    global _requested
+    if _armed and _armed == _requested:
+        _requested = 0
+        raise _face.Cancelled("call %d was cancelled" % _armed)
+
+
+def _on_interrupt(number: int, frame: object) -> None:
+    """SIGINT is an error of the call that runs; between calls it must not tear a frame apart."""
+    if _armed:
+        raise KeyboardInterrupt
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Iterable

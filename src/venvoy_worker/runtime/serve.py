@@ -1,0 +1,288 @@
+"""The worker: greet the host, import what the pool wants, then run one call after another on the main thread.
+
+Owns the call channel. Laws: user code (unpickling, importing, the call, pickling) runs only inside the armed
+region of `interrupt.run`; a reply is encoded whole before its first byte is written; whatever a call does, the
+loop goes on.
+"""
+
+from __future__ import annotations
+
+import _socket
+import _thread
+import mmap
+import os
+import sys
+from _struct import Struct
+from time import perf_counter
+
+import venvoy_worker
+
+from ..contract import codec, frames, messages
+from ..contract.channel import Channel
+from ..contract.failures import failure, snapshot
+from . import control, interrupt, stdio, targets
+
+_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_WORD = Struct("<Q")
+_FINISHED = 8  # offset in the status page, after the word `started`
+_MOST_MICROSECONDS = 0xFFFFFFFF
+
+
+def main(descriptors: list[int]) -> None:
+    """Serve until the host closes the call channel.
+
+    Args:
+        descriptors: call socket, control socket, lifeline, status page.
+    """
+    call_fd, control_fd, lifeline, page_fd = descriptors
+    stdio.guard(descriptors)
+    stdio.tie_to_host(lifeline)
+    interrupt.install()
+    page = mmap.mmap(page_fd, mmap.PAGESIZE)
+    server = Server(Channel(_socket.socket(fileno=call_fd)), page)
+    control.Control(Channel(_socket.socket(fileno=control_fd)), server.send).start()
+    if server.greet():
+        server.serve()
+
+
+class Server:
+    """The call channel's side of the worker.
+
+    Args:
+        channel: the call channel; read by the main thread only.
+        page: the status page shared with the host: `started`, `finished`, eight bytes each.
+    """
+
+    def __init__(self, channel: Channel, page: mmap.mmap) -> None:
+        self._channel = channel
+        self._page = page
+        self._write_lock = _thread.allocate_lock()  # one frame at a time; the control thread writes RETRACTED
+        self._host_version = ""
+
+    def send(self, pieces: Pieces) -> None:
+        """Write one frame; safe from any thread."""
+        with self._write_lock:
+            self._channel.send(pieces)
+
+    def greet(self) -> bool:
+        """Answer HELLO with READY or with the error that stands in the way; return True when ready."""
+        frame = self._channel.receive()
+        if frame is None:
+            return False
+        try:
+            oldest, newest, _ = messages.read_greeting(frame.target)
+            if not oldest <= frames.PROTOCOL_VERSION <= newest:
+                self._refuse(oldest, newest)
+                return False
+            interrupt.run(0, self._prepare, (codec.decode(frame.body, frame.buffers),), {})
+        except BaseException as error:
+            self._fail_to_start(error)
+        stdio.leave_if_forked()
+        stdio.flush()
+        pieces, _ = codec.encode(_facts())
+        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, messages.CAPABILITIES)
+        self.send(frames.pack(messages.READY, codec=codec.PICKLE, target=target, body=pieces))
+        return True
+
+    def _refuse(self, oldest: int, newest: int) -> None:
+        text = "the host speaks protocol %d to %d, this worker %d to %d" % (
+            oldest,
+            newest,
+            frames.OLDEST_PROTOCOL,
+            frames.PROTOCOL_VERSION,
+        )
+        self._send_error(0, failure("protocol_error", text))
+
+    def _prepare(self, settings: Settings) -> None:
+        """Do what the pool asks for before a worker is ready."""
+        self._host_version = settings["host_version"]
+        if settings["sys_path"] is not None:
+            sys.path[:] = settings["sys_path"]
+        sys.path[:0] = settings["paths"]
+        targets.configure(settings["module"], settings["sources_folder"])
+        if settings["module"]:
+            targets.import_module(settings["module"])
+        if settings["initializer"] is not None:
+            kind, name, definition, body = settings["initializer"]
+            if definition is not None:
+                targets.define(*definition)
+            args, kwargs = codec.decode(body, [])  # type: ignore[misc]
+            self._resolve(kind, name)(*args, **kwargs)
+
+    def _fail_to_start(self, error: BaseException) -> None:
+        stdio.leave_if_forked()
+        stdio.flush()
+        self._send_error(0, self._report(error))
+        os._exit(1)  # threads of a module half imported must not keep the process
+
+    def serve(self) -> None:
+        """Run calls until the host closes the channel."""
+        receive = self._channel.receive
+        frame = receive()
+        while frame is not None:
+            if frame.opcode == messages.CALL:
+                self._call(frame)
+            elif frame.opcode == messages.DEFINE:
+                targets.define(*codec.decode(frame.body, frame.buffers))  # type: ignore[misc]
+            frame = None  # an argument must not live until the next call
+            frame = receive()
+
+    def _call(self, frame: Frame) -> None:
+        call_id = frame.call_id
+        if not control.claim(call_id):
+            return  # the control thread has told the host so
+        begin = perf_counter()
+        _WORD.pack_into(self._page, 0, call_id)
+        try:
+            pieces = interrupt.run(call_id, self._perform, (frame, begin), {})
+        except BaseException as error:
+            stdio.leave_if_forked()
+            stdio.flush()
+            self._finish(call_id)
+            self._send_error(call_id, self._report(error), isinstance(error, venvoy_worker.Cancelled), begin)
+            return
+        stdio.leave_if_forked()
+        stdio.flush()
+        self._finish(call_id)
+        self.send(pieces)  # type: ignore[arg-type]
+
+    def _finish(self, call_id: int) -> None:
+        _WORD.pack_into(self._page, _FINISHED, call_id)
+
+    def _perform(self, frame: Frame, begin: float) -> Pieces:
+        """Decode, run, encode: everything in which code of the user's can run. Return the reply."""
+        value: Any = codec.decode(frame.body, frame.buffers)
+        frame.body = b""
+        kind = frame.flags & messages.KIND_MASK
+        flags = 0
+        if kind == messages.KIND_EVAL:
+            result = targets.evaluate(*value, session=frame.target.decode())
+        else:
+            if kind == messages.KIND_VALUE:
+                owner, method, *value = value
+                function = getattr(owner, method)
+            else:
+                function = self._resolve(kind, frame.target.decode())
+            if frame.flags & messages.FLAG_CHUNK:
+                result, flags = self._chunk(function, *value)
+            else:
+                args, kwargs = value
+                result = function(*args, **kwargs)
+        value = args = kwargs = owner = None
+        try:
+            body, buffers = _encode_result(result)
+        except codec.CodecError:
+            if not frame.flags & messages.FLAG_CHUNK or flags:
+                raise
+            flags = messages.FLAG_PARTIAL
+            body, buffers = codec.encode(_encodable_part(result))
+        return frames.pack(
+            messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, _microseconds(begin), b"", body, buffers
+        )
+
+    def _resolve(self, kind: int, name: str) -> Callable[..., object]:
+        found = targets.by_source(name) if kind == messages.KIND_SOURCE else targets.by_name(name)
+        if not callable(found):
+            raise TypeError("%r is not callable: it is a %s" % (name, type(found).__name__))
+        return found
+
+    def _chunk(
+        self,
+        function: Callable[..., object],
+        items: list[Any],
+        first: tuple[object, ...] | None,
+        kwargs: dict[str, object],
+    ) -> tuple[object, int]:
+        """Run one function over many arguments; an error ends it after the values before it.
+
+        Args:
+            items: tuples of arguments, or, when `first` is None, single arguments.
+            first: arguments before those of each item.
+        """
+        values: list[object] = []
+        keep = values.append
+        try:
+            if first is None:
+                for item in items:
+                    keep(function(item))
+            else:
+                for item in items:
+                    keep(function(*first, *item, **kwargs))
+        except venvoy_worker.Cancelled:
+            raise
+        except BaseException as error:
+            stdio.leave_if_forked()
+            return (values, self._report(error)), messages.FLAG_PARTIAL
+        return values, 0
+
+    def _report(self, error: BaseException) -> dict[str, object]:
+        if isinstance(error, targets.NotFound):
+            return failure("target_not_found", str(error))
+        if isinstance(error, codec.CodecError):
+            return failure("encoding_error", str(error), _cause(error))
+        if isinstance(error, targets.NotParsable):
+            versions = (self._host_version, sys.version.split()[0], error)
+            text = "the function's source, written for Python %s, does not parse on the worker's Python %s: %s"
+            return failure("encoding_error", text % versions)
+        if isinstance(error, venvoy_worker.Cancelled):
+            return failure("call_cancelled", str(error), snapshot(error, _FOLDER)["traceback"])  # type: ignore[arg-type]
+        return snapshot(error, _FOLDER)
+
+    def _send_error(
+        self, call_id: int, report: dict[str, object], is_cancelled: bool = False, begin: float | None = None
+    ) -> None:
+        flags = messages.FLAG_CANCELLED if is_cancelled else 0
+        number = 0 if begin is None else _microseconds(begin)
+        try:
+            pieces, _ = codec.encode(report)
+        except codec.CodecError as error:  # e.g. a str subclass of the user's among the attributes
+            pieces, _ = codec.encode(failure("remote_error", str(error)))
+        self.send(frames.pack(messages.ERROR, flags, codec.PICKLE, call_id=call_id, number=number, body=pieces))
+
+
+def _encode_result(value: object) -> tuple[list[bytes], list[memoryview]]:
+    try:
+        return codec.encode_result(value)
+    except codec.CodecError as error:
+        raise codec.CodecError("the result (a %s) %s" % (type(value).__name__, error)) from error.__cause__
+
+
+def _encodable_part(values: Any) -> tuple[list[object], dict[str, object]]:
+    """Return the results before the first that cannot be encoded, and the report of that one."""
+    for index, value in enumerate(values):
+        try:
+            _encode_result(value)
+        except codec.CodecError as error:
+            return values[:index], failure("encoding_error", str(error))
+    return [], failure("encoding_error", "the results cannot be pickled together")
+
+
+def _cause(error: BaseException) -> str:
+    if error.__cause__ is None:
+        return ""
+    return str(snapshot(error.__cause__, _FOLDER)["traceback"])
+
+
+def _microseconds(begin: float) -> int:
+    return min(int((perf_counter() - begin) * 1e6), _MOST_MICROSECONDS)
+
+
+def _facts() -> dict[str, object]:
+    return {
+        "pid": os.getpid(),
+        "version": sys.version.split()[0],
+        "implementation": sys.implementation.name,
+        "executable": sys.executable,
+        "prefix": sys.prefix,
+        "platform": sys.platform,
+    }
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Union
+
+    from ..contract.frames import Frame
+
+    Settings = Dict[str, Any]
+    Pieces = List[Union[bytes, bytearray, memoryview]]

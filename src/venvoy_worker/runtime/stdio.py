@@ -1,0 +1,90 @@
+"""Keep protocol descriptors private; give 0, 1 and 2 to user code.
+
+The host starts a worker with an empty stdin and with pipes it always drains as stdout and stderr, so user code may
+do with them what it likes. The protocol's own descriptors have numbers user code never hears of, are not inherited
+by programs it starts, and are closed in processes it forks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_is_fork = False
+_flush_libc: Callable[[None], object] | None = None
+
+
+def guard(descriptors: list[int]) -> None:
+    """Make the descriptors private to this process, and text output line by line."""
+    for fd in descriptors:
+        os.set_inheritable(fd, False)
+    os.register_at_fork(after_in_child=lambda: _leave_to_parent(descriptors))
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # an exotic env_vars may have closed them
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _leave_to_parent(descriptors: list[int]) -> None:
+    """In a process that user code forked: it must neither answer calls nor keep the host's sockets open."""
+    global _is_fork
+    _is_fork = True
+    for fd in descriptors:
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+
+
+def leave_if_forked() -> None:
+    """End a process that user code forked and that came back out of its call."""
+    if _is_fork:
+        flush()
+        os._exit(0)
+
+
+def tie_to_host(fd: int) -> None:
+    """Let the kernel kill this worker's process group as soon as the host is gone.
+
+    `fd` is the read end of a pipe that carries no data; its hang-up is the signal. Works while C code holds the
+    interpreter lock, and for grandchildren in the group. fcntl(2), F_SETSIG; a no-op where the system lacks it,
+    and there the control thread's end-of-file has to do.
+    """
+    try:
+        import fcntl
+
+        set_signal = fcntl.F_SETSIG  # type: ignore[attr-defined]
+    except (ImportError, AttributeError):
+        return
+    fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(fd, set_signal, 9)  # SIGKILL
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def flush() -> None:
+    """Write out what user code printed, so that it arrives before the reply does."""
+    try:
+        sys.stdout.flush()
+    except Exception:  # closed, replaced by something else, or None
+        pass
+    try:
+        sys.stderr.flush()
+    except Exception:
+        pass
+    if "ctypes" in sys.modules:
+        _flush_c_library()
+
+
+def _flush_c_library() -> None:
+    """Flush C's own stdout, which only code that loaded ctypes is likely to have used by hand."""
+    global _flush_libc
+    if _flush_libc is None:
+        try:
+            _flush_libc = sys.modules["ctypes"].CDLL(None).fflush
+        except Exception:  # half-imported by another thread, or a C library without it
+            return
+    _flush_libc(None)
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable

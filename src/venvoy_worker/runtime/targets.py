@@ -1,0 +1,232 @@
+"""What to call: a name, a function shipped as source, a pickled callable, or a piece of text to evaluate.
+
+Owns the modules made from source text and the namespace that `eval` and `exec` of one lease share.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_main_module = ""  # where bare names are looked up: the pool's `module`
+_sources_folder = ""
+_defined: dict[str, tuple[str, str, dict[str, object]]] = {}  # digest -> (text, file name, values)
+_session: dict[str, object] = {}
+_session_id = ""  # the lease whose names `_session` holds
+
+
+class NotFound(Exception):  # noqa: N818 - it names an outcome, and only the host makes an error of it
+    """There is no such module or attribute; becomes `TargetNotFound` at the host."""
+
+
+class NotParsable(Exception):  # noqa: N818 - as above
+    """This Python cannot parse the text of a function; becomes `EncodingError` at the host."""
+
+
+def configure(main_module: str, sources_folder: str) -> None:
+    """Say where bare names live, and where source texts may be written for processes that user code spawns."""
+    global _main_module, _sources_folder
+    _main_module = main_module
+    _sources_folder = sources_folder
+
+
+def by_name(name: str) -> Callable[..., object]:
+    """Return what `"module:attr.sub"`, or a bare `"attr"` of the pool's module, names.
+
+    Raises:
+        NotFound: the module or the attribute does not exist. Errors of the module's own import pass through.
+    """
+    module_name, colon, path = name.partition(":")
+    if not colon:
+        if not _main_module:
+            raise NotFound(
+                "%r is a bare name, but this pool was given no module; use 'module:%s' or Pool(env, 'module')"
+                % (name, name)
+            )
+        module_name, path = _main_module, name
+    found: object = sys.modules.get(module_name)
+    if found is None:
+        found = import_module(module_name)
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            found = _submodule(found, part, name, error)
+    return found  # type: ignore[return-value]
+
+
+def import_module(name: str) -> object:
+    """Import and return a module.
+
+    Raises:
+        NotFound: there is no such module. What the module itself raises while importing passes through.
+    """
+    try:
+        __import__(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise NotFound(_no_module(error.name)) from None
+        raise
+    return sys.modules[name]
+
+
+def _submodule(owner: object, part: str, whole: str, missing: AttributeError) -> object:
+    """Return a submodule that nobody has imported yet, as in `"scipy:linalg.norm"`.
+
+    A lookup error inside a module's own `__getattr__` or a property is the user's error, not a missing name.
+    """
+    if _is_users(missing):
+        raise missing
+    if isinstance(owner, type(sys)) and hasattr(owner, "__path__"):
+        name = "%s.%s" % (owner.__name__, part)
+        try:
+            __import__(name)
+            return sys.modules[name]
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+    import difflib  # start-up time: only wrong names need it
+
+    close = difflib.get_close_matches(part, [name for name in dir(owner) if not name.startswith("__")])
+    hint = "; did you mean %s?" % " or ".join(repr(name) for name in close) if close else ""
+    raise NotFound("%r has no attribute %r (in %r)%s" % (_describe(owner), part, whole, hint))
+
+
+def _is_users(error: AttributeError) -> bool:
+    """Return True when the error comes from inside some Python code rather than from the lookup itself."""
+    traceback = error.__traceback__
+    inner = traceback.tb_next if traceback is not None else None
+    return inner is not None and inner.tb_frame.f_code.co_name not in ("__getattr__", "__getattribute__")
+
+
+def _describe(owner: object) -> str:
+    return getattr(owner, "__name__", None) or type(owner).__name__
+
+
+def _no_module(name: str) -> str:
+    import difflib
+    import pkgutil
+
+    top = name.partition(".")[0]
+    known = {module.name for module in pkgutil.iter_modules()} | set(sys.builtin_module_names)
+    close = difflib.get_close_matches(top, known) if top not in known else []
+    hint = "; did you mean %s?" % " or ".join(repr(found) for found in close) if close else ""
+    return (
+        "no module named %r in the worker's environment (%s)%s; "
+        "give its folder with WorkerOptions(paths=[...]), or ship the function with by_source()"
+        % (name, sys.prefix, hint)
+    )
+
+
+def define(digest: str, text: str, filename: str, values: dict[str, object]) -> None:
+    """Remember source text for later calls; it is compiled by the first of them."""
+    _defined[digest] = (text, filename, values)
+
+
+def by_source(name: str) -> Callable[..., object]:
+    """Return the function of `"digest:qualname"`, from text that was defined before.
+
+    Raises:
+        NotParsable: this Python cannot parse the text. Errors of executing it pass through.
+    """
+    digest, _, path = name.partition(":")
+    found: object = sys.modules.get("venvoy_source_" + digest) or _make_module(digest)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found  # type: ignore[return-value]
+
+
+def _make_module(digest: str) -> object:
+    text, filename, values = _defined[digest]
+    name = "venvoy_source_" + digest
+    module = type(sys)(name)
+    module.__file__ = _write_module(name, text, values)
+    module.__dict__.update(values)
+    try:
+        code = compile(text, filename, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise NotParsable(str(error)) from None
+    _show_lines_of(filename, text)
+    sys.modules[name] = module
+    try:
+        exec(code, module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _show_lines_of(filename: str, text: str) -> None:
+    """Let tracebacks show the lines of text whose file is not on this side, such as a notebook's."""
+    if not os.path.exists(filename):
+        import linecache
+
+        linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)
+
+
+def _write_module(name: str, text: str, values: dict[str, object]) -> str | None:
+    """Write the module as a real file, for processes that user code spawns and that import it by name."""
+    import _pickle
+
+    path = os.path.join(_sources_folder, name + ".py")
+    if not _sources_folder:
+        return None
+    if _sources_folder not in sys.path:
+        sys.path.append(_sources_folder)
+    prefix = (
+        "import pickle as _p; globals().update(_p.loads(%r)); del _p; " % _pickle.dumps(values, 4)
+        if values
+        else ""
+    )
+    draft = "%s.%d" % (path, os.getpid())
+    try:
+        os.makedirs(_sources_folder, mode=0o700, exist_ok=True)
+        with open(draft, "w", encoding="utf-8") as file:
+            file.write(_insert(prefix, text))
+        os.replace(draft, path)
+    except OSError:
+        return None  # a read-only or full disk: only processes spawned by user code will miss it
+    return path
+
+
+def _insert(prefix: str, text: str) -> str:
+    """Put a statement after the `__future__` imports, which must come first."""
+    if not prefix:
+        return text
+    lines = text.split("\n")
+    for index, line in enumerate(lines):
+        if line.startswith("from __future__"):
+            lines[index] = "%s; %s" % (line, prefix.rstrip(" ;"))
+            return "\n".join(lines)
+    return prefix.rstrip(" ;") + "\n" + text
+
+
+def evaluate(text: str, values: dict[str, object], mode: str, session: str) -> object:
+    """Evaluate an expression (`mode="eval"`) or execute statements (`"exec"`).
+
+    Args:
+        values: names the text may use, besides the builtins.
+        session: the lease whose names are kept between its calls; "" keeps none.
+    """
+    code = compile(text, "<venvoy %s>" % mode, mode, dont_inherit=True)
+    scope = _scope_of(session)
+    scope.update(values)
+    if mode == "eval":
+        return eval(code, scope)
+    exec(code, scope)
+    return None
+
+
+def _scope_of(session: str) -> dict[str, object]:
+    global _session, _session_id
+    if session and session == _session_id:
+        return _session
+    scope: dict[str, object] = {"__builtins__": __builtins__, "__name__": "venvoy_session"}
+    if session:
+        _session, _session_id = scope, session
+    return scope
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable
