@@ -87,7 +87,7 @@ class _Writer:
         for cell in late:
             index = f"{closure.replace('__closure__', '__code__')}.co_freevars.index({cell!r})"
             text = f"{closure}[{index}].cell_contents = {part.cells[cell]}"
-            id((part.cell_parts.get(cell), text))
+            self._late.append((part.cell_parts.get(cell), text))
         self._finish(part, name)
 
     def _late_cells(self, part: Part) -> list[str]:

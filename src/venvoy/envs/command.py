@@ -92,10 +92,12 @@ def run(
         keep: descriptors it inherits.
 
     Raises:
-        EnvBuildError: the limit was reached; `output` is what it had printed.
-        OSError: it cannot be started.
+        EnvBuildError: it cannot be started, or the limit was reached; `output` is what it had printed.
     """
-    group = _Group(argv, env, cwd, keep, clean)
+    try:
+        group = _Group(argv, env, cwd, keep, clean)
+    except OSError as error:
+        raise EnvBuildError(f"{argv[0]} cannot be started: {error}") from error
     try:
         group.begin()
         return group.finish(limit, doing, on_line)

@@ -163,6 +163,6 @@ def _uv_folder(limit: Limit) -> str | None:
     except EnvBuildError:
         limit.check("asking uv for its interpreters")
         return None
-    except (EnvError, OSError):
+    except EnvError:
         return None
     return output.strip() if status == 0 else None

@@ -103,19 +103,16 @@ class UvInstaller:
         doing = f"uv runs '{' '.join(arguments[: 1 if phase == 'create' else 2])}'"
         logger.debug("%s", argv)
 
-        try:
-            status, output = run(
-                argv,
-                env=_uv_environment(self.spec),
-                cwd=os.path.dirname(self.folder),
-                limit=self.limit,
-                doing=doing,
-                clean=lambda line: redact(line, secrets),
-                on_line=lambda line: self.tell(Progress(phase, line)),
-                keep=self.keep,
-            )
-        except OSError as error:
-            raise EnvBuildError(f"uv cannot be started: {error}") from error
+        status, output = run(
+            argv,
+            env=_uv_environment(self.spec),
+            cwd=os.path.dirname(self.folder),
+            limit=self.limit,
+            doing=doing,
+            clean=lambda line: redact(line, secrets),
+            on_line=lambda line: self.tell(Progress(phase, line)),
+            keep=self.keep,
+        )
         if status != 0:
             how = f"exit status {status}" if status > 0 else f"signal {-status}"
             raise EnvBuildError(f"{self.spec!r} cannot be built ({how}):\n{output.strip()[-8000:]}", output=output)

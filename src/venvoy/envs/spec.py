@@ -121,7 +121,8 @@ class EnvSpec:
             raise TypeError(f"offline must be True or False, not {type(self.offline).__name__}")
         if self.kind not in ("packages", "existing", "current"):
             raise EnvError(f"kind: {self.kind!r} is unknown")
-        if self.kind != "packages" and (self.kind == "existing") != os.path.isabs(str(fields["python"])):
+        is_path = fields["python"] is not None and os.path.isabs(str(fields["python"]))
+        if (self.kind == "existing" and not is_path) or (self.kind == "current" and fields["python"] is not None):
             raise EnvError("kind: leave it alone; EnvSpec.existing(path) and EnvSpec.current() set it")
         for name, value in fields.items():
             object.__setattr__(self, name, value)
