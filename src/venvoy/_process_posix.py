@@ -47,12 +47,12 @@ def explain(error: OSError) -> OSError:
     """Return the error with the limit it hit in its text."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        text = (
-            f"too many open files: the limit of this process is {soft} (RLIMIT_NOFILE; it may be raised to {hard})"
-        )
+        text = f"too many open files: the limit of this process is {soft} (RLIMIT_NOFILE; it may be raised to {hard})"
     elif error.errno == errno.EAGAIN:
         soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
-        text = f"no further process is allowed: the limit of this user is {soft} (RLIMIT_NPROC, hard {hard}, or pids.max)"
+        text = (
+            f"no further process is allowed: the limit of this user is {soft} (RLIMIT_NPROC, hard {hard}, or pids.max)"
+        )
     elif error.errno == errno.ENOMEM:
         soft, _ = resource.getrlimit(resource.RLIMIT_AS)
         text = f"not enough memory for a further process (RLIMIT_AS is {soft}, -1 meaning none)"

@@ -53,9 +53,7 @@ def describe(thing: Any) -> str:
     """How messages call a function or class: its kind, name, and where it is."""
     code = getattr(thing, "__code__", None)
     if not isinstance(code, CodeType):
-        return (
-            f"{'class' if isinstance(thing, type) else 'object'} {getattr(thing, '__qualname__', repr(thing))!r}"
-        )
+        return f"{'class' if isinstance(thing, type) else 'object'} {getattr(thing, '__qualname__', repr(thing))!r}"
     what = "lambda" if code.co_name == "<lambda>" else f"function {thing.__qualname__!r}"
     return f"{what} ({os.path.basename(code.co_filename)}, line {code.co_firstlineno})"
 
@@ -106,11 +104,7 @@ def cut_function(function: FunctionType, layers: int | None) -> Cut:
     if code.co_name == "<lambda>":
         return _cut_lambda(function, lines, tree)
     for node in ast.walk(tree):
-        if (
-            isinstance(node, _Definition)
-            and node.name == code.co_name
-            and _first_line(node) == code.co_firstlineno
-        ):
+        if isinstance(node, _Definition) and node.name == code.co_name and _first_line(node) == code.co_firstlineno:
             return _cut_statement(code.co_filename, lines, node, layers)
     raise no_source(function, f"{code.co_filename!r} has no such definition there, it may have been edited")
 
@@ -196,9 +190,7 @@ def _files_of(cls: type) -> Iterator[str]:
     yield from (f.__code__.co_filename for f in _functions_of(cls) if f.__code__.co_filename != "<string>")
     yield from filter(None, [getattr(sys.modules.get(cls.__module__), "__file__", None)])
     # A class of a notebook that has no methods does not say which cell it is from: the latest that defines it.
-    yield from [
-        name for name, entry in reversed(list(linecache.cache.items())) if len(entry) > 1 and entry[1] is None
-    ]
+    yield from [name for name, entry in reversed(list(linecache.cache.items())) if len(entry) > 1 and entry[1] is None]
 
 
 def _named_nodes(tree: ast.AST, path: list[str]) -> Iterator[ast.stmt]:

@@ -67,9 +67,7 @@ def ship(thing: Any, home: frozenset[str]) -> Shipped | None:
     if found is None:
         return None
     main, path = found
-    text, name = write(
-        main, list(collected.parts.values()), collected.imports, collected.aliases, collected.meanings
-    )
+    text, name = write(main, list(collected.parts.values()), collected.imports, collected.aliases, collected.meanings)
     return Shipped(name + path, text, main.cut.filename, collected.bindings, collected.watched)
 
 

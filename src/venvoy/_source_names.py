@@ -9,10 +9,9 @@ from typing import Any
 
 MAIN_MODULES = frozenset({"__main__", "__mp_main__"})  # a worker has its own; no name in them means anything there
 
-
 # Not written as unions, which would be built anew at each check.
-_FUNCTIONS: tuple[type, ...] = (FunctionType, BuiltinFunctionType)
-_BOUND: tuple[type, ...] = (MethodType, BuiltinMethodType)
+_FUNCTIONS: Any = (FunctionType, BuiltinFunctionType)
+_BOUND: Any = (MethodType, BuiltinMethodType)
 
 
 def name_of(target: Any) -> str | None:
@@ -20,10 +19,13 @@ def name_of(target: Any) -> str | None:
 
     Builtins, C functions and ufuncs leave out or misstate where they live, so all they claim is tried.
     """
-    if isinstance(target, _FUNCTIONS):  # the usual case, ten times faster than the search
-        space = getattr(sys.modules.get(target.__module__), "__dict__", {})
-        if space.get(target.__qualname__) is target and target.__module__ not in MAIN_MODULES:
-            return f"{target.__module__}:{target.__qualname__}"
+    if isinstance(target, _FUNCTIONS):  # the usual case, much faster than the search
+        claimed = target.__module__
+        if claimed in MAIN_MODULES:
+            return None
+        space = getattr(sys.modules.get(claimed), "__dict__", {})
+        if space.get(target.__qualname__) is target:
+            return f"{claimed}:{target.__qualname__}"
     paths = list(_claimed_paths(target))
     for module_name in _claimed_modules(target):
         module = sys.modules.get(module_name)

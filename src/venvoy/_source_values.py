@@ -99,8 +99,4 @@ def optional(statement: str) -> str:
 
 def type_name(value: Any) -> str:
     cls = type(value)
-    return (
-        cls.__qualname__
-        if cls.__module__ in ("builtins", *MAIN_MODULES)
-        else f"{cls.__module__}.{cls.__qualname__}"
-    )
+    return cls.__qualname__ if cls.__module__ in ("builtins", *MAIN_MODULES) else f"{cls.__module__}.{cls.__qualname__}"

@@ -79,9 +79,7 @@ class _Writer:
                 self.lines.append(f"exec({compiled}, globals())")
             else:
                 name = f"_venvoy_part_{len(self.handles)}"
-                self.lines.append(
-                    f"{name} = {{}}; exec({compiled}, globals(), {name}); {name} = {name}[{cut.name!r}]"
-                )
+                self.lines.append(f"{name} = {{}}; exec({compiled}, globals(), {name}); {name} = {name}[{cut.name!r}]")
         self.handles[part] = name
         closure = f"{name}{'.__wrapped__' * part.layers}.__closure__"
         for cell in late:
@@ -103,9 +101,7 @@ class _Writer:
 
     def _finish(self, part: Part, name: str) -> None:
         """The names by which others call the part, and the cells that waited for it."""
-        lines = [
-            f"{alias} = {name}{path}" for alias, p, path in self.aliases if p is part and alias != name + path
-        ]
+        lines = [f"{alias} = {name}{path}" for alias, p, path in self.aliases if p is part and alias != name + path]
         lines += [text for waits_for, text in self._late if waits_for is None or waits_for in self.handles]
         self._late = [(p, text) for p, text in self._late if p is not None and p not in self.handles]
         if lines:

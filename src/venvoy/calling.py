@@ -40,7 +40,7 @@ def make_call(
         else:
             encoded = codec.encode_call(args, kwargs)
     except codec.CodecError as error:
-        raise _cannot_travel(resolved.name, args, kwargs, error) from error.__cause__
+        raise _cannot_travel(resolved.name.rpartition(":")[2], args, kwargs, error) from error.__cause__
     return _call(resolved, resolved.kind, encoded, options)
 
 
@@ -89,24 +89,20 @@ def make_eval(text: str, values: dict[str, Any], mode: str, session: str, option
     )
 
 
-def _call(
-    target: Resolved, flags: int, encoded: tuple[list[bytes], list[memoryview]], options: CallOptions
-) -> Call:
+def _call(target: Resolved, flags: int, encoded: tuple[list[bytes], list[memoryview]], options: CallOptions) -> Call:
     definition = None
     if target.kind == SOURCE and target.source is not None:
         source = target.source
         definition = Definition(source.digest, source.text, source.filename, dict(source.bindings))
-    name = target.name.encode()
-    return Call(target.name, flags, name, encoded, definition, _deadline(options), options.retries)
+    shown = target.name.partition(":")[2] if target.kind == SOURCE else target.name
+    return Call(shown, flags, target.name.encode(), encoded, definition, _deadline(options), options.retries)
 
 
 def _deadline(options: CallOptions) -> float | None:
     return None if options.timeout is None else monotonic() + options.timeout
 
 
-def _cannot_travel(
-    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: codec.CodecError
-) -> EncodingError:
+def _cannot_travel(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: codec.CodecError) -> EncodingError:
     """Return the error that says which argument it is."""
     places = [(f"argument {index}", value) for index, value in enumerate(args)]
     places += [(f"argument {key!r}", value) for key, value in kwargs.items()]

@@ -21,9 +21,7 @@ _OURS = {
     "call_cancelled": errors.CallCancelled,
 }
 _classes: dict[tuple[str, str], type[RemoteError]] = {}
-_HINT = (
-    "options of a call are given by options(), as in pool.options({0}=…).call(…); call() passes {0} to the target"
-)
+_HINT = "options of a call are given by options(), as in pool.options({0}=…).call(…); call() passes {0} to the target"
 _OPTION_NAMES = ("timeout", "retries")
 
 

@@ -17,6 +17,7 @@ from .exchange import Call
 from .options import CallOptions, Target
 from .pool.core import Core
 from .pool.roster import Ticket
+from .post_mortem import crash_error
 from .worker import Worker, WorkerLost
 
 
@@ -116,5 +117,5 @@ class Lease:
                 frame = self._core.engine.run_on(self._ticket, worker, call)
             except WorkerLost as lost:
                 self._core.engine.release(self._ticket)
-                raise lost.error() from None
+                raise crash_error(lost) from None
         return self._core.decoder.value(frame)

@@ -1,13 +1,12 @@
 """One child as the host sees it: its state, its channels, and the road on which a call is stopped.
 
-Owns the state table below and the ids of the calls on its channel. Laws: `move` is called under the engine's lock; an
-illegal move raises; the call channel is read by whoever holds the worker (BUSY: a driver, ABANDONED and STARTING:
-the collector) and closed by the holder, or by the collector where there is none.
+Owns its state and the ids of the calls on its channel. Laws: `move` is called under the engine's lock; an illegal
+move raises; the call channel is read by whoever holds the worker (BUSY: a driver, ABANDONED and STARTING: the
+collector) and closed by the holder, or by the collector where there is none.
 """
 
 from __future__ import annotations
 
-import enum
 import os
 import socket
 import threading
@@ -24,42 +23,12 @@ from venvoy_worker.contract.frames import Frame, FrameError
 from . import collector as _collector
 from . import process as _process
 from .collector import Collector, Timer
-from .errors import ProtocolError, WorkerCrashed, WorkerStartError
+from .errors import ProtocolError
 from .exchange import Call, Exchange, Pieces
+from .worker_state import MOVES, Reason, State
 
 _STACK_SECONDS = 0.3  # how long a worker that is to be killed may take to say where it is
 _EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
-
-
-class State(enum.Enum):
-    """What a worker is doing."""
-
-    STARTING = "starting"
-    IDLE = "idle"
-    BUSY = "busy"
-    ABANDONED = "abandoned"  # its driver left; the collector waits for the call to end
-    RETIRING = "retiring"
-    EXITED = "exited"
-
-
-class Reason(enum.Enum):
-    """Why a worker ended."""
-
-    CLOSED = "closed"
-    DRAINED = "drained"
-    KILLED = "killed"
-    CRASHED = "crashed"
-    START_FAILED = "start failed"
-
-
-_MOVES = {
-    State.STARTING: {State.IDLE, State.RETIRING, State.EXITED},
-    State.IDLE: {State.BUSY, State.RETIRING, State.EXITED},
-    State.BUSY: {State.IDLE, State.ABANDONED, State.RETIRING, State.EXITED},
-    State.ABANDONED: {State.IDLE, State.RETIRING, State.EXITED},
-    State.RETIRING: {State.EXITED},
-    State.EXITED: set(),
-}
 
 
 class Listener(Protocol):
@@ -116,6 +85,7 @@ class Worker:
         self.mean_seconds: float | None = None  # of recent calls, as the worker measured them
         self.start_frame: Frame | None = None  # READY, or the ERROR in its place
         self.stack_frame: Frame | None = None  # where its main thread was, when it was asked
+        self.was_late = False  # not ready within its time
         self.last_id = 0
         self._sources: set[str] = set()  # digests of source text it has been sent
         self._collector = collector
@@ -200,7 +170,8 @@ class Worker:
             self.process.kill_tree()  # it has said why; whatever its import left running goes too
 
     def _start_timed_out(self) -> None:
-        self.reason = Reason.START_FAILED
+        self.reason = self.reason or Reason.START_FAILED
+        self.was_late = True
         self.say(messages.DUMP)
         self._timers.append(self._collector.call_later(_STACK_SECONDS, self.process.kill_tree))
 
@@ -221,7 +192,7 @@ class Worker:
         Raises:
             RuntimeError: the table does not allow it, which is a defect of venvoy.
         """
-        if state not in _MOVES[self.state]:
+        if state not in MOVES[self.state]:
             raise RuntimeError(f"worker {self.id}: illegal move from {self.state.name} to {state.name}")
         self.state = state
         if reason is not None and self.reason is None:
@@ -361,30 +332,6 @@ class Worker:
             self.process.kill_tree()  # alive with a broken channel: of no use to anybody
             self.process.exited.wait(_EXIT_SECONDS)
 
-    def start_error(self) -> WorkerStartError:
-        """Return the error of a worker that exited before it was ready."""
-        exit = self.process.exit
-        output = self.process.tail_text()
-        snapshot = _read(self.start_frame) if self.start_frame is not None else None
-        if snapshot is not None:
-            text = f"{snapshot.get('type', snapshot.get('code'))}: {snapshot['message']}"
-            trace = str(snapshot["traceback"])
-        elif self.reason is Reason.START_FAILED:
-            text = f"not ready within start_timeout={self.recipe.start_timeout:g} s"
-            trace = str(_read(self.stack_frame) or "")
-        else:
-            text, trace = f"it {exit}", ""
-        parts = [f"a worker of {self.recipe.python} did not start: {text}"]
-        parts += [f"--- where it was ---\n{trace.rstrip()}"] if trace else []
-        parts += [f"--- its output ---\n{output.rstrip()}"] if output.strip() else []
-        return WorkerStartError(
-            "\n".join(parts),
-            output=output,
-            remote_traceback=trace,
-            exit_status=exit.status if exit else None,
-            signal=exit.signal if exit else None,
-        )
-
     def after_fork_in_child(self) -> None:
         """In a process the host forked: close our ends, so that the worker still sees its host die."""
         self.channel.close()
@@ -393,12 +340,8 @@ class Worker:
             os.close(self._lifeline)
 
 
-def _read(frame: Frame | None) -> Any:
-    return codec.decode(frame.body, frame.buffers) if frame is not None else None
-
-
-class WorkerLost(Exception):  # noqa: N818 - an event for the pool, which retries it or makes a WorkerCrashed of it
-    """The worker that ran a call is gone."""
+class WorkerLost(Exception):
+    """The worker that ran a call is gone: an event for the pool, which retries the call or makes an error of it."""
 
     def __init__(self, worker: Worker, exchange: Exchange) -> None:
         super().__init__(worker.id)
@@ -410,22 +353,3 @@ class WorkerLost(Exception):  # noqa: N818 - an event for the pool, which retrie
     def started(self) -> bool:
         """False when the call's code cannot have run."""
         return self.worker.page.started >= self.call_id
-
-    def error(self) -> WorkerCrashed:
-        """Return the error for the caller."""
-        worker, exit = self.worker, self.worker.process.exit
-        output = worker.process.tail_text()
-        reason = worker.reason or Reason.CRASHED
-        how = str(exit) if exit else "broke its channel"
-        what = f"worker {worker.id} (pid {worker.process.pid}) {how} while it ran {self.call.name}"
-        tail = f"\n--- the end of its output ---\n{output[-4000:].rstrip()}" if output.strip() else ""
-        return WorkerCrashed(
-            what + tail,
-            pid=worker.process.pid,
-            exit_status=exit.status if exit else None,
-            signal=exit.signal if exit else None,
-            started=self.started,
-            target=self.call.name,
-            output_tail=output,
-            reason=reason.name,
-        )

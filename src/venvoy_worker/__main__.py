@@ -9,8 +9,7 @@ import sys
 
 if sys.version_info < (3, 8) or sys.implementation.name != "cpython":
     sys.stderr.write(
-        "venvoy: a worker needs CPython 3.8 or later; %s is %s\n"
-        % (sys.executable, sys.version.replace("\n", " "))
+        "venvoy: a worker needs CPython 3.8 or later; %s is %s\n" % (sys.executable, sys.version.replace("\n", " "))
     )
     sys.exit(3)
 

@@ -22,9 +22,7 @@ SRC = Path(__file__).parents[2] / "src"
 
 def run(env: Env, code: str) -> str:
     """Return what a line of Python prints in the environment."""
-    return subprocess.run(
-        [env.python, "-I", "-c", code], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    return subprocess.run([env.python, "-I", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def left_in(home: Path) -> list[str]:
@@ -34,9 +32,7 @@ def left_in(home: Path) -> list[str]:
 
 def test_two_versions_of_one_package_live_side_by_side(home: Path, wheels: Path) -> None:
     """The point of it all, with a package small enough to need no network."""
-    one, two = (
-        build(EnvSpec([f"tiny=={v}"], find_links=[wheels], offline=True), home=home) for v in ("1.0", "2.0")
-    )
+    one, two = (build(EnvSpec([f"tiny=={v}"], find_links=[wheels], offline=True), home=home) for v in ("1.0", "2.0"))
     version = "import importlib.metadata as m; print(m.version('tiny'))"
     assert run(one, version) == "1.0"
     assert run(two, version) == "2.0"
@@ -85,9 +81,7 @@ for _ in range(50):
 print(env.key, len(started), "uv" in sys.modules, min(times) < 0.005)
 """
     argv = [sys.executable, "-c", code, str(home), str(tiny.find_links[0])]
-    said = subprocess.run(
-        argv, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(SRC)}
-    )
+    said = subprocess.run(argv, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(SRC)})
     assert said.stdout.split() == [env.key, "0", "False", "True"]
 
 
@@ -221,9 +215,7 @@ def test_a_removed_environment_is_gone_until_built_again(tiny: EnvSpec, tmp_path
     assert build(tiny, home=tmp_path) == env
 
 
-def test_hostile_surroundings_have_no_effect(
-    wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hostile_surroundings_have_no_effect(wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Project files around the working folder and the home, and variables of other environments, are not seen."""
     (tmp_path / "uv.toml").write_text(
         'no-index = true\n[pip]\nindex-url = "http://127.0.0.1:9/"\ntarget = "/nowhere"\n'
@@ -268,11 +260,7 @@ def test_credentials_are_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installer: Callable[[str], Path], use: Callable[[Path], None]
 ) -> None:
     """Not in the error, its output, its causes, the progress, the arguments of a process, or a file."""
-    use(
-        installer(
-            'cat "$0" >/dev/null; echo "${UV_INDEX_URL}${UV_DEFAULT_INDEX} ${UV_INDEX_HERE_PASSWORD} pw1pw1"'
-        )
-    )
+    use(installer('cat "$0" >/dev/null; echo "${UV_INDEX_URL}${UV_DEFAULT_INDEX} ${UV_INDEX_HERE_PASSWORD} pw1pw1"'))
     monkeypatch.setenv("UV_INDEX_HERE_PASSWORD", "s3cret-variable")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     url = "http://me:pw1pw1@127.0.0.1:9/simple"
@@ -335,9 +323,7 @@ def test_uv_of_the_path_will_do(
     assert len((tmp_path / "runs").read_text().splitlines()) == 2
 
 
-def test_the_home_folder_is_argument_then_variable_then_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_home_folder_is_argument_then_variable_then_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last one is the folder platformdirs names."""
     import platformdirs
 

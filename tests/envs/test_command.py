@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from venvoy.envs.command import Limit, run
+from venvoy.envs.command import run
+from venvoy.envs.limit import Limit
 from venvoy.errors import EnvBuildError
 
 

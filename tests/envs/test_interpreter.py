@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from venvoy.envs import Env, EnvSpec, build, interpreters, resolve
-from venvoy.envs.command import Limit
 from venvoy.envs.discovery import find_interpreter
 from venvoy.envs.interpreter import host_base
+from venvoy.envs.limit import Limit
 from venvoy.envs.requirement import VersionRequest
 from venvoy.errors import EnvBuildError, EnvError, InterpreterNotFound
 
@@ -87,9 +87,7 @@ def test_the_list_of_interpreters_is_usable(home: Path) -> None:
         ("/bin/true", EnvError, "does not answer as CPython 3.8 or later"),
     ],
 )
-def test_a_path_that_is_no_interpreter_is_refused(
-    path: str, error: type[Exception], words: str, home: Path
-) -> None:
+def test_a_path_that_is_no_interpreter_is_refused(path: str, error: type[Exception], words: str, home: Path) -> None:
     """The message names the path and what is wrong with it."""
     with pytest.raises(error, match=words):
         resolve(path, home=home)
@@ -177,6 +175,24 @@ def test_a_replaced_interpreter_is_asked_again(tmp_path: Path, home: Path) -> No
     after = resolve(link, home=home)
     assert after.version == others[0].version != before.version
     assert after.key != before.key
+
+
+def test_another_interpreter_at_the_same_path_is_another_environment(tmp_path: Path, home: Path) -> None:
+    """The key covers what the interpreter is, not only how it was asked for; and the old one stays usable."""
+    one, *others = interpreters(home=home)
+    if not others:
+        pytest.skip("one interpreter only")
+    link = tmp_path / "python"
+    spec = EnvSpec(python=link)
+    link.symlink_to(one.path)
+    before = build(spec, home=home)
+    link.unlink()
+    link.symlink_to(others[0].path)
+    after = build(spec, home=home)
+    assert before.key != after.key
+    for env, interpreter in ((before, one), (after, others[0])):
+        said = subprocess.run([env.python, "-V"], capture_output=True, text=True, check=True).stdout
+        assert said.split()[1] == interpreter.version == env.version
 
 
 @pytest.mark.parametrize(

@@ -124,9 +124,7 @@ def test_twenty_threads_that_ask_at_once_make_one_installer_run(
     assert any(step.phase == "waiting" for step in seen)
 
 
-def test_a_killed_builder_takes_its_installer_with_it(
-    builders: Builders, slow_installer: Path, tiny: EnvSpec
-) -> None:
+def test_a_killed_builder_takes_its_installer_with_it(builders: Builders, slow_installer: Path, tiny: EnvSpec) -> None:
     """Within two seconds nothing of it runs; the next build removes what it left, and works."""
     builder = builders.start(slow_installer)
     pids = builders.wait_for("hangs")
@@ -154,9 +152,7 @@ def test_an_installer_that_outlives_its_builder_keeps_the_lock(
     builders: Builders, installer: Callable[[str], Path], tiny: EnvSpec, tmp_path: Path
 ) -> None:
     """Where the kernel cannot end it, nobody else touches the folder before it is done."""
-    uv = installer(
-        f'if [ "$1" = pip ]; then echo $$ > {tmp_path}/hangs; sleep 1; date +%s.%N > {tmp_path}/done; fi'
-    )
+    uv = installer(f'if [ "$1" = pip ]; then echo $$ > {tmp_path}/hangs; sleep 1; date +%s.%N > {tmp_path}/done; fi')
     builder = builders.start(uv, "no-lifeline")
     (orphan,) = builders.wait_for("hangs")
     builder.kill()
@@ -169,9 +165,7 @@ def test_an_installer_that_outlives_its_builder_keeps_the_lock(
     assert created > float((tmp_path / "done").read_text())
 
 
-def test_the_deadline_holds_while_somebody_else_builds(
-    builders: Builders, slow_installer: Path, tiny: EnvSpec
-) -> None:
+def test_the_deadline_holds_while_somebody_else_builds(builders: Builders, slow_installer: Path, tiny: EnvSpec) -> None:
     """A waiter gives up in time and leaves the builder alone."""
     builder = builders.start(slow_installer)
     builders.wait_for("hangs")

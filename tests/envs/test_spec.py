@@ -69,9 +69,7 @@ def test_a_new_password_keeps_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert EnvSpec(["six"], index_url="https://me:tuesday@a.example").key == before
 
 
-def test_the_users_own_uv_configuration_is_part_of_the_key(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_users_own_uv_configuration_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It names indexes, so a change of it is another environment."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     before = EnvSpec(["six"]).key
@@ -150,9 +148,7 @@ def test_credentials_are_not_shown() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_the_working_folder_does_not_matter_after_construction(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_working_folder_does_not_matter_after_construction(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Relative places and paths are made absolute at once."""
     monkeypatch.chdir(tmp_path)
     spec = EnvSpec(["six"], find_links=["wheels"], python="./bin/python")

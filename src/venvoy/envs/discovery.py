@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 
-from venvoy.envs.command import Limit, run
+from venvoy.envs.command import run
 from venvoy.envs.installer import uv_binary
 from venvoy.envs.interpreter import (
     Interpreter,
@@ -21,6 +21,7 @@ from venvoy.envs.interpreter import (
     recall,
     remember,
 )
+from venvoy.envs.limit import Limit
 from venvoy.envs.requirement import Version, VersionRequest
 from venvoy.envs.settings import tool_environment
 from venvoy.envs.spec import content_hash

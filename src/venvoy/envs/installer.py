@@ -12,7 +12,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from venvoy.envs.command import Limit, run
+from venvoy.envs.command import run
+from venvoy.envs.limit import Limit
 from venvoy.envs.place import environment_python, writing
 from venvoy.envs.settings import redact, secrets_of, tool_environment, user_config
 from venvoy.envs.spec import EnvSpec
@@ -102,7 +103,6 @@ class UvInstaller:
         argv = [uv_binary(), *arguments, *(["--config-file", config] if config else ["--no-config"])]
         doing = f"uv runs '{' '.join(arguments[: 1 if phase == 'create' else 2])}'"
         logger.debug("%s", argv)
-
         status, output = run(
             argv,
             env=_uv_environment(self.spec),

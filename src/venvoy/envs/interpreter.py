@@ -12,7 +12,8 @@ import os
 import sys
 from typing import NamedTuple
 
-from venvoy.envs.command import Limit, run
+from venvoy.envs.command import run
+from venvoy.envs.limit import Limit
 from venvoy.envs.requirement import MINIMUM, Version
 from venvoy.envs.settings import tool_environment
 from venvoy.envs.spec import content_hash
@@ -126,8 +127,7 @@ def probe(path: str, limit: Limit) -> Interpreter:
     if answer is None:
         least = ".".join(map(str, MINIMUM))
         raise EnvError(
-            f"{path} does not answer as CPython {least} or later does (exit status {status}): "
-            f"{output.strip()[-2000:]}"
+            f"{path} does not answer as CPython {least} or later does (exit status {status}): {output.strip()[-2000:]}"
         )
     facts = json.loads(answer.removeprefix(_MARK))
     # A wrapper script may set things up that the interpreter needs: keep the path that was asked for.

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from venvoy.envs.command import Limit
+from venvoy.envs.limit import Limit
 from venvoy.envs.spec import FORMAT_VERSION
 from venvoy.errors import EnvBuildError, EnvError
 

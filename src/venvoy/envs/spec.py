@@ -114,9 +114,7 @@ class EnvSpec:
             "constraints": _requirements("constraints", self.constraints),
         }
         if self.index_url is not None:
-            (fields["index_url"],) = (
-                _location("index_url", url) for url in _strings("index_url", [self.index_url])
-            )
+            (fields["index_url"],) = (_location("index_url", url) for url in _strings("index_url", [self.index_url]))
         if not isinstance(self.offline, bool):
             raise TypeError(f"offline must be True or False, not {type(self.offline).__name__}")
         if self.kind not in ("packages", "existing", "current"):

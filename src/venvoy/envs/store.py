@@ -11,10 +11,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from venvoy.envs.command import Limit
 from venvoy.envs.discovery import find_interpreter, installed_interpreters, recall_interpreter
 from venvoy.envs.installer import Progress, Tell, UvInstaller
 from venvoy.envs.interpreter import Interpreter, existing
+from venvoy.envs.limit import Limit
 from venvoy.envs.place import Place, environment_python
 from venvoy.envs.spec import EnvSpec, content_hash
 from venvoy.errors import EnvBuildError, EnvError

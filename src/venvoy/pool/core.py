@@ -21,7 +21,8 @@ from ..envs import Env, home_folder, resolve
 from ..errors import PoolClosed, PoolError
 from ..notifier import Notifier
 from ..options import Size, WorkerOptions
-from ..worker import Recipe, State, Worker
+from ..worker import Recipe, Worker
+from ..worker_state import State
 from .drivers import Drivers
 from .engine import Engine
 from .jobs import Decoder, Job
@@ -139,9 +140,7 @@ class Core:
             self._notifier.post(lambda job=job: job.fail(error()))  # type: ignore[misc]
 
     def _open(self, cancel: threading.Event) -> Recipe:
-        env = resolve(
-            self._env, home=self._home, progress=self._progress, timeout=self._build_timeout, cancel=cancel
-        )
+        env = resolve(self._env, home=self._home, progress=self._progress, timeout=self._build_timeout, cancel=cancel)
         self.env = env
         self.decoder = Decoder(is_home=env.is_current)
         home = Path(home_folder(self._home))
@@ -235,6 +234,4 @@ def _exit_with(core: Core) -> None:
 def _at_exit() -> None:
     dropped = sum(core.abort("the interpreter is exiting") for core in list(_alive))
     if dropped:
-        warnings.warn(
-            f"venvoy: {dropped} waiting calls were dropped at interpreter exit", RuntimeWarning, stacklevel=1
-        )
+        warnings.warn(f"venvoy: {dropped} waiting calls were dropped at interpreter exit", RuntimeWarning, stacklevel=1)

@@ -20,7 +20,8 @@ from venvoy_worker.contract.frames import Frame, FrameError
 from ..errors import ProtocolError, VenvoyError
 from ..exchange import Exchange, Pieces
 from ..log import logger
-from ..worker import Reason, Worker, WorkerLost
+from ..worker import Worker, WorkerLost
+from ..worker_state import Reason
 from .engine import Engine
 from .jobs import Decoder, Job
 
@@ -329,5 +330,5 @@ class Drive:
         self._engine.finish(worker, self._done)
         if again:
             self._engine.requeue(again)
-        for job, error in failed:
-            job.fail(job.cancelled_error() if job.is_given_up else error)
+        for job, reason in failed:
+            job.fail(job.cancelled_error() if job.is_given_up else reason)

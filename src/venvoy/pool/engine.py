@@ -16,7 +16,9 @@ from venvoy_worker.contract.frames import Frame
 
 from ..errors import CallTimeout, PoolClosed
 from ..exchange import Call
-from ..worker import Reason, State, Worker, WorkerLost
+from ..post_mortem import crash_error
+from ..worker import Worker, WorkerLost
+from ..worker_state import Reason, State
 from .jobs import Job
 from .roster import ErrorMaker, Roster, Ticket
 
@@ -109,7 +111,7 @@ class Engine:
         if lost.started and call.retries > 0:
             call.retries -= 1
             return
-        raise lost.error() from None
+        raise crash_error(lost) from None
 
     def acquire(self, ticket: Ticket, deadline: float | None, name: str) -> Worker:
         """Wait for a worker and return it; it belongs to the ticket until `release`.

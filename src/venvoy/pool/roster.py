@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 from ..errors import PoolClosed
 from ..options import Size
-from ..worker import Reason, State, Worker
+from ..worker import Worker
+from ..worker_state import Reason, State
 from .jobs import Job
 
 ErrorMaker = Callable[[], BaseException]

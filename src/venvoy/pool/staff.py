@@ -12,7 +12,9 @@ from time import monotonic
 
 from ..errors import CallTimeout, PoolClosed
 from ..log import logger
-from ..worker import Reason, State, Worker
+from ..post_mortem import start_error
+from ..worker import Worker
+from ..worker_state import Reason, State
 from .engine import Engine, Hands
 from .jobs import Job
 from .roster import Phase, Roster, Ticket
@@ -166,7 +168,7 @@ class Staff:
             if before is State.IDLE:
                 roster.idle.remove(worker)
             if before is State.STARTING:
-                failed = roster.start_failed(worker.start_error)
+                failed = roster.start_failed(lambda: start_error(worker))
             else:
                 roster.workers_crashed += worker.reason is Reason.CRASHED
                 died_young = worker.calls == 0 and monotonic() - worker.born < _QUICK_DEATH
@@ -176,7 +178,7 @@ class Staff:
             worker.channel.close()
         if orders:
             self._hands.order(orders)
-        self._hands.fail(failed, worker.start_error)
+        self._hands.fail(failed, lambda: start_error(worker))
         self._check_gone()
 
     def _log_exit(self, worker: Worker) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from time import monotonic
 
-from ..worker import State, Worker
+from ..worker import Worker
+from ..worker_state import State
 from .roster import Roster
 
 

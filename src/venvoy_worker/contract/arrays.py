@@ -19,7 +19,7 @@ class ArrayRecord:
 
     __slots__ = ("data", "dtype", "order", "shape")
 
-    def __init__(self, dtype: object, shape: tuple[int, ...], order: str, data: object) -> None:
+    def __init__(self, dtype: object, shape: tuple[int, ...], order: str, data: Any) -> None:
         self.dtype = dtype
         self.shape = shape
         self.order = order
@@ -124,4 +124,4 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
     Numpy = Any  # the module or an object of it, of whatever version is here
-    Reducer = Callable[[Any], tuple[object, ...]]
+    Reducer = Callable[[Any], Any]

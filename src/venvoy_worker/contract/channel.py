@@ -109,7 +109,8 @@ class Channel:
             except ConnectionResetError:
                 return None
             if not count:
-                return self._end_of_stream()
+                self._check_end()
+                return None
             parser.advance(count)
             frame = parser.next_frame()
         return frame
@@ -135,13 +136,13 @@ class Channel:
             except ConnectionResetError:
                 raise EOFError from None
             if not count:
-                self._end_of_stream()
+                self._check_end()
                 raise EOFError
             parser.advance(count)
             frame = parser.next_frame()
         return frame
 
-    def _end_of_stream(self) -> None:
+    def _check_end(self) -> None:
         if not self._parser.is_between_frames:
             raise FrameError("the stream ended inside a frame")
 

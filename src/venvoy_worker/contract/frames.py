@@ -90,9 +90,7 @@ def pack(
     size = 0
     for piece in body:
         size += len(piece)
-    head = HEADER.pack(
-        opcode, flags, codec, PROTOCOL_VERSION, epoch, call_id, number, len(target), len(buffers), size
-    )
+    head = HEADER.pack(opcode, flags, codec, PROTOCOL_VERSION, epoch, call_id, number, len(target), len(buffers), size)
     if buffers:
         head += target + b"".join([ENTRY.pack(BUFFER_INLINE, 0, 0, len(buffer)) for buffer in buffers])
     else:

@@ -8,7 +8,7 @@ the armed region lies inside one `try`, whose `finally` disarms, so that nothing
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # the module `signal` imports enum
 import _thread
 
 import venvoy_worker as _face
@@ -27,9 +27,7 @@ def install() -> None:
     _signal.signal(_signal.SIGINT, _on_interrupt)
 
 
-def run(
-    call_id: int, function: Callable[..., object], args: Iterable[object], kwargs: dict[str, object]
-) -> object:
+def run(call_id: int, function: Callable[..., object], args: Iterable[object], kwargs: dict[str, object]) -> object:
     """Return `function(*args, **kwargs)`, interruptible under this call id.
 
     Raises:

@@ -106,8 +106,8 @@ class Server:
             kind, name, definition, body = settings["initializer"]
             if definition is not None:
                 targets.define(*definition)
-            args, kwargs = codec.decode(body, [])  # type: ignore[misc]
-            self._resolve(kind, name)(*args, **kwargs)
+            arguments: Any = codec.decode(body, [])
+            self._resolve(kind, name)(*arguments[0], **arguments[1])
 
     def _fail_to_start(self, error: BaseException) -> None:
         stdio.leave_if_forked()
@@ -156,7 +156,8 @@ class Server:
         kind = frame.flags & messages.KIND_MASK
         flags = 0
         if kind == messages.KIND_EVAL:
-            result = targets.evaluate(*value, session=frame.target.decode())
+            text, values, mode = value
+            result = targets.evaluate(text, values, mode, frame.target.decode())
         else:
             if kind == messages.KIND_VALUE:
                 owner, method, *value = value

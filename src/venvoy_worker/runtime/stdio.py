@@ -7,6 +7,7 @@ by programs it starts, and are closed in processes it forks.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 
@@ -19,6 +20,10 @@ def guard(descriptors: list[int]) -> None:
     for fd in descriptors:
         os.set_inheritable(fd, False)
     os.register_at_fork(after_in_child=lambda: _leave_to_parent(descriptors))
+    try:
+        faulthandler.enable()  # a crash writes its Python stack into the tail of stderr
+    except Exception:  # no stderr: env_vars may do that
+        pass
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # an exotic env_vars may have closed them
             stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
@@ -52,7 +57,7 @@ def tie_to_host(fd: int) -> None:
     try:
         import fcntl
 
-        set_signal = fcntl.F_SETSIG  # type: ignore[attr-defined]
+        set_signal = fcntl.F_SETSIG
     except (ImportError, AttributeError):
         return
     fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpgrp())

@@ -15,11 +15,11 @@ _session: dict[str, object] = {}
 _session_id = ""  # the lease whose names `_session` holds
 
 
-class NotFound(Exception):  # noqa: N818 - it names an outcome, and only the host makes an error of it
+class NotFound(Exception):
     """There is no such module or attribute; becomes `TargetNotFound` at the host."""
 
 
-class NotParsable(Exception):  # noqa: N818 - as above
+class NotParsable(Exception):
     """This Python cannot parse the text of a function; becomes `EncodingError` at the host."""
 
 
@@ -174,9 +174,7 @@ def _write_module(name: str, text: str, values: dict[str, object]) -> str | None
     if _sources_folder not in sys.path:
         sys.path.append(_sources_folder)
     prefix = (
-        "import pickle as _p; globals().update(_p.loads(%r)); del _p; " % _pickle.dumps(values, 4)
-        if values
-        else ""
+        "import pickle as _p; globals().update(_p.loads(%r)); del _p; " % _pickle.dumps(values, 4) if values else ""
     )
     draft = "%s.%d" % (path, os.getpid())
     try:

@@ -1,0 +1,57 @@
+"""How long a build may go on: `Limit`, which everything that waits asks how long to wait, and then whether to go on.
+
+Owns no state but a moment of the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from venvoy.errors import EnvBuildError
+
+if TYPE_CHECKING:
+    import threading
+
+_CANCEL_SLICE = 0.05  # seconds; a threading.Event cannot be waited for together with a descriptor
+
+
+class Limit:
+    """How long a build may go on: `timeout` seconds from now (None: for ever), or until somebody cancels it.
+
+    Raises:
+        ValueError: the timeout is not positive.
+    """
+
+    def __init__(self, timeout: float | None = None, cancel: threading.Event | None = None) -> None:
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout must be a positive number of seconds or None, not {timeout!r}")
+        self.timeout = timeout
+        self.cancel = cancel
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+
+    def sooner(self, timeout: float) -> Limit:
+        """Return this limit, or the one `timeout` seconds from now if that comes first."""
+        return Limit(timeout, self.cancel) if self.left() > timeout else self
+
+    def left(self) -> float:
+        """Return the seconds that are left; infinite without a deadline."""
+        return float("inf") if self._deadline is None else self._deadline - time.monotonic()
+
+    def nap(self) -> float | None:
+        """Return how long to sleep at most before the next `check`, in seconds; None is for ever."""
+        longest = _CANCEL_SLICE if self.cancel is not None else float("inf")
+        seconds = max(0.0, min(longest, self.left()))
+        return None if seconds == float("inf") else seconds
+
+    def check(self, doing: str, output: str = "") -> None:
+        """Raise EnvBuildError when the deadline has passed or somebody has cancelled."""
+        last = f"; its last words:\n{_tail(output)}" if output.strip() else ""
+        if self.cancel is not None and self.cancel.is_set():
+            raise EnvBuildError(f"cancelled while {doing}{last}", output=output)
+        if self.left() <= 0:
+            raise EnvBuildError(f"not finished within {self.timeout:g} s, while {doing}{last}", output=output)
+
+
+def _tail(output: str, lines: int = 20) -> str:
+    return "\n".join(output.strip().splitlines()[-lines:])

@@ -1,0 +1,36 @@
+"""What a worker can be doing, what may follow, and why it may have ended: the table behind `Worker.move`."""
+
+from __future__ import annotations
+
+import enum
+
+
+class State(enum.Enum):
+    """What a worker is doing."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    ABANDONED = "abandoned"  # its driver left; the collector waits for the call to end
+    RETIRING = "retiring"
+    EXITED = "exited"
+
+
+class Reason(enum.Enum):
+    """Why a worker ended."""
+
+    CLOSED = "closed"
+    DRAINED = "drained"
+    KILLED = "killed"
+    CRASHED = "crashed"
+    START_FAILED = "start failed"
+
+
+MOVES = {
+    State.STARTING: {State.IDLE, State.RETIRING, State.EXITED},
+    State.IDLE: {State.BUSY, State.RETIRING, State.EXITED},
+    State.BUSY: {State.IDLE, State.ABANDONED, State.RETIRING, State.EXITED},
+    State.ABANDONED: {State.IDLE, State.RETIRING, State.EXITED},
+    State.RETIRING: {State.EXITED},
+    State.EXITED: set(),
+}
