@@ -312,7 +312,12 @@ def defaults_of(cut: Cut, function: FunctionType) -> list[tuple[str, ast.expr, A
     for argument, expression in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         if expression is not None:
             found.append((argument.arg, expression, (function.__kwdefaults__ or {}).get(argument.arg)))
-    return [default for default in found if not isinstance(default[1], ast.Constant)]
+    return [default for default in found if not _is_literal(default[1], default[2])]
+
+
+def _is_literal(expression: ast.expr, value: Any) -> bool:
+    """Whether the text still says what the value is (`__defaults__` can be assigned)."""
+    return isinstance(expression, ast.Constant) and repr(expression.value) == repr(value)
 
 
 def replace_defaults(cut: Cut, names: list[tuple[ast.expr, str]]) -> Cut:

@@ -2,7 +2,8 @@
 
 What each name in the shipped module becomes: a module is imported; an object of an importable module is imported
 by name; a function or class of `home` (the main module, or the one `by_source` was asked to take along) is a
-`Part`, cut out of its file; a plain value is a binding. Anything else is an `EncodingError`.
+`Part`, cut out of its file; a plain value is a binding; a container or partial of all these is an expression of
+their names; loggers, patterns, paths and type variables are made again. Anything else is an `EncodingError`.
 
 Laws of the text: every definition keeps its file's own line numbers, so that tracebacks are true. It stands there
 as it is, padded with empty lines, where its place is still free; else (other file, place taken, name taken) it is

@@ -20,12 +20,12 @@ def name_of(target: Any) -> str | None:
     Builtins, C functions and ufuncs leave out or misstate where they live, so all they claim is tried.
     """
     if isinstance(target, _FUNCTIONS):  # the usual case, much faster than the search
-        claimed = target.__module__
+        claimed, path = target.__module__, target.__qualname__
         if claimed in MAIN_MODULES:
             return None
         space = getattr(sys.modules.get(claimed), "__dict__", {})
-        if space.get(target.__qualname__) is target:
-            return f"{claimed}:{target.__qualname__}"
+        if space.get(path) is target:
+            return f"{claimed}:{path}"
     paths = list(_claimed_paths(target))
     for module_name in _claimed_modules(target):
         module = sys.modules.get(module_name)

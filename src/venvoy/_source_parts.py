@@ -83,7 +83,7 @@ class Origins:
         path = function.__code__.co_qualname
         if function.__globals__.get(path) is thing:
             return Part(thing, function, whole, layers)
-        if layers == 0 and whole.decorators and any(map(id, whole.decorators)):
+        if layers == 0 and whole.decorators and all(map(cutting.is_wraps, whole.decorators)):
             return Part(thing, function, whole, layers)  # it only copies names and texts
         return Part(thing, function, cutting.cut_function(function, layers), layers)
 

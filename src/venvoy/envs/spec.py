@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from venvoy.envs.requirement import VersionRequest, normalise_requirement
@@ -100,7 +100,7 @@ class EnvSpec:
     python: str | os.PathLike[str] | None = None
     index_url: str | None = None
     extra_index_urls: tuple[str, ...] | list[str] = ()
-    find_links: tuple[str | os.PathLike[str], ...] | list[str | os.PathLike[str]] | list[str] = ()
+    find_links: Sequence[str | os.PathLike[str]] = ()
     constraints: tuple[str, ...] | list[str] = ()
     offline: bool = False
     kind: str = "packages"

@@ -76,7 +76,10 @@ def _reduce_scalar(scalar: Numpy) -> tuple[object, ...]:
     dtype = scalar.dtype
     if dtype.hasobject or dtype.fields:
         return scalar.__reduce__()  # type: ignore[no-any-return]
-    return restore_scalar, (dtype.str, scalar.tobytes())
+    plain = scalar.item()
+    if type(plain).__module__.partition(".")[0] == "numpy":  # a long double has no plain form
+        plain = None
+    return restore_scalar, (dtype.str, scalar.tobytes(), plain)
 
 
 def _numpy() -> Numpy | None:
@@ -111,12 +114,12 @@ def restore_objects(shape: tuple[int, ...], items: list[object]) -> object:
     return flat.reshape(shape)
 
 
-def restore_scalar(dtype: str, data: bytes) -> object:
-    """Return a numpy scalar; an `ArrayRecord` of shape () where there is no numpy."""
+def restore_scalar(dtype: str, data: bytes, plain: object) -> object:
+    """Return a numpy scalar; where there is no numpy the Python value it equals, or an `ArrayRecord` of shape ()."""
     numpy = _numpy()
-    if numpy is None:
-        return ArrayRecord(dtype, (), "C", memoryview(data))
-    return numpy.frombuffer(data, dtype)[0]
+    if numpy is not None:
+        return numpy.frombuffer(data, dtype)[0]
+    return ArrayRecord(dtype, (), "C", memoryview(data)) if plain is None else plain
 
 
 TYPE_CHECKING = False

@@ -1,0 +1,52 @@
+"""The command line: `venvoy …`. It uses the public API only; `typer` and `rich` are imported here and nowhere else."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+import venvoy
+from venvoy.errors import VenvoyError
+
+app = typer.Typer(
+    help="Run Python code in warm worker processes inside isolated environments.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"venvoy {venvoy.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Run Python code in warm worker processes inside isolated environments."""
+
+
+@app.command()
+def demo(
+    home: str | None = typer.Option(None, help="Keep the environments here instead of the cache folder."),
+    offline: bool = typer.Option(False, help="Use what uv's cache holds; do not touch the network."),
+) -> None:
+    """Build two environments with clashing numpy versions and call both side by side."""
+    from venvoy.cli.demo import run  # only this command needs rich's progress bars
+
+    run(home, offline)
+
+
+def main() -> None:
+    """Run the command line: status 0 for success, 1 for a failure, 2 for wrong usage."""
+    try:
+        app()
+    except VenvoyError as error:
+        typer.echo(f"venvoy: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
