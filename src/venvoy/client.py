@@ -20,7 +20,6 @@ from venvoy_worker.contract import codec
 from .calling import make_call, make_chunk, make_eval
 from .envs import Env, EnvSpec
 from .errors import EncodingError
-from .exchange import Definition
 from .lease import Lease
 from .options import CallOptions, PoolOptions, Target, WorkerOptions, pool_size
 from .pool.core import Core, check_platform
@@ -322,7 +321,13 @@ def _encode_initializer(worker: WorkerOptions) -> EncodedInitializer | None:
     if target.kind == VALUE:
         raise EncodingError(f"the initializer {target.name} has no name a worker could import; use a function")
     source = target.source
-    definition = source and Definition(source.digest, source.text, source.filename, dict(source.bindings))
+    definition: tuple[Any, ...] | None = source and (
+        source.digest,
+        source.text,
+        source.filename,
+        dict(source.bindings),
+        [],
+    )
     args = (*target.bound_args, *worker.initializer_args)
     try:
         body = codec.encode_inline((args, dict(target.bound_kwargs)))

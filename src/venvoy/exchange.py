@@ -28,9 +28,9 @@ class Definition:
     filename: str
     values: dict[str, Any]
 
-    def pieces(self) -> Pieces:
-        """Return the DEFINE frame."""
-        body, buffers = codec.encode((self.digest, self.text, self.filename, self.values))
+    def pieces(self, forgotten: list[str]) -> Pieces:
+        """Return the DEFINE frame; `forgotten` are digests the worker may drop."""
+        body, buffers = codec.encode((self.digest, self.text, self.filename, self.values, forgotten))
         return frames.pack(messages.DEFINE, codec=codec.PICKLE, body=body, buffers=buffers)
 
 

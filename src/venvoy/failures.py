@@ -7,9 +7,10 @@ exceptions, so that two errors of one remote class are of one class here.
 from __future__ import annotations
 
 import builtins
-import pickle
 import sys
 from typing import Any
+
+from venvoy_worker.contract import codec
 
 from . import errors
 from .errors import RemoteError, RemoteTraceback
@@ -50,39 +51,52 @@ def _ours(snapshot: dict[str, Any]) -> BaseException | None:
 
 
 def _same_class(snapshot: dict[str, Any], is_home: bool) -> BaseException | None:
+    """Return the exception itself, where its class and all it holds are the same here."""
     if snapshot["pickled"] is None or "Exception" not in snapshot["bases"]:
         return None
-    top = snapshot["type"].partition(".")[0]
-    if not is_home and top != "builtins" and top not in sys.stdlib_module_names:
-        return None
     try:
-        error = pickle.loads(snapshot["pickled"])
-    except Exception:  # a class that is not here, or whose constructor has changed
+        error = codec.decode(snapshot["pickled"], [], None if is_home else find_portable)
+    except codec.CodecError:  # a class that is not here, or whose constructor has changed
         return None
     return error if isinstance(error, Exception) else None
 
 
-def _remote_error(snapshot: dict[str, Any]) -> RemoteError:
-    error: RemoteError = _class_for(snapshot["type"], snapshot["bases"]).__new__(
-        _class_for(snapshot["type"], snapshot["bases"])
+def find_portable(module: str, name: str) -> object:
+    """Find a class named by a worker of another environment: the standard library's, ours, and numpy's only.
+
+    A class of any other module may be another version there and here, so taking one for the other would be wrong
+    without a sign of it.
+
+    Raises:
+        CodecError: it is of another module.
+    """
+    top = module.partition(".")[0]
+    if (top in sys.stdlib_module_names and top != "__main__") or top in ("numpy", "venvoy_worker"):
+        return codec.import_global(module, name)
+    raise codec.CodecError(
+        f"holds a {module}.{name} of the worker's environment, which need not be the class of that name here; "
+        "return builtin types, standard library types or arrays"
     )
+
+
+def _remote_error(snapshot: dict[str, Any]) -> RemoteError:
+    kind = _class_for(snapshot["type"], snapshot["bases"])
+    error = kind.__new__(kind)
+    error.args = (snapshot["message"] or snapshot["type"],)
     for name, value in snapshot["attributes"].items():
         try:
-            setattr(error, name, value)
+            if name != "code":  # ours, and stable; a remote `code` is among `remote_args` or in the message
+                setattr(error, name, value)
         except (AttributeError, TypeError):  # read-only in the builtin base
             pass
-    RemoteError.__init__(
-        error,
-        snapshot["message"] or snapshot["type"],
-        type_name=snapshot["type"],
-        remote_args=tuple(snapshot["args"]),
-    )
+    error.type_name = snapshot["type"]
+    error.remote_args = tuple(snapshot["args"])
     return error
 
 
 def _class_for(type_name: str, bases: list[str]) -> type[RemoteError]:
-    """Return the class for a foreign exception: RemoteError and the nearest builtin that is an Exception."""
-    base = next((name for name in bases if _is_exception(name)), "Exception")
+    """Return the class for a foreign exception: RemoteError and the nearest builtin that can be made from a text."""
+    base = next((name for name in bases if _is_simple_exception(name)), "Exception")
     known = _classes.get((type_name, base))
     if known is None:
         parents = (RemoteError,) if base == "Exception" else (RemoteError, getattr(builtins, base))
@@ -91,10 +105,15 @@ def _class_for(type_name: str, bases: list[str]) -> type[RemoteError]:
     return known
 
 
-def _is_exception(name: str) -> bool:
+def _is_simple_exception(name: str) -> bool:
+    # SystemExit, KeyboardInterrupt and GeneratorExit of a worker must not end the host, so only Exceptions count.
     found = getattr(builtins, name, None)
-    # SystemExit, KeyboardInterrupt and GeneratorExit of a worker must not end the host.
-    return isinstance(found, type) and issubclass(found, Exception) and name != "Exception"
+    if not isinstance(found, type) or not issubclass(found, Exception) or found is Exception:
+        return False
+    try:
+        return isinstance(found("text"), found)
+    except TypeError:  # UnicodeDecodeError and groups want more than a text
+        return False
 
 
 def _hint_at_options(error: TypeError) -> None:

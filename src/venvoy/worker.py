@@ -24,9 +24,10 @@ from . import collector as _collector
 from . import process as _process
 from .collector import Collector, Timer
 from .errors import ProtocolError
-from .exchange import Call, Exchange, Pieces
+from .exchange import Call, Definition, Exchange, Pieces
 from .worker_state import MOVES, Reason, State
 
+_MOST_SOURCES = 256  # texts a worker holds at a time
 _STACK_SECONDS = 0.3  # how long a worker that is to be killed may take to say where it is
 _EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
 
@@ -87,7 +88,7 @@ class Worker:
         self.stack_frame: Frame | None = None  # where its main thread was, when it was asked
         self.was_late = False  # not ready within its time
         self.last_id = 0
-        self._sources: set[str] = set()  # digests of source text it has been sent
+        self._sources: dict[str, None] = {}  # digests of source text it has been sent, the newest last
         self._collector = collector
         self._listener = listener
         self._control_lock = threading.Lock()  # one frame at a time on the control socket; nothing else
@@ -203,10 +204,20 @@ class Worker:
         self.last_id += 1
         pieces = call.request(self.last_id)
         definition = call.definition
-        if definition is not None and definition.digest not in self._sources:
-            pieces = definition.pieces() + pieces
-            self._sources.add(definition.digest)
+        if definition is not None:
+            pieces = self._define(definition) + pieces
         return Exchange(call, self.last_id), pieces
+
+    def _define(self, definition: Definition) -> Pieces:
+        """Return what the worker needs to know of source text before a call of it: nothing, the second time."""
+        if definition.digest in self._sources:
+            self._sources[definition.digest] = self._sources.pop(definition.digest)
+            return []
+        forgotten = list(self._sources)[: max(0, len(self._sources) + 1 - _MOST_SOURCES)]
+        for digest in forgotten:
+            del self._sources[digest]
+        self._sources[definition.digest] = None
+        return definition.pieces(forgotten)
 
     def run(self, call: Call) -> Frame:
         """Run a call and wait for its reply in this thread: the blocking driver.

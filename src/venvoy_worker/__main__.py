@@ -1,6 +1,6 @@
 """Run by path on any interpreter: load this package by path, leave `sys.path` clean, serve.
 
-    python -I …/venvoy_worker/__main__.py PYCACHE CALL_FD CONTROL_FD LIFELINE_FD STATUS_FD
+    python -I .../venvoy_worker/__main__.py PYCACHE CALL_FD CONTROL_FD LIFELINE_FD STATUS_FD
 
 This file must be readable by every Python, so that one which is too old can say so.
 """

@@ -784,9 +784,9 @@ def test_a_call_by_name_loads_nothing_that_reads_source() -> None:
     code = (
         "import sys; from venvoy.source import target_for; import math, functools, json\n"
         "for target in (math.sqrt, json.dumps, functools.partial(math.pow, 2), 'a:b', 'x'.upper): target_for(target)\n"
-        "print(sorted(name for name in sys.modules if name.startswith('venvoy._source')))"
+        "print(sorted(name for name in sys.modules if name.startswith('venvoy.source.')))"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(venvoy.__file__).parents[1])}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout.strip() == "['venvoy._source_names']", done.stderr
+    assert done.stdout.strip() == "['venvoy.source.names']", done.stderr

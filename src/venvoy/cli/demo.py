@@ -104,9 +104,8 @@ def _side_by_side(console: Console, one: vv.Pool, two: vv.Pool) -> None:
     for pool in (one, two):
         python, numpy = pool.eval("__import__('sys').version.split()[0]"), pool.eval("__import__('numpy').__version__")
         mean = float(pool.call("numpy:mean", [1, 2, 3]))
-        console.print(
-            f"   {pool.stats().name}: Python {python}, numpy {numpy}, process {pool.workers()[0].pid}: mean([1, 2, 3]) = {mean}"
-        )
+        where = f"Python {python}, numpy {numpy}, process {pool.workers()[0].pid}"
+        console.print(f"   {pool.stats().name}: {where}: mean([1, 2, 3]) = {mean}")
     array = one.call("numpy:arange", 1_000_000, dtype="f8")
     total = float(two.call("numpy:sum", array))
     console.print(f"   an array of 8 MB made by the old numpy, summed by the new one: {total:,.0f}")

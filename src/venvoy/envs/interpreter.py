@@ -3,7 +3,7 @@
 Owns `interpreters/` in the home folder: one small JSON file per path or request, written atomically, never
 locked; a lost or broken file costs one more run. A remembered interpreter counts only while the file at its path
 is the one that was run (time, size, inode, `pyvenv.cfg`), so a cached environment resolves without any process.
-Paths are never resolved: the symbolic link in a virtual environment is the environment's interpreter.
+Paths are kept as they are: the symbolic link in a virtual environment is the environment's interpreter.
 """
 
 from __future__ import annotations
@@ -61,6 +61,15 @@ class Interpreter(NamedTuple):
     def numbers(self) -> Version:
         """The version as three numbers."""
         return tuple(int(part) for part in self.version.split("."))
+
+    @property
+    def origin(self) -> str:
+        """The path environments are made from.
+
+        Links such as /usr/bin/python3 are followed, since they may lead to another version tomorrow and an
+        environment would go along; the link of a virtual environment is not, since it is its interpreter.
+        """
+        return os.path.realpath(self.path) if self.prefix == self.base_prefix else self.path
 
     @property
     def identity(self) -> tuple[str, ...]:

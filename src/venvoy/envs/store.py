@@ -198,8 +198,8 @@ def _make(place: Place, spec: EnvSpec, interpreter: Interpreter, installer: UvIn
     logger.info("building environment %s: %r with %s", place.key, spec, interpreter.path)
     try:
         place.clear()
-        installer.build(interpreter.path)
-        place.declare_ready({"spec": repr(spec), "python": interpreter.version, "interpreter": interpreter.path})
+        installer.build(interpreter.origin)
+        place.declare_ready({"spec": repr(spec), "python": interpreter.version, "interpreter": interpreter.origin})
         if not place.is_ready():
             raise EnvBuildError(f"uv made no interpreter in {place.folder}")
     except BaseException:

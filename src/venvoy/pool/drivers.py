@@ -11,10 +11,11 @@ from __future__ import annotations
 import select
 import threading
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 
 from venvoy_worker.contract import messages
-from venvoy_worker.contract.channel import Channel, rest_of
+from venvoy_worker.contract.channel import Channel, milliseconds, rest_of
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..errors import ProtocolError, VenvoyError
@@ -54,16 +55,20 @@ class Drivers:
 
     def drive(self, worker: Worker, job: Job) -> None:
         """Run a job on a worker, and what waits after it, on some driver's thread."""
+        self.run(lambda: Drive(self, self._engine, self._decoder(), worker).run(job))
+
+    def run(self, task: Callable[[], object]) -> None:
+        """Run a task on some driver's thread."""
         with self._lock:
             driver = self._idle.pop() if self._idle else None
-        if driver is None:
-            driver = _Driver(self, self._name)
-            with self._lock:
-                self._all.add(driver)
-            driver.give(worker, job)
-            driver.thread.start()
-        else:
-            driver.give(worker, job)
+        if driver is not None:
+            driver.give(task)
+            return
+        driver = _Driver(self, self._name)
+        with self._lock:
+            self._all.add(driver)
+        driver.give(task)
+        driver.thread.start()
 
     def close(self) -> list[threading.Thread]:
         """Let the threads end; return them to be joined."""
@@ -72,17 +77,13 @@ class Drivers:
             idle, self._idle = self._idle, []
             threads = [driver.thread for driver in self._all]
         for driver in idle:
-            driver.wake()
+            driver.give(None)
         return threads
 
     def threads(self) -> list[threading.Thread]:
         """Return the threads there are."""
         with self._lock:
             return [driver.thread for driver in self._all]
-
-    def run(self, worker: Worker, job: Job) -> None:
-        """Drive, in a driver's thread."""
-        Drive(self._engine, self._decoder(), worker).run(job)
 
     def park(self, driver: _Driver) -> bool:
         """Count a driver as idle; False when it is to end."""
@@ -94,52 +95,57 @@ class Drivers:
             return True
 
     def unpark(self, driver: _Driver) -> bool:
-        """A driver has waited long enough: return True if it may end, False if it was given a job just now."""
+        """A driver has waited long enough: return True if it may end, False if it was given something just now."""
         with self._lock:
             if driver in self._idle:
                 self._idle.remove(driver)
                 self._all.discard(driver)
                 return True
-            return self._is_closed
+            return False
 
 
 class _Driver:
+    """A thread that runs tasks, and waits for more for a while."""
+
     def __init__(self, owner: Drivers, name: str) -> None:
         self._owner = owner
         self._wake = threading.Lock()
         self._wake.acquire()
-        self._task: tuple[Worker, Job] | None = None
+        self._task: Callable[[], object] | None = None
         self.thread = threading.Thread(target=self._run, name=f"venvoy-driver-{name}", daemon=True)
 
-    def give(self, worker: Worker, job: Job) -> None:
-        self._task = (worker, job)
-        self._wake.release()
-
-    def wake(self) -> None:
+    def give(self, task: Callable[[], object] | None) -> None:
+        """From another thread: the next task, or None to end."""
+        self._task = task
         self._wake.release()
 
     def _run(self) -> None:
-        self._wake.acquire()
-        while self._task is not None:
-            (worker, job), self._task = self._task, None
-            self._owner.run(worker, job)
-            del worker, job  # a parked thread keeps nothing alive
+        while self._next():
+            task, self._task = self._task, None
+            assert task is not None
+            task()
+            del task  # a parked thread keeps nothing alive
             if not self._owner.park(self):
                 return
-            if not self._wake.acquire(timeout=_LINGER):
-                if self._owner.unpark(self):
-                    return
-                self._wake.acquire()
+
+    def _next(self) -> bool:
+        if not self._wake.acquire(timeout=_LINGER):
+            if self._owner.unpark(self):
+                return False
+            self._wake.acquire()
+        return self._task is not None
 
 
 class Drive:
     """One drive: a worker and the jobs that are on it.
 
     Args:
+        threads: where callbacks of futures run while the worker is not given back yet.
         worker: busy, and ours until it is given back.
     """
 
-    def __init__(self, engine: Engine, decoder: Decoder, worker: Worker) -> None:
+    def __init__(self, threads: Drivers, engine: Engine, decoder: Decoder, worker: Worker) -> None:
+        self._threads = threads
         self._engine = engine
         self._decoder = decoder
         self._worker = worker
@@ -212,7 +218,7 @@ class Drive:
             return frame
         poll = select.poll()
         poll.register(self._channel.fileno(), select.POLLIN | (select.POLLOUT if self._unsent else 0))
-        if not poll.poll(None if patience is None else patience * 1000 + 0.5):
+        if not poll.poll(None if patience is None else milliseconds(patience)):
             self._on_time()
             return None
         return self._channel.try_receive()
@@ -301,16 +307,17 @@ class Drive:
             self._send(jobs)
 
     def _complete(self) -> None:
-        """Complete the futures of what was answered; user code may run here."""
+        """Complete the futures of what was answered.
+
+        While the worker is still ours, those with callbacks are completed on another thread: a callback may wait
+        for this very worker.
+        """
         answered, self._answered = self._answered, []
         for job, frame in answered:
-            try:
-                is_chunk = job.call.flags & messages.FLAG_CHUNK
-                value = self._decoder.chunk(frame) if is_chunk else self._decoder.value(frame)
-            except BaseException as error:  # what the call raised, whatever it is
-                job.fail(error)
+            if self._running and job.has_callbacks:
+                self._threads.run(partial(_complete, self._decoder, job, frame))
             else:
-                job.succeed(value)
+                _complete(self._decoder, job, frame)
 
     def _lost(self) -> None:
         """The worker is gone: what never started goes back to the queue, the rest fails, or is retried if allowed."""
@@ -332,3 +339,14 @@ class Drive:
             self._engine.requeue(again)
         for job, reason in failed:
             job.fail(job.cancelled_error() if job.is_given_up else reason)
+
+
+def _complete(decoder: Decoder, job: Job, frame: Frame) -> None:
+    """Complete one future; code of the user's may run here."""
+    try:
+        is_chunk = job.call.flags & messages.FLAG_CHUNK
+        value = decoder.chunk(frame) if is_chunk else decoder.value(frame)
+    except BaseException as error:  # what the call raised, whatever it is
+        job.fail(error)
+    else:
+        job.succeed(value)

@@ -15,7 +15,7 @@ from venvoy_worker.contract.frames import Frame
 from ..collector import Timer
 from ..errors import CallCancelled, EncodingError
 from ..exchange import Call
-from ..failures import rebuild
+from ..failures import find_portable, rebuild
 from ..worker import Worker
 
 _PENDING, _RUNNING = "PENDING", "RUNNING"  # names of the states in concurrent.futures
@@ -54,11 +54,17 @@ class Job:
 
     def begin(self) -> bool:
         """Tell the future that it runs; return False when nobody wants the result any more."""
-        if self.future.done():
-            return False
-        if not self.is_running:
+        if not self.is_running and not self.future.done():
             self.is_running = self.future.set_running_or_notify_cancel()
-        return self.is_running
+        if self.future.done():
+            self._end()
+            return False
+        return True
+
+    @property
+    def has_callbacks(self) -> bool:
+        """True when completing the future runs code of the user's in the completing thread."""
+        return bool(self.future._done_callbacks)  # type: ignore[attr-defined]
 
     def succeed(self, value: object) -> None:
         """Complete the future."""
@@ -128,23 +134,3 @@ class Decoder:
             return value, None
         values, snapshot = value
         return values, rebuild(snapshot, is_home=self._is_home)
-
-
-def find_portable(module: str, name: str) -> object:
-    """Find a class named by a worker of another environment: the standard library's, ours, and numpy's only.
-
-    A class of any other module may be another version there and here, so taking one for the other would be wrong
-    without a sign of it.
-
-    Raises:
-        CodecError: it is of another module.
-    """
-    import sys
-
-    top = module.partition(".")[0]
-    if (top in sys.stdlib_module_names and top != "__main__") or top in ("numpy", "venvoy_worker"):
-        return codec.import_global(module, name)
-    raise codec.CodecError(
-        f"holds a {module}.{name} of the worker's environment, which need not be the class of that name here; "
-        "return builtin types, standard library types or arrays"
-    )

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import venvoy_worker
-from venvoy_worker.contract import codec
 
 from ..envs import Env
-from ..exchange import Definition
 from ..options import WorkerOptions
 from ..worker import Recipe
 
@@ -29,7 +27,8 @@ _NOT_INHERITED = (
     "UV_PROJECT_ENVIRONMENT",
 )
 
-EncodedInitializer = tuple[int, str, Definition | None, bytes]
+EncodedInitializer = tuple[int, str, tuple[Any, ...] | None, bytes]
+"""Kind of target, its name, what DEFINE would carry for it, and the encoded arguments."""
 
 
 def make_recipe(
@@ -78,27 +77,11 @@ def _settings(
     env: Env, options: WorkerOptions, home: Path, module: str, initializer: EncodedInitializer | None
 ) -> dict[str, Any]:
     """Return what HELLO tells a worker; made for each, since the host's own `sys.path` may have grown."""
-    encoded = None
-    if initializer is not None:
-        kind, name, definition, body = initializer
-        values = definition and (definition.digest, definition.text, definition.filename, definition.values)
-        encoded = (kind, name, values, body)
     return {
         "host_version": sys.version.split()[0],
         "sys_path": [os.path.abspath(path) for path in sys.path] if env.is_current else None,
         "paths": list(options.paths),
         "module": module,
         "sources_folder": str(home / "sources"),
-        "initializer": encoded,
+        "initializer": initializer,
     }
-
-
-def encode_initializer(
-    kind: int, name: str, definition: Definition | None, args: tuple[Any, ...]
-) -> EncodedInitializer:
-    """Return the initializer as HELLO carries it.
-
-    Raises:
-        CodecError: an argument cannot be encoded.
-    """
-    return kind, name, definition, codec.encode_inline((args, {}))

@@ -11,7 +11,7 @@ import sys
 from _pickle import PickleBuffer
 from copyreg import dispatch_table as _default_table
 
-_table: dict[type, Reducer] | None = None
+_table: Any = None
 
 
 class ArrayRecord:
@@ -32,7 +32,7 @@ class ArrayRecord:
         return restore_array, (self.dtype, self.shape, self.order, PickleBuffer(self.data))
 
 
-def reducers() -> dict[type, Reducer] | None:
+def reducers() -> Any:
     """Return the pickler's dispatch table, or None while nobody here uses numpy."""
     global _table
     if _table is None and "numpy" in sys.modules:
@@ -40,14 +40,22 @@ def reducers() -> dict[type, Reducer] | None:
     return _table
 
 
-def _make_table(numpy: Numpy) -> dict[type, Reducer] | None:
+class _Table(dict):  # type: ignore[type-arg]
+    """Our reducers; for other classes those registered with `copyreg`, at any time."""
+
+    def __missing__(self, kind: type) -> Reducer:
+        return _default_table[kind]
+
+
+def _make_table(numpy: Numpy) -> Any:
     generic = getattr(numpy, "generic", None)
     if generic is None:  # another thread is in the middle of importing it
         return None
-    table: dict[type, Reducer] = dict(_default_table)
+    table = _Table()
     table[numpy.ndarray] = _reduce_array
     for scalar in set(numpy.sctypeDict.values()):
         table[scalar] = _reduce_scalar
+    table[numpy.str_] = table[numpy.bytes_] = _reduce_text
     return table
 
 
@@ -64,12 +72,22 @@ def _reduce_array(array: Numpy) -> tuple[object, ...]:
 
 
 def _portable(dtype: Numpy) -> object:
-    """Return a dtype as builtin values: its string, or its full description where it has fields or a shape."""
-    return dtype.descr if dtype.fields and not dtype.metadata and _is_described(dtype) else dtype.str
-
-
-def _is_described(dtype: Numpy) -> bool:
-    return bool(sys.modules["numpy"].dtype(dtype.descr) == dtype)
+    """Return a dtype as builtin values: its string; with fields the dict form, which every numpy reads."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return (_portable(base), shape)
+    if not dtype.fields:
+        return dtype.str
+    fields = [dtype.fields[name] for name in dtype.names]
+    described: dict[str, object] = {
+        "names": list(dtype.names),
+        "formats": [_portable(field[0]) for field in fields],
+        "offsets": [field[1] for field in fields],
+        "itemsize": dtype.itemsize,
+    }
+    if any(len(field) > 2 for field in fields):
+        described["titles"] = [field[2] if len(field) > 2 else None for field in fields]
+    return described
 
 
 def _reduce_scalar(scalar: Numpy) -> tuple[object, ...]:
@@ -80,6 +98,11 @@ def _reduce_scalar(scalar: Numpy) -> tuple[object, ...]:
     if type(plain).__module__.partition(".")[0] == "numpy":  # a long double has no plain form
         plain = None
     return restore_scalar, (dtype.str, scalar.tobytes(), plain)
+
+
+def _reduce_text(text: Numpy) -> tuple[object, ...]:
+    plain = str(text) if isinstance(text, str) else bytes(text)
+    return restore_text, (plain,)
 
 
 def _numpy() -> Numpy | None:
@@ -120,6 +143,14 @@ def restore_scalar(dtype: str, data: bytes, plain: object) -> object:
     if numpy is not None:
         return numpy.frombuffer(data, dtype)[0]
     return ArrayRecord(dtype, (), "C", memoryview(data)) if plain is None else plain
+
+
+def restore_text(plain: str | bytes) -> object:
+    """Return numpy's own string or bytes scalar; the plain one where there is no numpy."""
+    numpy = _numpy()
+    if numpy is None:
+        return plain
+    return numpy.str_(plain) if isinstance(plain, str) else numpy.bytes_(plain)
 
 
 TYPE_CHECKING = False

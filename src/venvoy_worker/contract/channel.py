@@ -169,9 +169,14 @@ def wait(fd: int, deadline: float, for_writing: bool) -> None:
 
     poll = select.poll()
     poll.register(fd, select.POLLOUT if for_writing else select.POLLIN)
-    remaining = deadline - monotonic()
-    if not poll.poll(max(0.0, remaining) * 1000 + 0.5):
-        raise TimeoutError
+    while not poll.poll(milliseconds(deadline - monotonic())):
+        if monotonic() >= deadline:
+            raise TimeoutError
+
+
+def milliseconds(seconds: float) -> float:
+    """Return what `poll` takes for a time to wait: never negative, rounded up, and at most a day at a time."""
+    return min(max(0.0, seconds), 86_400.0) * 1000 + 0.5
 
 
 TYPE_CHECKING = False

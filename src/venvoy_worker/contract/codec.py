@@ -30,7 +30,9 @@ class CodecError(Exception):
 class _Pieces(list):  # type: ignore[type-arg]
     """A list with the one method of a file that a pickler needs."""
 
-    write = list.append
+    def write(self, piece: object) -> None:
+        # Large bytes come as the object itself; anything else of that size the caller could still change.
+        self.append(piece if type(piece) is bytes else bytes(piece))  # type: ignore[call-overload]
 
 
 def encode(value: object) -> tuple[list[bytes], list[memoryview]]:
@@ -155,7 +157,10 @@ def import_global(module: str, name: str) -> object:
 
 
 def _why(error: Exception, what: str) -> str:
-    text = str(error) or type(error).__name__
+    try:
+        text = str(error) or type(error).__name__
+    except Exception:
+        text = "<no text>"
     if "__main__" in text:
         text += " (classes of a script's __main__ do not exist elsewhere: put them into a module)"
     if isinstance(error, RecursionError):

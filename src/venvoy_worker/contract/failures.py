@@ -11,10 +11,11 @@ import sys
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _MAX_TEXT = 100_000
+_MISSING = object()
 
 
 def snapshot(error: BaseException, hidden_folder: str) -> dict[str, object]:
-    """Return the exception as a dict of builtin values.
+    """Return the exception as a dict of builtin values; never raises, whatever the exception's class does.
 
     Args:
         hidden_folder: frames of files below it are ours, and are left out at the top of the traceback.
@@ -22,33 +23,33 @@ def snapshot(error: BaseException, hidden_folder: str) -> dict[str, object]:
     The keys are documented in docs/protocol.md.
     """
     kind = type(error)
+    name = "%s.%s" % (kind.__module__, kind.__qualname__)
+    message = _guarded(lambda: str(error)[:_MAX_TEXT], "<the message of this %s cannot be made into text>" % name)
     return {
-        "type": "%s.%s" % (kind.__module__, kind.__qualname__),
+        "type": name,
         "bases": [base.__name__ for base in kind.__mro__ if base.__module__ == "builtins"],
-        "message": _text(error),
-        "args": tuple(_plain(value) for value in _args(error)),
-        "attributes": _attributes(error),
-        "notes": [str(note) for note in getattr(error, "__notes__", None) or ()],
-        "pickled": _pickled(error),
-        "traceback": _render(error, hidden_folder),
+        "message": message,
+        "args": _guarded(lambda: tuple(_plain(value) for value in error.args), ()),
+        "attributes": _guarded(lambda: _attributes(error), {}),
+        "notes": _guarded(lambda: [str(note) for note in getattr(error, "__notes__", ())], []),
+        "pickled": _guarded(lambda: _pickled(error), None),
+        "traceback": _guarded(
+            lambda: _render(error, hidden_folder), "<no traceback: it cannot be rendered>\n%s" % name
+        ),
     }
+
+
+def _guarded(make: Callable[[], Any], otherwise: object) -> Any:
+    """Return what `make` makes, or something else where code of the user's that it runs raises, whatever it raises."""
+    try:
+        return make()
+    except BaseException:
+        return otherwise
 
 
 def failure(code: str, message: str, traceback: str = "") -> dict[str, object]:
     """Return the snapshot of a failure of venvoy's own making, such as `target_not_found`."""
     return {"code": code, "message": message, "traceback": traceback}
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)[:_MAX_TEXT]
-    except Exception:
-        return "<the message of this %s cannot be made into text>" % type(error).__name__
-
-
-def _args(error: BaseException) -> tuple[object, ...]:
-    args = error.args
-    return args if isinstance(args, tuple) else ()
 
 
 def _plain(value: object) -> object:
@@ -64,37 +65,29 @@ def _attributes(error: BaseException) -> dict[str, object]:
     """Return the plain attributes, including those that builtin classes keep in slots."""
     found = dict(getattr(error, "__dict__", None) or {})
     for name in ("errno", "strerror", "filename", "name", "path", "code"):
-        if name not in found and hasattr(error, name):
-            found[name] = getattr(error, name)
-    return {key: value for key, value in found.items() if type(value) in _PLAIN and isinstance(key, str)}
+        if name not in found:
+            found[name] = _guarded(lambda name=name: getattr(error, name, _MISSING), _MISSING)  # type: ignore[misc]
+    return {key: value for key, value in found.items() if type(value) in _PLAIN and type(key) is str}
 
 
 def _pickled(error: BaseException) -> bytes | None:
-    """Return the exception's own pickle if it survives a round trip here, so that it can there."""
-    try:
-        data = _pickle.dumps(error, 4)
-        return data if type(_pickle.loads(data)) is type(error) else None
-    except Exception:
-        return None
+    """Return the exception's own pickle if a copy of it, made here, is the same, so that it can be there."""
+    data = _pickle.dumps(error, 4)
+    copy = _pickle.loads(data)
+    same = type(copy) is type(error) and str(copy) == str(error) and repr(copy.args) == repr(error.args)
+    return data if same else None
 
 
 def _render(error: BaseException, hidden_folder: str) -> str:
-    try:
-        import traceback  # start-up time: most workers never render one
+    import traceback  # start-up time: most workers never render one
 
-        chain: BaseException | None = error
-        seen = set()
-        while chain is not None and id(chain) not in seen:
-            seen.add(id(chain))
-            chain.__traceback__ = _visible(chain.__traceback__, hidden_folder)
-            chain = chain.__cause__ or chain.__context__
-        return "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    except Exception as broken:  # a __str__ or __repr__ that raises, a chain that cannot be walked
-        return "<no traceback: rendering it raised %s>\n%s: %s" % (
-            type(broken).__name__,
-            type(error).__name__,
-            _text(error),
-        )
+    chain: BaseException | None = error
+    seen = set()
+    while chain is not None and id(chain) not in seen:
+        seen.add(id(chain))
+        chain.__traceback__ = _visible(chain.__traceback__, hidden_folder)
+        chain = chain.__cause__ or chain.__context__
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
 
 
 def _visible(traceback: TracebackType | None, hidden_folder: str) -> TracebackType | None:
@@ -115,3 +108,4 @@ def main_stack(thread_id: int) -> str:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Any, Callable

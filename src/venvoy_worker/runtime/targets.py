@@ -11,6 +11,8 @@ import sys
 _main_module = ""  # where bare names are looked up: the pool's `module`
 _sources_folder = ""
 _defined: dict[str, tuple[str, str, dict[str, object]]] = {}  # digest -> (text, file name, values)
+_writes = 0  # of source files, by this process
+_MOST_SOURCES = 1024  # files kept in the sources folder
 _session: dict[str, object] = {}
 _session_id = ""  # the lease whose names `_session` holds
 
@@ -118,9 +120,17 @@ def _no_module(name: str) -> str:
     )
 
 
-def define(digest: str, text: str, filename: str, values: dict[str, object]) -> None:
-    """Remember source text for later calls; it is compiled by the first of them."""
+def define(digest: str, text: str, filename: str, values: dict[str, object], forgotten: list[str]) -> None:
+    """Remember source text for later calls; it is compiled by the first of them.
+
+    Args:
+        values: globals it starts with.
+        forgotten: digests of texts that the host will not call again without defining them anew.
+    """
     _defined[digest] = (text, filename, values)
+    for old in forgotten:
+        _defined.pop(old, None)
+        sys.modules.pop("venvoy_source_" + old, None)
 
 
 def by_source(name: str) -> Callable[..., object]:
@@ -150,6 +160,9 @@ def _make_module(digest: str) -> object:
     sys.modules[name] = module
     try:
         exec(code, module.__dict__)
+    except SyntaxError as error:  # parts of the text are compiled by the text, to keep their line numbers
+        del sys.modules[name]
+        raise NotParsable(str(error)) from None
     except BaseException:
         del sys.modules[name]
         raise
@@ -179,12 +192,24 @@ def _write_module(name: str, text: str, values: dict[str, object]) -> str | None
     draft = "%s.%d" % (path, os.getpid())
     try:
         os.makedirs(_sources_folder, mode=0o700, exist_ok=True)
+        _prune_sources()
         with open(draft, "w", encoding="utf-8") as file:
             file.write(_insert(prefix, text))
         os.replace(draft, path)
     except OSError:
         return None  # a read-only or full disk: only processes spawned by user code will miss it
     return path
+
+
+def _prune_sources() -> None:
+    """Keep the newest files only: functions with ever new values in them make ever new modules."""
+    global _writes
+    _writes += 1
+    if _writes % (_MOST_SOURCES // 4):
+        return
+    paths = [os.path.join(_sources_folder, name) for name in os.listdir(_sources_folder)]
+    for path in sorted((path for path in paths if path.endswith(".py")), key=os.path.getmtime)[:-_MOST_SOURCES]:
+        os.unlink(path)
 
 
 def _insert(prefix: str, text: str) -> str:

@@ -10,7 +10,7 @@ import sys
 from types import ModuleType
 from typing import Any, TypeVar
 
-from venvoy._source_names import MAIN_MODULES, name_of
+from venvoy.source.names import MAIN_MODULES, name_of
 
 _SCALARS = (type(None), bool, int, float, complex, str, bytes)
 

@@ -6,10 +6,10 @@ import ast
 from types import FunctionType, MethodType
 from typing import Any
 
-from venvoy import _source_cut as cutting
-from venvoy._source_cut import Cut, describe
-from venvoy._source_names import yields
 from venvoy.errors import EncodingError
+from venvoy.source import cut as cutting
+from venvoy.source.cut import Cut, describe
+from venvoy.source.names import yields
 
 
 class Part:

@@ -2,7 +2,7 @@
 
 Laws: a name is sent only when looking it up here yields the very object that was given; a function sent as
 source is remembered only while everything it refers to is still the same object with the same contents.
-The costly half (reading, parsing and writing source) is `_source_module`, imported at the first use.
+The costly half (reading, parsing and writing source) is `module`, imported at the first use.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Callable
 from types import BuiltinMethodType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
 
-from venvoy._source_names import MAIN_MODULES, name_of, yields
 from venvoy.errors import EncodingError
+from venvoy.source.names import MAIN_MODULES, name_of, yields
 
 if TYPE_CHECKING:
-    from venvoy._source_module import Shipped
+    from venvoy.source.module import Shipped
 
 NAME, SOURCE, VALUE = 0, 1, 2
 
@@ -85,9 +85,9 @@ def by_source(function: Callable[_P, _R]) -> BySource[_P, _R]:
     while isinstance(innermost, functools.partial):
         innermost = innermost.func
     if _may_have_source(innermost):
-        from venvoy import _source_module  # it imports ast, inspect, dis: not at start-up
+        from venvoy.source import module as shipping  # it imports ast, inspect, dis: not at start-up
 
-        if _source_module.can_cut(innermost, _home(innermost, True)):
+        if shipping.can_cut(innermost, _home(innermost, True)):
             return BySource(function)
     raise EncodingError(f"{innermost!r} was not made by Python source, so it cannot be sent as source")
 
@@ -188,9 +188,9 @@ def _by_source(target: Any, *, forced: bool) -> Target | None:
     known = _recall(target).get(forced)
     if known is not None and _is_current(known):
         return known.target
-    from venvoy import _source_module  # it imports ast, inspect, dis: not at start-up
+    from venvoy.source import module as shipping  # it imports ast, inspect, dis: not at start-up
 
-    shipped = _source_module.ship(target, _home(target, forced))
+    shipped = shipping.ship(target, _home(target, forced))
     if shipped is None:
         return None
     source = _pack(shipped)

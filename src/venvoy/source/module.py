@@ -25,11 +25,11 @@ from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from venvoy import _source_cut as cutting
-from venvoy import _source_values as values
-from venvoy._source_parts import Origins, Part, cannot
-from venvoy._source_write import write
 from venvoy.errors import EncodingError
+from venvoy.source import cut as cutting
+from venvoy.source import values as values
+from venvoy.source.parts import Origins, Part, cannot
+from venvoy.source.write import write
 
 _MISSING = object()
 _OF_THE_MODULE_ITSELF = {

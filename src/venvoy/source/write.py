@@ -1,13 +1,13 @@
-"""Writes the parts of a shipment as the text of one module; see `_source_module` for the laws of the text."""
+"""Writes the parts of a shipment as the text of one module; see `module` for the laws of the text."""
 
 from __future__ import annotations
 
 import builtins
 from typing import Any
 
-from venvoy._source_cut import Cut, describe
-from venvoy._source_parts import Part
 from venvoy.errors import EncodingError
+from venvoy.source.cut import Cut, describe
+from venvoy.source.parts import Part
 
 _Alias = tuple[str, Part, str]
 

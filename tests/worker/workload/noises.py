@@ -1,0 +1,105 @@
+"""Ways to write where a worker's output goes, each with a mark by which it is found again; runs on Python 3.8."""
+
+import faulthandler
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import warnings
+
+
+def line(mark):
+    print(mark)
+
+
+def part(mark):
+    print(mark, end="")
+
+
+def as_json(mark):
+    print(json.dumps({"id": 1, "result": mark}))
+
+
+def megabyte(mark):
+    print("x" * (1 << 20) + mark)
+
+
+def descriptor(mark):
+    os.write(1, mark.encode())
+
+
+def child(mark):
+    subprocess.run(["echo", mark], check=True)
+
+
+def c_level(mark):
+    import ctypes
+
+    ctypes.CDLL(None).puts(mark.encode())
+
+
+def warning(mark):
+    warnings.warn(mark, stacklevel=1)
+
+
+def log(mark):
+    logging.getLogger("noises").warning(mark)
+
+
+def stack(mark):
+    scope = {"faulthandler": faulthandler}
+    exec("def %s(): faulthandler.dump_traceback()\n%s()" % (mark, mark), scope)
+
+
+ALL = (line, part, as_json, megabyte, descriptor, child, c_level, warning, log, stack)
+KINDS = [noise.__name__ for noise in ALL]
+
+_go = threading.Event()
+
+
+def make(kind, mark):
+    """Make one noise and return something exact."""
+    globals()[kind](mark)
+    return [kind, mark, len(mark)]
+
+
+def make_all(prefix):
+    """Make every noise, each marked with the prefix and its name."""
+    for noise in ALL:
+        noise(prefix + noise.__name__)
+
+
+def start_thread(prefix):
+    """Make every noise in a thread, once `go` has been called."""
+
+    def run():
+        _go.wait()
+        make_all(prefix)
+        _go.clear()
+
+    threading.Thread(target=run).start()
+
+
+def go():
+    """Let the thread make its noises; they come after this call's end, or during it."""
+    _go.set()
+
+
+def is_done():
+    """Whether the thread has made its noises."""
+    return not _go.is_set()
+
+
+def flood(lines):
+    """Print many lines and return their number."""
+    for number in range(lines):
+        print("line", number)
+    return lines
+
+
+def bytes_of_output(count):
+    """Write so many bytes in one go."""
+    sys.stdout.write("y" * count)
+    return count
