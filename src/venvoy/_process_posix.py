@@ -97,6 +97,7 @@ class StatusPage:
     """Two numbers that the child writes and that survive its death: the ids of the last call started and finished."""
 
     def __init__(self) -> None:
+        self._frozen: tuple[int, int] | None = None
         if hasattr(os, "memfd_create"):
             self.fd = os.memfd_create("venvoy-status")
         else:
@@ -112,15 +113,29 @@ class StatusPage:
     @property
     def started(self) -> int:
         """The id of the newest call whose code began to run."""
-        return int.from_bytes(self._page[0:8], "little")
+        return self._read(0)
 
     @property
     def finished(self) -> int:
         """The id of the newest call whose code has ended."""
-        return int.from_bytes(self._page[8:16], "little")
+        return self._read(1)
+
+    def _read(self, index: int) -> int:
+        if self._frozen is None:
+            try:
+                return int.from_bytes(self._page[8 * index : 8 * index + 8], "little")
+            except ValueError:  # frozen by another thread just now
+                pass
+        return self._frozen[index] if self._frozen is not None else 0
+
+    def freeze(self) -> None:
+        """Keep the numbers and give up the memory, which holds a descriptor; once the child is gone."""
+        if self._frozen is None:
+            self._frozen = (self.started, self.finished)
+            self._page.close()
 
     def close_descriptor(self) -> None:
-        """Close the descriptor that the child has inherited; the mapping stays until it is collected."""
+        """Close the descriptor that the child has inherited."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

@@ -82,7 +82,7 @@ class CallOptions:
     def __post_init__(self) -> None:
         if self.timeout is not None:
             _check_seconds("timeout", self.timeout)
-        if not isinstance(self.retries, int) or self.retries < 0:
+        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f"retries is a number of further attempts, not {self.retries!r}")
 
 

@@ -47,7 +47,7 @@ class Output:
 
     Args:
         keep: bytes of the tail.
-        sink: called with each chunk, in order, by whoever reads; must not block.
+        sink: called with each chunk, in order, by whoever reads, and with b"" at the end; must not block.
     """
 
     def __init__(self, fd: int, keep: int, sink: Callable[[bytes], object] | None) -> None:
@@ -95,11 +95,13 @@ class Output:
             return b"".join(self._chunks)[-self._keep :] if self._keep else b""
 
     def close(self) -> None:
-        """Close the read end; the tail stays."""
+        """Close the read end and tell the sink so with an empty chunk; the tail stays."""
         with self._lock:
             if self.fd >= 0:
                 os.close(self.fd)
                 self.fd = -1
+                if self._sink is not None:
+                    self._sink(b"")
 
 
 class Process:

@@ -330,6 +330,7 @@ class Worker:
             self._control.close()
         os.close(self._lifeline)
         self._lifeline = -1
+        self.page.freeze()
         self._listener.worker_exited(self)
 
     def _drop_timers(self) -> None:

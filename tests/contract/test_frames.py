@@ -1,4 +1,4 @@
-"""Frames: whatever way a stream is cut, what was packed comes out; hostile bytes are a `FrameError` and cost nothing."""
+"""Frames: however a stream is cut, what was packed comes out; hostile bytes are a `FrameError` and cost nothing."""
 
 from __future__ import annotations
 
@@ -232,10 +232,13 @@ def test_packing_beyond_the_limits_is_refused(target: int, buffers: int) -> None
 @pytest.mark.parametrize("step", [1, 10**6])
 def test_hostile_bytes_are_a_frame_error(data: bytes, step: int) -> None:
     """Wrong versions, sizes, counts and kinds are refused at once, however they arrive."""
-    parser = FrameParser()
     with pytest.raises(FrameError):
-        for chunk in cut_up(data, [step]):
-            parser.feed(chunk)
+        _feed_all(FrameParser(), data, step)
+
+
+def _feed_all(parser: FrameParser, data: bytes, step: int) -> None:
+    for chunk in cut_up(data, [step]):
+        parser.feed(chunk)
 
 
 @settings(max_examples=300, deadline=None)

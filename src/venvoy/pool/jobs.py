@@ -41,12 +41,12 @@ class CallFuture(Future[Any]):
 class Job:
     """A call in the queue, or on a worker, with its future."""
 
-    __slots__ = ("call", "future", "is_given_up", "is_running", "place", "seconds", "timer")
+    __slots__ = ("call", "future", "is_begun", "is_given_up", "place", "seconds", "timer")
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.future = CallFuture()
-        self.is_running = False  # the future was told so, which may be done once only
+        self.is_begun = False  # the future was told that it runs, which may be done once only
         self.is_given_up = False  # by its deadline or by cancel(): what comes back is discarded
         self.place: tuple[Worker, int] | None = None  # where it runs, and under which id
         self.seconds = 0.0  # it took in the worker
@@ -54,8 +54,9 @@ class Job:
 
     def begin(self) -> bool:
         """Tell the future that it runs; return False when nobody wants the result any more."""
-        if not self.is_running and not self.future.done():
-            self.is_running = self.future.set_running_or_notify_cancel()
+        if not self.is_begun and (self.future.cancelled() or not self.future.done()):
+            self.is_begun = True
+            self.future.set_running_or_notify_cancel()  # a cancelled one tells those who wait for it
         if self.future.done():
             self._end()
             return False
@@ -74,17 +75,14 @@ class Job:
 
     def fail(self, error: BaseException) -> None:
         """Complete the future with an error."""
+        if self.begin():
+            self.future.set_exception(error)
         self._end()
-        if not self.future.done():
-            self.begin()
-            if not self.future.cancelled():
-                self.future.set_exception(error)
 
     def cancel(self) -> None:
         """Cancel a job that has been taken out of the queue."""
-        if not self.is_running:
+        if not self.is_begun:
             self.future.cancel()
-            self.future.set_running_or_notify_cancel()
         self.fail(self.cancelled_error())
 
     def cancelled_error(self) -> CallCancelled:

@@ -48,6 +48,7 @@ class Mapping:
         self._room = buffersize
         self._chunks: deque[tuple[Job, int]] = deque()
         self._is_exhausted = False
+        self._error: Exception | None = None
 
     def fill(self) -> None:
         """Draw and send chunks until the window is full."""
@@ -55,13 +56,21 @@ class Mapping:
             size = self._size if self._room is None else min(self._size, self._room)
             if size < 1:
                 return
-            chunk = list(islice(self._items, size))
-            if len(chunk) < size:
-                self._is_exhausted = True
+            chunk = self._draw(size)
             if chunk:
                 if self._room is not None:
                     self._room -= len(chunk)
                 self._chunks.append((self._submit(chunk), len(chunk)))
+
+    def _draw(self, size: int) -> list[Any]:
+        """Return the next items; an error of the user's iterable is kept until the results before it are taken."""
+        chunk: list[Any] = []
+        try:
+            chunk.extend(islice(self._items, size))  # keeps what came before an error
+        except Exception as error:
+            self._error = error
+        self._is_exhausted = len(chunk) < size
+        return chunk
 
     def results(self, timeout: float | None) -> Iterator[Any]:
         """Yield the results in order; leaving early cancels what has not begun.
@@ -81,9 +90,12 @@ class Mapping:
                 while values:
                     if self._room is not None:
                         self._room += 1
+                        self.fill()
                     yield values.pop()
                 if error is not None:
                     raise error
+            if self._error is not None:
+                raise self._error
         finally:
             for job, _ in self._chunks:
                 job.future.cancel()

@@ -15,6 +15,7 @@ from ..notifier import Notifier
 from ..options import OutputChunk, OutputPolicy
 from ..worker import Worker
 
+_LONGEST_LINE = 1 << 20  # characters of one log record
 _log = logging.getLogger("venvoy.output")
 
 
@@ -36,7 +37,7 @@ class Router:
         if callable(self._policy):
             deliver = self._policy
         else:
-            deliver = _forward if self._policy == "forward" else _write_log
+            deliver = _forward if self._policy == "forward" else _LineLog()
         return _Stream(worker, stream, deliver, self.notifier).take
 
 
@@ -60,9 +61,11 @@ class _Stream:
             self._dropped += len(data)
 
     def _emit(self, data: bytes, dropped: int) -> None:
-        text = self._decoder.decode(data)
+        text = self._decoder.decode(data, final=not data)
         if dropped:
             text = f"\n[venvoy: {dropped} bytes of output were dropped here]\n{text}"
+        if not text and (data or not isinstance(self._deliver, _LineLog)):
+            return  # half a character, or the end of a stream that only the log wants to know
         self._deliver(OutputChunk(self._worker.id, self._worker.process.pid, self._stream, text))
 
 
@@ -77,6 +80,17 @@ def _forward(chunk: OutputChunk) -> None:
         pass
 
 
-def _write_log(chunk: OutputChunk) -> None:
-    for line in chunk.text.splitlines():
-        _log.info("worker %d %s: %s", chunk.worker, chunk.stream, line)
+class _LineLog:
+    """Logs whole lines of one stream; what has no end yet waits, up to a bound, for its rest."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def __call__(self, chunk: OutputChunk) -> None:
+        *lines, self._rest = (self._rest + chunk.text).split("\n")
+        if len(self._rest) > _LONGEST_LINE or not chunk.text:  # the empty chunk is the end of the stream
+            lines.append(self._rest)
+            self._rest = ""
+        for line in lines:
+            if line or chunk.text:
+                _log.info("worker %d %s: %s", chunk.worker, chunk.stream, line)
