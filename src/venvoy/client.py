@@ -20,6 +20,7 @@ from venvoy_worker.contract import codec
 from .calling import make_call, make_chunk, make_eval
 from .envs import Env, EnvSpec
 from .errors import EncodingError
+from .exchange import Definition
 from .lease import Lease
 from .options import CallOptions, PoolOptions, Target, WorkerOptions, pool_size
 from .pool.core import Core, check_platform
@@ -321,16 +322,13 @@ def _encode_initializer(worker: WorkerOptions) -> EncodedInitializer | None:
     if target.kind == VALUE:
         raise EncodingError(f"the initializer {target.name} has no name a worker could import; use a function")
     source = target.source
-    definition: tuple[Any, ...] | None = source and (
-        source.digest,
-        source.text,
-        source.filename,
-        dict(source.bindings),
-        [],
-    )
+    encoded = None
+    if source is not None:
+        definition = Definition(source.digest, source.text, source.filename, dict(source.bindings))
+        encoded = (definition.digest, definition.encoded())
     args = (*target.bound_args, *worker.initializer_args)
     try:
         body = codec.encode_inline((args, dict(target.bound_kwargs)))
     except codec.CodecError as error:
         raise EncodingError(f"an argument of the initializer {error}") from error.__cause__
-    return target.kind, target.name, definition, body
+    return target.kind, target.name, encoded, body

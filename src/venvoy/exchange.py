@@ -30,8 +30,12 @@ class Definition:
 
     def pieces(self, forgotten: list[str]) -> Pieces:
         """Return the DEFINE frame; `forgotten` are digests the worker may drop."""
-        body, buffers = codec.encode((self.digest, self.text, self.filename, self.values, forgotten))
-        return frames.pack(messages.DEFINE, codec=codec.PICKLE, body=body, buffers=buffers)
+        target = " ".join([self.digest, *forgotten]).encode()
+        return frames.pack(messages.DEFINE, codec=codec.PICKLE, target=target, body=[self.encoded()])
+
+    def encoded(self) -> bytes:
+        """Return the body of DEFINE."""
+        return codec.encode_inline((self.text, self.filename, self.values))
 
 
 class Call:

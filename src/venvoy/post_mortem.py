@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from venvoy_worker.contract import codec
+from venvoy_worker.contract import codec, messages
 from venvoy_worker.contract.frames import Frame
 
 from .errors import WorkerCrashed, WorkerStartError
@@ -18,8 +18,11 @@ def start_error(worker: Worker) -> WorkerStartError:
     """Return the error of a worker that exited before it was ready."""
     exit = worker.process.exit
     output = worker.process.tail_text()
-    snapshot = _read(worker.start_frame)
-    if snapshot is not None:
+    frame = worker.start_frame
+    snapshot = _read(frame) if frame is not None and frame.opcode == messages.ERROR else None
+    if frame is not None and snapshot is None:
+        text, trace = f"it answered HELLO with {frame!r}: another version of the protocol", ""
+    elif snapshot is not None:
         text = f"{snapshot.get('type', snapshot.get('code'))}: {snapshot['message']}"
         trace = str(snapshot["traceback"])
     elif worker.reason is Reason.START_FAILED and worker.was_late:
@@ -63,4 +66,4 @@ def _shown(output: str) -> str:
 
 
 def _read(frame: Frame | None) -> Any:
-    return codec.decode(frame.body, frame.buffers) if frame is not None else None
+    return codec.decode_frame(frame) if frame is not None else None

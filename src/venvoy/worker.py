@@ -165,7 +165,7 @@ class Worker:
         self.start_frame = frame
         self._collector.unwatch(self.channel.fileno())
         self._drop_timers()
-        if frame.opcode == messages.READY:
+        if frame.opcode == messages.READY and _speaks_ours(frame):
             self._listener.worker_ready(self)
         else:
             self.process.kill_tree()  # it has said why; whatever its import left running goes too
@@ -350,6 +350,14 @@ class Worker:
         self._control.close()
         if self._lifeline >= 0:
             os.close(self._lifeline)
+
+
+def _speaks_ours(ready: Frame) -> bool:
+    try:
+        oldest, newest, _ = messages.read_greeting(ready.target)
+    except ValueError:
+        return False
+    return oldest <= frames.PROTOCOL_VERSION <= newest
 
 
 class WorkerLost(Exception):

@@ -114,7 +114,7 @@ class Decoder:
             BaseException: the frame is an ERROR; whatever it describes.
         """
         try:
-            value: Any = codec.decode(frame.body, frame.buffers, self._find_class)
+            value = codec.decode_frame(frame, self._find_class)
         except codec.CodecError as error:
             raise EncodingError(f"the result {error}") from error.__cause__
         if frame.opcode == messages.ERROR:

@@ -19,16 +19,11 @@ _NOT_INHERITED = (
     "VIRTUAL_ENV",
     "VIRTUAL_ENV_PROMPT",
     "__PYVENV_LAUNCHER__",
-    "CONDA_DEFAULT_ENV",
-    "CONDA_PREFIX",
-    "CONDA_PYTHON_EXE",
-    "CONDA_EXE",
-    "CONDA_SHLVL",
     "UV_PROJECT_ENVIRONMENT",
 )
 
-EncodedInitializer = tuple[int, str, tuple[Any, ...] | None, bytes]
-"""Kind of target, its name, what DEFINE would carry for it, and the encoded arguments."""
+EncodedInitializer = tuple[int, str, tuple[str, bytes] | None, bytes]
+"""Kind of target, its name, digest and body of what DEFINE would carry for it, and the encoded arguments."""
 
 
 def make_recipe(
@@ -62,7 +57,7 @@ def _environ(env: Env, env_vars: Mapping[str, str] | None) -> dict[str, str]:
     """Return the host's environment without what would lead another interpreter astray, plus what was asked for."""
     environ = dict(os.environ)
     if not env.is_current:
-        for name in [name for name in environ if name in _NOT_INHERITED or name.startswith("PYTHON")]:
+        for name in [name for name in environ if name in _NOT_INHERITED or name.startswith(("PYTHON", "CONDA_"))]:
             del environ[name]
     elif _flags(env_vars) != ("-I",):
         for name in [name for name in environ if name.startswith("PYTHON")]:

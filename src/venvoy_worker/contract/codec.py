@@ -114,7 +114,18 @@ def is_small(values: tuple[object, ...]) -> bool:
     return True
 
 
-def decode(body: bytes | bytearray, buffers: list[bytearray], find_class: FindClass | None = None) -> object:
+def decode_frame(frame: Frame, find_class: FindClass | None = None) -> Any:
+    """Return the value of a frame's body; see `decode`.
+
+    Raises:
+        CodecError: it is not in a codec of ours, damaged, or names what this side does not have.
+    """
+    if frame.codec != PICKLE:
+        raise CodecError("is in codec %d, which is not known here" % frame.codec)
+    return decode(frame.body, frame.buffers, find_class)
+
+
+def decode(body: Body, buffers: Sequence[Room], find_class: FindClass | None = None) -> Any:
     """Return the value of a body.
 
     Args:
@@ -125,7 +136,7 @@ def decode(body: bytes | bytearray, buffers: list[bytearray], find_class: FindCl
         CodecError: the body is damaged, or names what this side does not have.
     """
     try:
-        if find_class is None or _STACK_GLOBAL not in body:
+        if find_class is None or body.find(_STACK_GLOBAL) < 0:
             return _pickle.loads(body, buffers=buffers)
         return _Unpickler(body, buffers, find_class).load()
     except CodecError:
@@ -135,7 +146,7 @@ def decode(body: bytes | bytearray, buffers: list[bytearray], find_class: FindCl
 
 
 class _Unpickler(_pickle.Unpickler):
-    def __init__(self, body: bytes | bytearray, buffers: list[bytearray], find_class: FindClass) -> None:
+    def __init__(self, body: Body, buffers: Sequence[Room], find_class: FindClass) -> None:
         super().__init__(BytesIO(body), buffers=buffers)
         self._find_class = find_class
 
@@ -171,6 +182,8 @@ def _why(error: Exception, what: str) -> str:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pickle import PickleBuffer
-    from typing import Callable
+    from typing import Any, Callable, Sequence
+
+    from .frames import Body, Frame, Room
 
     FindClass = Callable[[str, str], object]

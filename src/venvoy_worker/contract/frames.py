@@ -8,19 +8,26 @@ Everything is little-endian. The parser owns its receive buffer and nothing else
 from __future__ import annotations
 
 import _struct
+import mmap
 
 PROTOCOL_VERSION = 1
 OLDEST_PROTOCOL = 1
+GREETING_VERSION = (
+    1  # in the header of HELLO and of its answer, for ever, so that any two versions can refuse each other
+)
 
 HEADER = _struct.Struct("<BBBBIQIIIQ")
 HEADER_SIZE = HEADER.size  # 36
 ENTRY = _struct.Struct("<IIQQ")  # one row of the buffer table: kind, segment, offset, length
 BUFFER_INLINE = 0
 
+_VERSIONS = (PROTOCOL_VERSION, GREETING_VERSION)
+
 MAX_TARGET = 1 << 16
 MAX_BUFFERS = 1 << 20
 MAX_FRAME = 1 << 42  # 4 TiB: larger than any machine, small enough that sums cannot overflow
 
+_LARGE = 1 << 20  # received pieces from here on are memory maps: no byte of them is touched twice
 _SMALL = 1 << 16  # frames up to this size are collected in the reused receive buffer
 
 
@@ -42,8 +49,8 @@ class Frame:
         call_id: int,
         number: int,
         target: bytes,
-        body: bytes | bytearray,
-        buffers: list[bytearray],
+        body: Body,
+        buffers: list[Room],
     ) -> None:
         self.opcode = opcode
         self.flags = flags
@@ -98,6 +105,11 @@ def pack(
     if size <= _SMALL and not buffers:
         return [b"".join([head, *body])]
     return [head, *body, *[buffer for buffer in buffers if len(buffer)]]
+
+
+def room_for(size: int) -> Room:
+    """Return writable memory for that many bytes; large memory costs nothing before bytes arrive in it."""
+    return bytearray(size) if size < _LARGE else mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 class FrameParser:
@@ -175,7 +187,7 @@ class FrameParser:
             return None
         header = HEADER.unpack_from(self._buffer, start)
         opcode, flags, codec, version, epoch, call_id, number, target_size, buffer_count, body_size = header
-        if version != PROTOCOL_VERSION or target_size > MAX_TARGET or buffer_count > MAX_BUFFERS:
+        if version not in _VERSIONS or target_size > MAX_TARGET or buffer_count > MAX_BUFFERS:
             raise FrameError("not a frame header: %s" % bytes(self._buffer[start : start + HEADER_SIZE]).hex())
         if body_size > self._limit:
             raise FrameError("a body of %d bytes is beyond the limit of %d" % (body_size, self._limit))
@@ -202,13 +214,13 @@ class FrameParser:
             raise FrameError("a frame of %d bytes is beyond the limit" % (body_size + sum(sizes)))
         target = bytes(self._buffer[meta_end - target_size : meta_end])
         try:
-            body = bytearray(body_size)
-            buffers = [bytearray(size) for size in sizes]
-        except MemoryError:
+            body = room_for(body_size)
+            buffers = [room_for(size) for size in sizes]
+        except (MemoryError, OSError, OverflowError):
             raise FrameError("no memory for a frame of %d bytes" % (body_size + sum(sizes))) from None
         self._start = table_end
         self._large = Frame(opcode, flags, codec, epoch, call_id, number, target, body, buffers)
-        self._holes = [memoryview(piece) for piece in [body, *buffers] if piece]
+        self._holes = [memoryview(piece) for piece in [body, *buffers] if len(piece)]
         self._fill_holes()
         return self.next_frame()
 
@@ -253,4 +265,6 @@ TYPE_CHECKING = False  # `typing` costs the child 3 ms; checkers understand this
 if TYPE_CHECKING:
     from typing import Sequence, Union
 
+    Room = Union[bytearray, mmap.mmap]
+    Body = Union[bytes, bytearray, mmap.mmap]
     _Pieces = Sequence[Union[bytes, bytearray, memoryview]]

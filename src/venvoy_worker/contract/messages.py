@@ -64,6 +64,11 @@ def pack_ids(ids: list[int]) -> bytes:
     return b"".join([number.to_bytes(8, "little") for number in ids])
 
 
-def read_ids(body: bytes | bytearray) -> list[int]:
+def read_ids(body: Body) -> list[int]:
     """Return the call ids in the body of RETRACT or RETRACTED."""
     return [int.from_bytes(body[offset : offset + 8], "little") for offset in range(0, len(body), 8)]
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .frames import Body

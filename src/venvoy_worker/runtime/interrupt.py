@@ -36,12 +36,15 @@ def run(call_id: int, function: Callable[..., object], args: Iterable[object], k
     global _armed
     _face._call_id = call_id
     try:
-        _armed = call_id
-        if call_id and call_id == _requested:  # it was cancelled before it began
-            _on_cancel(_SIGNAL, None)
-        return function(*args, **kwargs)
+        try:
+            _armed = call_id
+            if call_id and call_id == _requested:  # it was cancelled before it began
+                _on_cancel(_SIGNAL, None)
+            return function(*args, **kwargs)
+        finally:
+            _armed = 0  # a signal may come before this has been done,
     finally:
-        _armed = 0
+        _armed = 0  # but then not before this
         _face._call_id = 0
 
 

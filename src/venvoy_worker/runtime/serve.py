@@ -13,6 +13,7 @@ import mmap
 import os
 import sys
 from _struct import Struct
+from functools import partial
 from time import perf_counter
 
 import venvoy_worker
@@ -66,15 +67,15 @@ class Server:
 
     def greet(self) -> bool:
         """Answer HELLO with READY or with the error that stands in the way; return True when ready."""
-        frame = self._channel.receive()
-        if frame is None:
-            return False
         try:
+            frame = self._channel.receive()
+            if frame is None:
+                return False
             oldest, newest, _ = messages.read_greeting(frame.target)
             if not oldest <= frames.PROTOCOL_VERSION <= newest:
                 self._refuse(oldest, newest)
                 return False
-            interrupt.run(0, self._prepare, (codec.decode(frame.body, frame.buffers),), {})
+            interrupt.run(0, self._prepare, (codec.decode_frame(frame),), {})
         except BaseException as error:
             self._fail_to_start(error)
         stdio.leave_if_forked()
@@ -105,8 +106,9 @@ class Server:
         if settings["initializer"] is not None:
             kind, name, definition, body = settings["initializer"]
             if definition is not None:
-                targets.define(*definition)
-            arguments: Any = codec.decode(body, [])
+                digest, encoded = definition
+                targets.define([digest], partial(codec.decode, encoded, []))
+            arguments = codec.decode(body, [])
             self._resolve(kind, name)(*arguments[0], **arguments[1])
 
     def _fail_to_start(self, error: BaseException) -> None:
@@ -123,7 +125,7 @@ class Server:
             if frame.opcode == messages.CALL:
                 self._call(frame)
             elif frame.opcode == messages.DEFINE:
-                targets.define(*codec.decode(frame.body, frame.buffers))  # type: ignore[misc]
+                targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame))
             frame = None  # an argument must not live until the next call
             frame = receive()
 
@@ -151,7 +153,7 @@ class Server:
 
     def _perform(self, frame: Frame, begin: float) -> Pieces:
         """Decode, run, encode: everything in which code of the user's can run. Return the reply."""
-        value: Any = codec.decode(frame.body, frame.buffers)
+        value = codec.decode_frame(frame)
         frame.body = b""
         kind = frame.flags & messages.KIND_MASK
         flags = 0

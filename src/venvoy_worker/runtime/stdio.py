@@ -56,6 +56,7 @@ def tie_to_host(fd: int) -> None:
     """
     try:
         import fcntl
+        import select
 
         set_signal = fcntl.F_SETSIG
     except (ImportError, AttributeError):
@@ -63,6 +64,10 @@ def tie_to_host(fd: int) -> None:
     fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpgrp())
     fcntl.fcntl(fd, set_signal, 9)  # SIGKILL
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    poll = select.poll()
+    poll.register(fd, 0)
+    if poll.poll(0):  # the host was gone before the kernel knew whom to tell
+        os._exit(1)
 
 
 def flush() -> None:

@@ -10,7 +10,7 @@ import sys
 
 _main_module = ""  # where bare names are looked up: the pool's `module`
 _sources_folder = ""
-_defined: dict[str, tuple[str, str, dict[str, object]]] = {}  # digest -> (text, file name, values)
+_defined: dict[str, Definition] = {}  # by digest: encoded (text, file name, values), not decoded yet
 _writes = 0  # of source files, by this process
 _MOST_SOURCES = 1024  # files kept in the sources folder
 _session: dict[str, object] = {}
@@ -120,15 +120,15 @@ def _no_module(name: str) -> str:
     )
 
 
-def define(digest: str, text: str, filename: str, values: dict[str, object], forgotten: list[str]) -> None:
-    """Remember source text for later calls; it is compiled by the first of them.
+def define(digests: list[str], definition: Definition) -> None:
+    """Remember source text for later calls; the first of them decodes and compiles it.
 
     Args:
-        values: globals it starts with.
-        forgotten: digests of texts that the host will not call again without defining them anew.
+        digests: that of the text, then those of texts that the host will not call again without a new definition.
+        definition: returns (text, file name, values).
     """
-    _defined[digest] = (text, filename, values)
-    for old in forgotten:
+    _defined[digests[0]] = definition
+    for old in digests[1:]:
         _defined.pop(old, None)
         sys.modules.pop("venvoy_source_" + old, None)
 
@@ -147,7 +147,7 @@ def by_source(name: str) -> Callable[..., object]:
 
 
 def _make_module(digest: str) -> object:
-    text, filename, values = _defined[digest]
+    text, filename, values = _defined[digest]()
     name = "venvoy_source_" + digest
     module = type(sys)(name)
     module.__file__ = _write_module(name, text, values)
@@ -252,4 +252,6 @@ def _scope_of(session: str) -> dict[str, object]:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable
+    from typing import Any, Callable, Dict, Tuple
+
+    Definition = Callable[[], Tuple[str, str, Dict[str, Any]]]
