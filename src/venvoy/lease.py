@@ -17,8 +17,7 @@ from .exchange import Call
 from .options import CallOptions, Target
 from .pool.core import Core
 from .pool.roster import Ticket
-from .post_mortem import crash_error
-from .worker import Worker, WorkerLost
+from .worker import Worker
 
 
 class Lease:
@@ -46,7 +45,7 @@ class Lease:
         try:
             self._worker = self._core.engine.acquire(self._ticket, deadline, "lease()")
         except BaseException:
-            self._core.engine.release(self._ticket)
+            self._core.engine.give_up(self._ticket)
             raise
         return self
 
@@ -113,9 +112,6 @@ class Lease:
     def _run(self, call: Call) -> Any:
         with self._turn:
             worker = self._living()
-            try:
-                frame = self._core.engine.run_on(self._ticket, worker, call)
-            except WorkerLost as lost:
-                self._core.engine.release(self._ticket)
-                raise crash_error(lost) from None
+            frame = self._core.engine.run_on(self._ticket, call)
+            worker.calls += 1
         return self._core.decoder.value(frame)

@@ -88,6 +88,7 @@ class Worker:
         self.stack_frame: Frame | None = None  # where its main thread was, when it was asked
         self.was_late = False  # not ready within its time
         self.last_id = 0
+        self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
         self._sources: dict[str, None] = {}  # digests of source text it has been sent, the newest last
         self._collector = collector
         self._listener = listener
@@ -202,6 +203,7 @@ class Worker:
     def begin(self, call: Call) -> tuple[Exchange, Pieces]:
         """Give a call its id here; return its exchange and the pieces to be written."""
         self.last_id += 1
+        self.open_call = self.last_id
         pieces = call.request(self.last_id)
         definition = call.definition
         if definition is not None:
@@ -235,6 +237,7 @@ class Worker:
                 if frame is None:
                     raise WorkerLost(self, exchange)
                 if exchange.accept(frame):
+                    self.open_call = 0
                     return frame
         except TimeoutError:
             raise

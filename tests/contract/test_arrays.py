@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copyreg
 import pickle
 import pickletools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,8 +26,8 @@ def travel(value: object, **options: Any) -> Any:
 
 
 def only_ours(module: str, name: str) -> object:
-    """Allow the functions of the contract and nothing of numpy's."""
-    if module != "venvoy_worker.contract.arrays":
+    """Allow the functions of the contract and the standard library, nothing of numpy's."""
+    if module not in ("venvoy_worker.contract.arrays", "builtins", "datetime"):
         raise codec.CodecError(f"a foreign name: {module}.{name}")
     return codec.import_global(module, name)
 
@@ -62,14 +64,16 @@ def sample(dtype: Any, shape: tuple[int, ...]) -> Array:
     return numbers.view(dtype).reshape(shape) if size else np.empty(shape, dtype)
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (4, 5), (40, 50)], ids=str)
+SHAPES = [(), (0,), (3,), (2, 0, 3), (4, 5), (40, 50)]
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_arrays_of_every_kind_survive(dtype: Any, shape: tuple[int, ...]) -> None:
+def test_arrays_of_every_kind_survive(dtype: Any) -> None:
     """Dtype with byte order, fields and offsets, shape and contents; small inside the body, large beside it."""
-    array = sample(dtype, shape)
-    result = travel(array, find_class=only_ours)
-    assert_same(result, array)
-    assert result.dtype.names == dtype.names
+    arrays = [sample(dtype, shape) for shape in SHAPES]
+    for array, result in zip(arrays, travel(arrays, find_class=only_ours), strict=True):
+        assert_same(result, array)
+        assert result.dtype.names == dtype.names
 
 
 @pytest.mark.parametrize("dtype", RECORDS, ids=str)
@@ -81,7 +85,7 @@ def test_fields_keep_their_places(dtype: Any) -> None:
 
 
 LAYOUTS = {
-    "fortran": lambda a: np.asfortranarray(a),
+    "fortran": np.asfortranarray,
     "transposed": lambda a: a.T,
     "reversed": lambda a: a[::-1],
     "both reversed": lambda a: a[::-1, ::-1],
@@ -102,8 +106,8 @@ def test_layouts_survive(layout: str, side: int) -> None:
     result = travel(array, find_class=only_ours)
     assert_same(result, array)
     assert result.flags.writeable
-    result[...] = 1
-    assert array.flat[0] != 1
+    result[...] = -1
+    assert array.flat[0] != -1
 
 
 @pytest.mark.parametrize("make", [np.ascontiguousarray, np.asfortranarray])
@@ -265,3 +269,32 @@ def test_the_body_of_an_array_names_one_function() -> None:
 def test_ordinary_pickles_of_arrays_are_understood() -> None:
     """What a library pickled by itself inside a value decodes as numpy means it."""
     assert pickle.loads(travel(pickle.dumps(np.arange(3)))).tolist() == [0, 1, 2]
+
+
+# --- copyreg ------------------------------------------------------------------------------------------------------
+
+
+class Stubborn:
+    """A class that only a registered reducer can pickle."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce_ex__(self, protocol: object) -> str | tuple[Any, ...]:
+        raise TypeError("ask copyreg")
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    """`Stubborn` has a reducer, registered after arrays were encoded."""
+    travel(np.arange(3))
+    copyreg.pickle(Stubborn, lambda value: (Stubborn, (value.number,)))
+    yield
+    copyreg.dispatch_table.pop(Stubborn)
+
+
+@pytest.mark.usefixtures("registered")
+def test_reducers_registered_at_any_time_count() -> None:
+    """`copyreg.pickle` works as in any program, also beside numpy."""
+    assert travel([Stubborn(7)])[0].number == 7
+    assert codec.decode(codec.encode_inline(Stubborn(8)), []).number == 8  # type: ignore[attr-defined]

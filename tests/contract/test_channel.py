@@ -74,12 +74,8 @@ def test_frames_cross_in_both_directions(pair: Pair, size: int, has_deadline: bo
         frame = receiver.receive(deadline)
         assert sending.join() is None
         assert frame is not None
-        assert (frame.number, frame.target, frame.body, frame.buffers) == (
-            5,
-            b"target",
-            bytes(size) + b"tail",
-            [buffer],
-        )
+        assert (frame.number, frame.target, bytes(frame.body)) == (5, b"target", bytes(size) + b"tail")
+        assert list(map(bytes, frame.buffers)) == [buffer]
         assert not sender.is_torn
 
 

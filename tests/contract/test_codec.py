@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import copyreg
 import datetime
 import enum
 import fractions
@@ -15,7 +14,6 @@ import re
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -373,33 +371,3 @@ def test_a_class_of_main_comes_with_a_hint() -> None:
     assert not hasattr(main, "Counter")
     with pytest.raises(CodecError, match="put them into a module"):
         codec.decode(body, [])
-
-
-# --- copyreg ------------------------------------------------------------------------------------------------------
-
-
-class Stubborn:
-    """A class that only a registered reducer can pickle."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __reduce_ex__(self, protocol: object) -> str | tuple[Any, ...]:
-        raise TypeError("ask copyreg")
-
-
-@pytest.fixture
-def registered() -> Iterator[None]:
-    """`Stubborn` has a reducer, registered after much else was encoded."""
-    np = pytest.importorskip("numpy")
-    travel(np.arange(3))
-    copyreg.pickle(Stubborn, lambda value: (Stubborn, (value.number,)))
-    yield
-    copyreg.dispatch_table.pop(Stubborn)
-
-
-@pytest.mark.usefixtures("registered")
-def test_reducers_registered_at_any_time_count() -> None:
-    """`copyreg.pickle` works as in any program, also beside numpy."""
-    assert travel([Stubborn(7)])[0].number == 7
-    assert codec.decode(codec.encode_inline(Stubborn(8)), []).number == 8  # type: ignore[attr-defined]

@@ -22,6 +22,13 @@ Until = Callable[..., None]
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session")
+def interpreters(pytestconfig: pytest.Config) -> list[str]:
+    """Every CPython of the machine that a worker may be, the oldest first."""
+    plugins = pytestconfig.pluginmanager.get_plugins()
+    return next(list(plugin.INTERPRETERS) for plugin in plugins if hasattr(plugin, "INTERPRETERS"))
+
+
 @pytest.fixture
 def make_pool(home: Path) -> Iterator[MakePool]:
     """Make pools whose workers find the module `poolwork`; all are ended after the test."""

@@ -102,7 +102,7 @@ def test_a_blocking_call_is_not_starved_by_a_flood_of_submits(make_pool: MakePoo
     """It waits for its turn in the queue, not for the end of the flood that goes on behind it."""
     pool = make_pool(workers=1)
     pool.warm()
-    flood = [pool.submit("poolwork:nap", 0.002) for _ in range(50)]
+    flood = [pool.submit("poolwork:nap", 0.002) for _ in range(30)]
     is_over = threading.Event()
 
     def keep_on() -> None:
@@ -113,7 +113,7 @@ def test_a_blocking_call_is_not_starved_by_a_flood_of_submits(make_pool: MakePoo
     thread = threading.Thread(target=keep_on)
     thread.start()
     try:
-        for n in range(5):
+        for n in range(2):
             assert pool.options(timeout=20).call("poolwork:double", n) == 2 * n
     finally:
         is_over.set()

@@ -30,11 +30,17 @@ class Victim:
         self.done = 0
         self.wrong: list[object] = []
         self.is_calling = False
-        self._pool = pool
+        self._pool = pool.options(timeout=8.0)
         self._calls = calls
-        self.thread = threading.Thread(target=self._run)
+        self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
+        try:
+            self._call_on()
+        except vv.CallTimeout as error:  # a lost worker: no call can take so long
+            self.wrong.append(error)
+
+    def _call_on(self) -> None:
         while self.done < self._calls:
             try:
                 try:
@@ -69,17 +75,17 @@ def test_asynchronous_exceptions_in_callers_lose_no_worker(
     victims = [Victim(pool, 1500) for _ in range(threads)]
     for victim in victims:
         victim.thread.start()
-    chance = random.Random(5)
-    while any(victim.thread.is_alive() for victim in victims):
+    chance, end = random.Random(5), time.monotonic() + 15.0
+    while any(victim.thread.is_alive() for victim in victims) and time.monotonic() < end:
         time.sleep(chance.random() * 0.004)
         chance.choice(victims).interrupt()
     for victim in victims:
-        victim.thread.join()
+        victim.thread.join(10)
         assert victim.wrong == []
     assert sum(victim.interrupts for victim in victims) > 50
     is_settled(pool, workers)
     assert {info.pid for info in pool.workers()} & pids, "an interrupt of the caller is no reason to end every worker"
-    assert pool.call("poolwork:double", 7) == 14
+    assert pool.options(timeout=8.0).call("poolwork:double", 7) == 14
 
 
 class Alarm(Exception):
@@ -96,7 +102,7 @@ def test_signal_handlers_that_raise_lose_no_worker(make_pool: MakePool, is_settl
     """The road of Ctrl-C: the exception leaves call() at once, and the pool is whole afterwards."""
     pool = make_pool(workers=2, options={"grace_period": 5.0})
     pool.warm()
-    chance, interrupts, calls = random.Random(7), 0, 0
+    view, chance, interrupts, calls = pool.options(timeout=8.0), random.Random(7), 0, 0
     previous = signal.signal(signal.SIGALRM, raise_alarm)
     try:
         end = time.monotonic() + 2.5
@@ -104,7 +110,7 @@ def test_signal_handlers_that_raise_lose_no_worker(make_pool: MakePool, is_settl
             try:
                 signal.setitimer(signal.ITIMER_REAL, 0.0001 + chance.random() * 0.003)
                 for n in range(40):
-                    assert pool.call("poolwork:double", n) == 2 * n
+                    assert view.call("poolwork:double", n) == 2 * n
                     calls += 1
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except Alarm:
@@ -135,7 +141,7 @@ def test_an_interrupted_caller_does_not_wait_for_its_call(make_pool: MakePool, i
 
 
 def test_a_caller_interrupted_in_the_queue_leaves_it(
-    make_pool: MakePool, is_settled: IsSettled, tmp_path: object, until: Callable[..., None]
+    make_pool: MakePool, is_settled: IsSettled, until: Callable[..., None]
 ) -> None:
     """Whoever waits for a worker and is interrupted takes none."""
     pool = make_pool(workers=1)

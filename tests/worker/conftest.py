@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
 from tests.conftest import INTERPRETERS, version_of
 
 import venvoy as vv
+import venvoy_worker
+from venvoy_worker.contract import codec, frames, messages
+from venvoy_worker.contract.channel import Channel
 
 WORKLOAD = Path(__file__).parent / "workload"
 ENDS = sorted({INTERPRETERS[0], INTERPRETERS[-1]}, key=INTERPRETERS.index)
@@ -153,3 +157,100 @@ def start_host(home: Path, tmp_path: Path) -> Iterator[Callable[..., Host]]:
     yield start
     for host in hosts:
         host.end()
+
+
+MAIN_FILE = Path(venvoy_worker.__file__).with_name("__main__.py")
+
+
+class Wire:
+    """A worker process that is spoken to by hand.
+
+    Args:
+        python: the interpreter it runs on.
+        pycache: where its byte code goes.
+    """
+
+    settings: ClassVar[dict[str, Any]] = {
+        "host_version": "3.11.0",
+        "sys_path": None,
+        "paths": [],
+        "module": "",
+        "sources_folder": "",
+        "initializer": None,
+    }
+
+    def __init__(self, python: str, pycache: Path) -> None:
+        call, call_child = socket.socketpair()
+        control, control_child = socket.socketpair()
+        lifeline_child, self.lifeline = os.pipe()
+        page = os.memfd_create("page")
+        os.truncate(page, 4096)
+        fds = [call_child.fileno(), control_child.fileno(), lifeline_child, page]
+        self.process = subprocess.Popen(
+            [python, "-I", str(MAIN_FILE), str(pycache), *map(str, fds)],
+            pass_fds=fds,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for end in (call_child, control_child):
+            end.close()
+        os.close(lifeline_child)
+        os.close(page)
+        self.call, self.control = Channel(call), Channel(control)
+
+    def hello(self, greeting: bytes, settings: object = None) -> None:
+        """Send HELLO."""
+        body, buffers = codec.encode(self.settings if settings is None else settings)
+        self.call.send(frames.pack(messages.HELLO, codec=codec.PICKLE, target=greeting, body=body, buffers=buffers))
+
+    def start(self) -> None:
+        """Greet it and wait until it is ready."""
+        self.hello(messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, ()))
+        assert self.receive().opcode == messages.READY
+
+    def send_call(self, number: int, target: str, *args: object) -> None:
+        """Send CALL for a target by name."""
+        body, buffers = codec.encode_call(args, {})
+        self.call.send(
+            frames.pack(
+                messages.CALL, codec=codec.PICKLE, call_id=number, target=target.encode(), body=body, buffers=buffers
+            )
+        )
+
+    def say(self, opcode: int, number: int = 0, body: bytes = b"") -> None:
+        """Send a frame on the control socket, and wait until it has been read."""
+        self.control.send(frames.pack(opcode, call_id=number, body=[body]) + frames.pack(messages.PING))
+        pong = self.control.receive(time.monotonic() + 20)
+        assert pong is not None
+        assert pong.opcode == messages.PONG
+
+    def receive(self) -> Any:
+        """Return the next frame of the call channel, within some seconds."""
+        return self.call.receive(time.monotonic() + 20)
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.call.close()
+        self.control.close()
+        os.close(self.lifeline)
+
+
+@pytest.fixture
+def wire(home: Path) -> Iterator[Callable[[str], Wire]]:
+    """Start workers that are spoken to by hand."""
+    wires: list[Wire] = []
+
+    def start(python: str) -> Wire:
+        wires.append(Wire(python, home / "pycache"))
+        return wires[-1]
+
+    yield start
+    for one in wires:
+        one.close()

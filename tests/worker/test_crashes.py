@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -23,8 +24,12 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize("road", ["call", "submit", "map"])
-@pytest.mark.parametrize(("how", "status", "number", "words"), ENDS, ids=[row[0] for row in ENDS])
+ROADS = [("call", *end) for end in ENDS] + [(road, *end) for road in ("submit", "map") for end in ENDS[:3:2]]
+
+
+@pytest.mark.parametrize(
+    ("road", "how", "status", "number", "words"), ROADS, ids=[f"{row[0]} {row[1]}" for row in ROADS]
+)
 def test_the_error_of_a_crash_says_how_the_worker_ended(
     extreme: str,
     road: str,
@@ -37,14 +42,14 @@ def test_the_error_of_a_crash_says_how_the_worker_ended(
     """It comes within a second, with exit status or signal, pid, target and last output; the next call is served."""
     pool = open_pool(extreme)
     pid = pool.call("os:getpid")
+    run = {
+        "call": lambda: pool.call("deeds:die", how),
+        "submit": lambda: pool.submit("deeds:die", how).result(10),
+        "map": lambda: list(pool.map("deeds:die", [how])),
+    }[road]
     begin = time.monotonic()
     with pytest.raises(vv.WorkerCrashed, match=words) as caught:
-        if road == "call":
-            pool.call("deeds:die", how)
-        elif road == "submit":
-            pool.submit("deeds:die", how).result(10)
-        else:
-            list(pool.map("deeds:die", [how]))
+        run()
     assert time.monotonic() - begin < 1.0
     error = caught.value
     assert (error.exit_status, error.signal, error.pid) == (status, number, pid)
@@ -56,9 +61,7 @@ def test_the_error_of_a_crash_says_how_the_worker_ended(
     assert pool.call("os:getpid") != pid
 
 
-def test_a_segfault_shows_the_python_stack_of_the_call(
-    interpreter: str, open_pool: Callable[..., vv.Pool]
-) -> None:
+def test_a_segfault_shows_the_python_stack_of_the_call(interpreter: str, open_pool: Callable[..., vv.Pool]) -> None:
     """The output tail holds what faulthandler wrote: the line that crashed."""
     pool = open_pool(interpreter)
     with pytest.raises(vv.WorkerCrashed) as caught:
@@ -76,7 +79,6 @@ def test_other_calls_are_untouched_by_crashes(extreme: str, road: str, open_pool
         futures = [pool.submit("deeds:die_sometimes", number, deadly) for number in range(100)]
         outcomes = [future.exception(30) or future.result() for future in futures]
     else:
-        from concurrent.futures import ThreadPoolExecutor
 
         def one(number: int) -> object:
             try:
@@ -180,15 +182,17 @@ def test_a_busy_worker_can_be_ended(
 def test_a_crash_while_the_reply_is_written_is_a_crash(extreme: str, open_pool: Callable[..., vv.Pool]) -> None:
     """A worker that dies in the middle of a large reply fails that call; nothing half-read is left."""
     pool = open_pool(extreme)
-    for _ in range(3):
+    lost: list[bool] = []
+    for _ in range(2):
         pid = pool.call("os:getpid")
         started = "[__import__('threading').Timer(delay, lambda: __import__('os')._exit(4)).start(), bytes(size)][1]"
         try:
-            assert pool.eval(started, delay=0.03, size=300_000_000) == bytes(300_000_000)
-        except vv.WorkerCrashed as error:
-            assert error.pid == pid
+            assert pool.eval(started, delay=0.03, size=100_000_000) == bytes(100_000_000)
+        except vv.WorkerCrashed as crash:
+            lost.append(crash.pid == pid)
         assert pool.options(retries=1).call("deeds:square", 5) == 25
         time.sleep(0.05)
+    assert all(lost)
 
 
 def test_retries_run_a_crashed_call_again(extreme: str, open_pool: Callable[..., vv.Pool], tmp_path: Path) -> None:

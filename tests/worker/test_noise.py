@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,7 @@ import venvoy as vv
 from venvoy.options import OutputChunk
 
 KINDS = ["line", "part", "as_json", "megabyte", "descriptor", "child", "c_level", "warning", "log", "stack"]
-UNBUFFERED = pytest.mark.parametrize(
-    "env_vars", [None, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"]
-)
+UNBUFFERED = pytest.mark.parametrize("env_vars", [None, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
 
 
 class Heard:
@@ -138,8 +137,6 @@ def test_two_hundred_noisy_calls_in_a_row_stay_right(extreme: str, open_pool: Ca
 
 def test_a_flood_of_lines_does_not_block_the_worker(extreme: str, open_pool: Callable[..., vv.Pool]) -> None:
     """With an output function that never returns in time, the worker still finishes, and other calls go on."""
-    import threading
-
     release = threading.Event()
     pool = open_pool(extreme, output=lambda chunk: release.wait(20))
     try:

@@ -88,7 +88,9 @@ def test_the_traceback_shows_the_line_of_the_module(
     assert "venvoy_worker" not in trace
 
 
-def test_a_segfault_at_import_shows_its_python_stack(extreme: str, open_pool: Callable[..., vv.Pool], tmp_path: Path) -> None:
+def test_a_segfault_at_import_shows_its_python_stack(
+    extreme: str, open_pool: Callable[..., vv.Pool], tmp_path: Path
+) -> None:
     """The stack that faulthandler writes is in the error's output, and the signal in `.signal`."""
     write(tmp_path, MODULES["segfault"])
     with pytest.raises(vv.WorkerStartError) as caught:
@@ -190,9 +192,7 @@ def test_other_pools_are_untouched_by_a_failed_start(open_pool: Callable[..., vv
 
 
 @pytest.mark.parametrize("kind", ["exception", "os._exit", "sys.exit", "syntax error"])
-def test_a_pool_is_usable_once_the_cause_is_gone(
-    kind: str, open_pool: Callable[..., vv.Pool], tmp_path: Path
-) -> None:
+def test_a_pool_is_usable_once_the_cause_is_gone(kind: str, open_pool: Callable[..., vv.Pool], tmp_path: Path) -> None:
     """After the module was mended, the same pool starts and serves."""
     write(tmp_path, MODULES[kind])
     pool = open_pool(None, "broken", paths=[tmp_path], env_vars={"PYTHONDONTWRITEBYTECODE": "1"})
@@ -222,7 +222,9 @@ def test_a_second_worker_that_cannot_start_harms_no_call_of_the_first(
         "import os\ntry:\n    os.mkdir(os.environ['ONCE'])\nexcept FileExistsError:\n    os._exit(3)\n"
     )
     env_vars = {"ONCE": str(tmp_path / "once")}
-    pool = open_pool(None, "broken", paths=[tmp_path, Path(__file__).parent / "workload"], env_vars=env_vars, workers=(1, 3))
+    pool = open_pool(
+        None, "broken", paths=[tmp_path, Path(__file__).parent / "workload"], env_vars=env_vars, workers=(1, 3)
+    )
     assert pool.warm() == 1
     futures = [pool.submit("deeds:sleep", 0.1) for _ in range(5)]
     assert [future.result(20) for future in futures] == [0.1] * 5

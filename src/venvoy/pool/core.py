@@ -21,7 +21,7 @@ from ..envs import Env, home_folder, resolve
 from ..errors import PoolClosed, PoolError
 from ..notifier import Notifier
 from ..options import Size, WorkerOptions
-from ..worker import Recipe, Worker
+from ..worker import Recipe
 from ..worker_state import State
 from .drivers import Drivers
 from .engine import Engine
@@ -81,14 +81,14 @@ class Core:
     def _start(self) -> None:
         """Start the threads, once."""
         with self._start_lock:
-            if self._collector is not None:
+            if self._collector is not None or self.staff.gone.is_set():
                 return
             _exit_with(self)
             self._router.notifier = _notifier.hold()
             self._notifier: Notifier = self._router.notifier
             self._drivers = Drivers(self.engine, lambda: self.decoder, self.roster.name)
             collector = _collector.hold()
-            self._supervisor = Supervisor(self.roster.name, self.staff, collector, self._open)
+            self._supervisor = Supervisor(self.roster.name, self.staff, self._drivers, collector, self._open)
             self._collector = collector
 
     def all_gone(self) -> None:
@@ -97,7 +97,8 @@ class Core:
             if self._collector is None or self._threads:
                 return
             self._supervisor.close()
-            self._threads = [self._supervisor.thread, *self._drivers.close()]
+            self._drivers.close()
+            self._threads = [self._supervisor.thread, *self._drivers.threads]
             self._threads += filter(None, (_collector.let_go(), _notifier.let_go()))
 
     def join(self, timeout: float | None) -> bool:
@@ -115,7 +116,7 @@ class Core:
     def _own_threads(self) -> list[threading.Thread]:
         if self._collector is None:
             return []
-        return [self._collector.thread, self._notifier.thread, self._supervisor.thread, *self._drivers.threads()]
+        return [self._collector.thread, self._notifier.thread, self._supervisor.thread, *self._drivers.threads]
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> _collector.Timer:
         """Run a callback on the collector thread `delay` seconds from now."""
@@ -125,14 +126,18 @@ class Core:
 
     # --- hands ------------------------------------------------------------------------------
 
-    def order(self, workers: int) -> None:
-        """Start so many workers; or open the pool, for `OPEN`."""
-        self._start()
-        self._supervisor.order(workers)
+    def attend(self) -> None:
+        """See, soon, whether the pool is to be opened or workers are to be started."""
+        if self._collector is None:
+            self._start()
+        if self._collector is not None:
+            self._supervisor.attend()
 
-    def drive(self, worker: Worker, job: Job) -> None:
-        """Run a job on a worker, on a driver's thread."""
-        self._drivers.drive(worker, job)
+    def mend(self) -> None:
+        """Let the collector thread call `Engine.settle`, soon."""
+        collector = self._collector
+        if collector is not None:
+            collector.call_soon(self.engine.settle)
 
     def fail(self, jobs: Iterable[Job], error: ErrorMaker) -> None:
         """Complete futures with an error, on the notifier thread."""

@@ -1,6 +1,6 @@
 """The queue driver: a thread per busy worker that runs jobs on it, several per write, and completes their futures.
 
-Owns the threads, which are kept for a while when they have nothing to do. A drive owns its worker's call channel from
+Owns the threads, as many as there are workers. A drive owns its worker's call channel from
 the first job to the last. Laws: with more than one request unanswered it reads while it writes; small requests only
 are sent ahead, and only while calls are measured to be quick; a worker is given back before the futures are
 completed, so that whoever waits for a result finds a free worker.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import select
 import threading
 from collections.abc import Callable
-from functools import partial
 from time import monotonic
 
 from venvoy_worker.contract import messages
@@ -31,12 +30,11 @@ _STALL = 0.005  # seconds without a reply after which what was sent ahead is tak
 _MOST_AHEAD = 64  # calls
 _ROOM = 32_768  # bytes of unanswered requests: they fit into any socket buffer
 _LARGEST_AHEAD = 4096  # bytes of one request that is sent ahead
-_LINGER = 5.0  # seconds a thread with nothing to do waits for more
 _WEIGHT = 0.2  # of the newest call in the moving average
 
 
 class Drivers:
-    """The threads.
+    """The threads: one a worker, each asleep until a pair of worker and job is put into `Engine.tasks`.
 
     Args:
         engine: where jobs come from.
@@ -48,104 +46,38 @@ class Drivers:
         self._engine = engine
         self._decoder = decoder
         self._name = name
-        self._lock = threading.Lock()  # guards the two below; threads are started outside
-        self._idle: list[_Driver] = []
-        self._all: set[_Driver] = set()
-        self._is_closed = False
+        self.threads: list[threading.Thread] = []  # changed by the supervisor's thread only
 
-    def drive(self, worker: Worker, job: Job) -> None:
-        """Run a job on a worker, and what waits after it, on some driver's thread."""
-        self.run(lambda: Drive(self, self._engine, self._decoder(), worker).run(job))
+    def grow(self, count: int) -> None:
+        """Have at least so many threads."""
+        while len(self.threads) < count:
+            thread = threading.Thread(target=self._run, name=f"venvoy-driver-{self._name}", daemon=True)
+            self.threads.append(thread)
+            thread.start()
 
-    def run(self, task: Callable[[], object]) -> None:
-        """Run a task on some driver's thread."""
-        with self._lock:
-            driver = self._idle.pop() if self._idle else None
-        if driver is not None:
-            driver.give(task)
-            return
-        driver = _Driver(self, self._name)
-        with self._lock:
-            self._all.add(driver)
-        driver.give(task)
-        driver.thread.start()
-
-    def close(self) -> list[threading.Thread]:
-        """Let the threads end; return them to be joined."""
-        with self._lock:
-            self._is_closed = True
-            idle, self._idle = self._idle, []
-            threads = [driver.thread for driver in self._all]
-        for driver in idle:
-            driver.give(None)
-        return threads
-
-    def threads(self) -> list[threading.Thread]:
-        """Return the threads there are."""
-        with self._lock:
-            return [driver.thread for driver in self._all]
-
-    def park(self, driver: _Driver) -> bool:
-        """Count a driver as idle; False when it is to end."""
-        with self._lock:
-            if self._is_closed:
-                self._all.discard(driver)
-                return False
-            self._idle.append(driver)
-            return True
-
-    def unpark(self, driver: _Driver) -> bool:
-        """A driver has waited long enough: return True if it may end, False if it was given something just now."""
-        with self._lock:
-            if driver in self._idle:
-                self._idle.remove(driver)
-                self._all.discard(driver)
-                return True
-            return False
-
-
-class _Driver:
-    """A thread that runs tasks, and waits for more for a while."""
-
-    def __init__(self, owner: Drivers, name: str) -> None:
-        self._owner = owner
-        self._wake = threading.Lock()
-        self._wake.acquire()
-        self._task: Callable[[], object] | None = None
-        self.thread = threading.Thread(target=self._run, name=f"venvoy-driver-{name}", daemon=True)
-
-    def give(self, task: Callable[[], object] | None) -> None:
-        """From another thread: the next task, or None to end."""
-        self._task = task
-        self._wake.release()
+    def close(self) -> None:
+        """Let the threads end."""
+        for _ in self.threads:
+            self._engine.tasks.put(None)
 
     def _run(self) -> None:
-        while self._next():
-            task, self._task = self._task, None
-            assert task is not None
-            task()
-            del task  # a parked thread keeps nothing alive
-            if not self._owner.park(self):
-                return
-
-    def _next(self) -> bool:
-        if not self._wake.acquire(timeout=_LINGER):
-            if self._owner.unpark(self):
-                return False
-            self._wake.acquire()
-        return self._task is not None
+        task = self._engine.tasks.get()
+        while task is not None:
+            worker, job = task
+            del task  # a thread that waits keeps nothing alive
+            Drive(self._engine, self._decoder(), worker).run(job)
+            del worker, job
+            task = self._engine.tasks.get()
 
 
 class Drive:
     """One drive: a worker and the jobs that are on it.
 
     Args:
-        threads: where callbacks of futures run while the worker is not given back yet.
         worker: busy, and ours until it is given back.
     """
 
-    def __init__(self, threads: Drivers, engine: Engine, decoder: Decoder, worker: Worker) -> None:
-        self._threads = threads
+    def __init__(self, engine: Engine, decoder: Decoder, worker: Worker) -> None:
         self._engine = engine
         self._decoder = decoder
         self._worker = worker
@@ -154,7 +86,7 @@ class Drive:
         self._room = _ROOM
         self._unsent: Pieces = []
         self._answered: list[tuple[Job, Frame]] = []
-        self._done = 0  # calls since the engine was last told
+        self._done = self._timed_out = 0  # calls since the engine was last told
         self._is_retracting = False
         self._progress = 0.0  # when the last reply came, while something was sent ahead
 
@@ -166,8 +98,7 @@ class Drive:
                 self._complete()  # what was answered before: the worker has something to do meanwhile
                 while self._running:
                     self._turn()
-                done, self._done = self._done, 0
-                job = self._engine.finish(self._worker, done)
+                job = self._finish()
         except (OSError, EOFError, FrameError, ProtocolError):
             self._lost()
         except BaseException:  # a defect of ours: no future may be left waiting
@@ -199,8 +130,8 @@ class Drive:
         while frame is not None:
             self._accept(frame)
             frame = self._channel.buffered()
+        self._send_ahead()
         if self._running:
-            self._send_ahead()
             self._complete()
 
     def _write(self) -> None:
@@ -240,7 +171,7 @@ class Drive:
             deadline = job.call.deadline
             if deadline is not None and deadline <= now and not job.is_given_up:
                 job.is_given_up = True
-                self._engine.count_timeout()
+                self._timed_out += 1
                 if call_id == started:
                     self._worker.stop_call(call_id)
                 elif not self._unsent:
@@ -309,15 +240,22 @@ class Drive:
     def _complete(self) -> None:
         """Complete the futures of what was answered.
 
-        While the worker is still ours, those with callbacks are completed on another thread: a callback may wait
-        for this very worker.
+        Those with callbacks are completed on a thread of their own: a callback may wait for this worker or driver.
         """
         answered, self._answered = self._answered, []
-        for job, frame in answered:
-            if self._running and job.has_callbacks:
-                self._threads.run(partial(_complete, self._decoder, job, frame))
-            else:
-                _complete(self._decoder, job, frame)
+        slow = [pair for pair in answered if pair[0].has_callbacks]
+        if slow:
+            answered = [pair for pair in answered if not pair[0].has_callbacks]
+            threading.Thread(
+                target=_complete_all, args=(self._decoder, slow), name="venvoy-callbacks", daemon=True
+            ).start()
+        _complete_all(self._decoder, answered)
+
+    def _finish(self) -> Job | None:
+        """Tell the engine what was done; return the job to go on with, or None: the worker is given back."""
+        done, self._done = self._done, 0
+        timed_out, self._timed_out = self._timed_out, 0
+        return self._engine.finish(self._worker, done, timed_out)
 
     def _lost(self) -> None:
         """The worker is gone: what never started goes back to the queue, the rest fails, or is retried if allowed."""
@@ -334,19 +272,20 @@ class Drive:
                 failed.append((job, job.cancelled_error())) if job.is_given_up else again.append(job)
         self._running.clear()
         self._engine.discard(worker)
-        self._engine.finish(worker, self._done)
+        self._finish()
         if again:
             self._engine.requeue(again)
         for job, reason in failed:
             job.fail(job.cancelled_error() if job.is_given_up else reason)
 
 
-def _complete(decoder: Decoder, job: Job, frame: Frame) -> None:
-    """Complete one future; code of the user's may run here."""
-    try:
-        is_chunk = job.call.flags & messages.FLAG_CHUNK
-        value = decoder.chunk(frame) if is_chunk else decoder.value(frame)
-    except BaseException as error:  # what the call raised, whatever it is
-        job.fail(error)
-    else:
-        job.succeed(value)
+def _complete_all(decoder: Decoder, answered: list[tuple[Job, Frame]]) -> None:
+    """Complete futures, in the order of their replies; code of the user's may run here."""
+    for job, frame in answered:
+        try:
+            is_chunk = job.call.flags & messages.FLAG_CHUNK
+            value = decoder.chunk(frame) if is_chunk else decoder.value(frame)
+        except BaseException as error:  # what the call raised, whatever it is
+            job.fail(error)
+        else:
+            job.succeed(value)

@@ -2,12 +2,20 @@
 
 Callers bring a `Ticket` (and run the call themselves on the worker it gets), `submit` and `map` bring a `Job` (which a
 driver thread runs). Both wait in the one queue of the `Roster`; nothing here waits while holding its lock.
+
+Callers may be interrupted anywhere, by Ctrl-C or by an exception thrown into their thread, even in the middle of giving
+a worker back. Python delivers such an exception after a call or at the start of a function or loop, so: (1) where a
+caller's thread takes or gives a worker, the assignments stand together without a call between them; (2) whatever leaves
+early first appends its ticket to `_astray`, one C call, and the collector thread, which nobody interrupts, looks at the
+facts and mends them (`settle`). No worker is lost, and no half-read channel is given to anybody.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable
+from queue import SimpleQueue
 from time import monotonic
 from typing import Protocol
 
@@ -20,19 +28,21 @@ from ..post_mortem import crash_error
 from ..worker import Worker, WorkerLost
 from ..worker_state import Reason, State
 from .jobs import Job
-from .roster import ErrorMaker, Roster, Ticket
+from .roster import ErrorMaker, Phase, Roster, Ticket
 
 _MOST_FREE_RETRIES = 5  # of a call that never started: workers that die while idle do not come in hundreds
+
+Tasks = SimpleQueue[tuple[Worker, Job] | None]
 
 
 class Hands(Protocol):
     """Who does, outside the lock, what was decided under it."""
 
-    def order(self, workers: int) -> None:
-        """Start so many workers; or open the pool, for `OPEN`."""
+    def attend(self) -> None:
+        """See, soon, whether the pool is to be opened or workers are to be started."""
 
-    def drive(self, worker: Worker, job: Job) -> None:
-        """Run a job on a worker that was made busy for it, and go on with what waits."""
+    def mend(self) -> None:
+        """Let the collector thread call `Engine.settle`, soon."""
 
     def fail(self, jobs: Iterable[Job], error: ErrorMaker) -> None:
         """Complete futures with an error, on a thread where user code may run."""
@@ -53,6 +63,8 @@ class Engine:
         self._roster = roster
         self._lock = roster.lock
         self._hands = hands
+        self._astray: deque[Ticket] = deque()  # whose owner left early
+        self.tasks: Tasks = SimpleQueue()  # pairs of worker and job that a driver is to run
 
     # --- callers that run their call themselves -------------------------------------------
 
@@ -67,33 +79,60 @@ class Engine:
         while True:
             ticket = Ticket()
             try:
-                worker = self.acquire(ticket, call.deadline, call.name)
-                return self.run_on(ticket, worker, call)
-            except WorkerLost as lost:
-                self.may_retry(lost)
-            finally:
+                frame = self.acquire(ticket, call.deadline, call.name).run(call)
                 self.release(ticket)
+                return frame
+            except WorkerLost as lost:
+                self._astray.append(ticket)
+                self.leave(lost)
+            except TimeoutError as error:
+                self._astray.append(ticket)
+                self._hands.mend()
+                raise self.timed_out(call, error) from None
+            except BaseException:
+                self._astray.append(ticket)
+                self._hands.mend()
+                raise
 
-    def run_on(self, ticket: Ticket, worker: Worker, call: Call) -> Frame:
-        """Run a call on the ticket's worker; whatever leaves here early leaves no half-read channel behind.
+    def run_on(self, ticket: Ticket, call: Call) -> Frame:
+        """Run a call on the worker that a ticket holds and goes on holding, unless an error takes it away.
 
         Raises:
-            CallTimeout: the deadline passed.
-            WorkerLost: the worker is gone.
+            As `run`.
         """
+        assert ticket.worker is not None
         try:
-            return worker.run(call)
-        except WorkerLost:
-            worker.await_exit()
-            self.discard(worker)
+            return ticket.worker.run(call)
+        except WorkerLost as lost:
+            self._astray.append(ticket)
+            self._hands.mend()
+            lost.worker.await_exit()
+            raise crash_error(lost) from None
+        except TimeoutError as error:
+            self._astray.append(ticket)
+            self._hands.mend()
+            raise self.timed_out(call, error) from None
+        except BaseException:
+            self._astray.append(ticket)
+            self._hands.mend()
             raise
-        except TimeoutError:
-            self.abandon(ticket)
-            self.count_timeout()
-            raise call.timeout_error() from None
-        except BaseException:  # Ctrl-C, or an exception thrown into this thread
-            self.abandon(ticket)
-            raise
+
+    def timed_out(self, call: Call, error: TimeoutError) -> CallTimeout:
+        """Count a time-out and return its error."""
+        with self._lock:
+            self._roster.calls_timed_out += 1
+        return error if isinstance(error, CallTimeout) else call.timeout_error()
+
+    def leave(self, lost: WorkerLost) -> None:
+        """Turn away from a worker that is gone; return if its call may be run again.
+
+        Raises:
+            WorkerCrashed: it may not.
+            PoolClosed: the worker was ended because the pool is.
+        """
+        self._hands.mend()
+        lost.worker.await_exit()
+        self.may_retry(lost)
 
     def may_retry(self, lost: WorkerLost) -> None:
         """Return if the call may be run again, having counted the attempt.
@@ -114,23 +153,27 @@ class Engine:
         raise crash_error(lost) from None
 
     def acquire(self, ticket: Ticket, deadline: float | None, name: str) -> Worker:
-        """Wait for a worker and return it; it belongs to the ticket until `release`.
+        """Wait for a worker and return it; it belongs to the ticket until `release` or `settle`.
 
         Raises:
             CallTimeout: the deadline passed first.
             PoolClosed: the pool takes no calls. Besides these, why no worker could be started.
         """
         roster = self._roster
+        idle = roster.idle
         with self._lock:
-            roster.check_open()
-            worker = roster.take_idle()
-            if worker is not None:
-                ticket.worker = worker
+            if idle and roster.phase is Phase.OPEN:
+                worker = ticket.worker = idle[-1]  # from here on no call, see the module
+                del idle[-1]
+                worker.state = State.BUSY
                 return worker
+            roster.check_open()
             ticket.wait_in(roster.waiting)
-            orders = roster.plan()
-        if orders:
-            self._hands.order(orders)
+            is_short = roster.may_need_workers()
+        if is_short:
+            self._hands.attend()
+        if self._astray:
+            self._hands.mend()
         return self._await(ticket, deadline, name)
 
     def _await(self, ticket: Ticket, deadline: float | None, name: str) -> Worker:
@@ -140,7 +183,6 @@ class Engine:
             with self._lock:
                 if ticket.is_waiting:
                     self._roster.forget(ticket)
-                    self._roster.calls_timed_out += 1
                     raise CallTimeout(f"{name}: no worker was free before the deadline")
         if ticket.error is not None:
             raise ticket.error()
@@ -148,46 +190,78 @@ class Engine:
         return ticket.worker
 
     def release(self, ticket: Ticket) -> None:
-        """Give back what the ticket holds: a worker, a place in the queue, or nothing any more."""
+        """Give back the worker that the ticket holds."""
+        roster = self._roster
+        idle, waiting, worker = roster.idle, roster.waiting, ticket.worker
         with self._lock:
-            worker, ticket.worker = ticket.worker, None
-            if worker is None:
-                self._roster.forget(ticket)
-                return
-            job = None
-            if worker.state is State.BUSY:
+            if (
+                worker is not None
+                and worker.state is State.BUSY
+                and worker.reason is None
+                and roster.phase is Phase.OPEN
+            ):
                 worker.calls += 1
-                self._roster.calls_done += 1
-                job = self._roster.serve_next(worker)
+                roster.calls_done += 1
+                entry = waiting[0] if waiting else None
+                is_job = isinstance(entry, Job)
+                if entry is None:
+                    worker.state = State.IDLE  # no call from here to the end of each branch, see the module
+                    idle += (worker,)
+                    ticket.worker = None
+                elif is_job:
+                    del waiting[0]
+                    ticket.worker = None
+                    self.tasks.put((worker, entry))  # type: ignore[arg-type]
+                else:
+                    del waiting[0]
+                    entry.worker = worker  # type: ignore[union-attr]
+                    entry.is_waiting = False  # type: ignore[union-attr]
+                    ticket.worker = None
+                    entry.event.release()  # type: ignore[union-attr]
+                return
+        self.give_up(ticket)
+
+    def give_up(self, ticket: Ticket) -> None:
+        """Let the collector thread take from a ticket whatever it has."""
+        self._astray.append(ticket)
+        self._hands.mend()
+
+    def settle(self) -> None:
+        """On the collector thread: take from those who left early what they had, and see to it."""
+        while self._astray:
+            self._settle(self._astray[0])
+            self._astray.popleft()
+
+    def _settle(self, ticket: Ticket) -> None:
+        roster = self._roster
+        job = None
+        with self._lock:
+            roster.forget(ticket)
+            worker, ticket.worker = ticket.worker, None
+            if worker is not None and worker.state is State.BUSY:
+                if worker.channel.is_torn:
+                    worker.move(State.RETIRING, Reason.DRAINED)
+                elif worker.open_call:
+                    worker.move(State.ABANDONED)
+                else:
+                    job = roster.serve_next(worker)
+        if worker is None:
+            return
+        if worker.channel.is_torn:
+            worker.process.kill_tree()
+        if worker.state is State.ABANDONED:
+            worker.abandon_call()
         self.after_release(worker, job)
+        self._hands.attend()
 
     def after_release(self, worker: Worker, job: Job | None) -> None:
         """Outside the lock: do what giving back a worker led to."""
         if job is not None:
-            self._hands.drive(worker, job)
+            self.tasks.put((worker, job))
         elif worker.state is State.EXITED:
             worker.channel.close()
         elif worker.state is State.RETIRING:
             worker.retire()
-
-    def abandon(self, ticket: Ticket) -> None:
-        """The driver of the ticket's worker leaves in the middle of a call: the collector sees it to its end."""
-        with self._lock:
-            worker, ticket.worker = ticket.worker, None
-            if worker is None:
-                return
-            is_torn = worker.channel.is_torn
-            if worker.state is State.BUSY:
-                worker.move(*((State.RETIRING, Reason.DRAINED) if is_torn else (State.ABANDONED,)))
-            orders = self._roster.plan()
-        if worker.state is State.ABANDONED:
-            worker.abandon_call()
-        elif is_torn:
-            worker.process.kill_tree()
-        else:
-            self.after_release(worker, None)
-        if orders:
-            self._hands.order(orders)
 
     def discard(self, worker: Worker) -> None:
         """A driver found its worker dead or unusable: it is not given to anybody again."""
@@ -205,17 +279,22 @@ class Engine:
         Raises:
             PoolClosed: the pool takes no calls.
         """
-        roster, orders = self._roster, 0
+        roster = self._roster
+        idle = roster.idle
+        roster.wants_drivers = True
+        is_short = not roster.has_drivers
         with self._lock:
-            roster.check_open()
-            worker = roster.take_idle()
-            if worker is None:
+            if idle and roster.phase is Phase.OPEN:
+                worker = idle[-1]  # from here on no call but the last, see the module
+                del idle[-1]
+                worker.state = State.BUSY
+                self.tasks.put((worker, job))
+            else:
+                roster.check_open()
                 roster.waiting.append(job)
-                orders = roster.plan()
-        if worker is not None:
-            self._hands.drive(worker, job)
-        elif orders:
-            self._hands.order(orders)
+                is_short = is_short or roster.may_need_workers()
+        if is_short:
+            self._hands.attend()
 
     def more_jobs(self, worker: Worker, most: int, room: int, largest: int) -> list[Job]:
         """Return waiting jobs that a driver may add to those its worker has; callers with tickets go first.
@@ -237,15 +316,17 @@ class Engine:
                 waiting.popleft()
         return jobs
 
-    def finish(self, worker: Worker, done: int) -> Job | None:
+    def finish(self, worker: Worker, done: int, timed_out: int) -> Job | None:
         """A driver has nothing left on its worker: return the job it goes on with, or None: it was given back.
 
         Args:
-            done: how many calls it has done since the last time.
+            done, timed_out: how many calls since the last time.
         """
         with self._lock:
             worker.calls += done
             self._roster.calls_done += done
+            self._roster.calls_timed_out += timed_out
+            worker.open_call = 0
             job = self._roster.serve_next(worker) if worker.state is State.BUSY else None
         if job is None:
             self.after_release(worker, None)
@@ -258,16 +339,15 @@ class Engine:
                 job.place = None
                 self._roster.waiting.appendleft(job)
             pairs = self._roster.pair_up()
-            orders = self._roster.plan()
-        if orders:
-            self._hands.order(orders)
-        for worker, job in pairs:
-            self._hands.drive(worker, job)
+        for pair in pairs:
+            self.tasks.put(pair)
+        self._hands.attend()
 
     def expire(self, job: Job) -> None:
         """The deadline of a job passed: if it waits still, it will never run. A running one is its driver's."""
         if self._withdraw(job):
-            self.count_timeout()
+            with self._lock:
+                self._roster.calls_timed_out += 1
             self._hands.fail([job], job.call.timeout_error)
 
     def stop(self, job: Job) -> bool:
@@ -283,11 +363,6 @@ class Engine:
         worker.say(messages.RETRACT, body=messages.pack_ids([call_id]))
         worker.stop_call(call_id)
         return True
-
-    def count_timeout(self) -> None:
-        """A driver has let a call time out."""
-        with self._lock:
-            self._roster.calls_timed_out += 1
 
     def _withdraw(self, job: Job) -> bool:
         with self._lock:

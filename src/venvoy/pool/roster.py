@@ -22,7 +22,6 @@ ErrorMaker = Callable[[], BaseException]
 
 
 _KEPT_EXITED = 10  # workers whose output can still be read
-OPEN = -1  # an order to open the pool, in the place of a number of workers
 
 
 class Phase(enum.Enum):
@@ -36,7 +35,7 @@ class Phase(enum.Enum):
 
 
 class Ticket:
-    """One caller's claim on a worker, made before it is asked for, so that `release` can always be told of it."""
+    """One caller's claim on a worker, made before it is asked for; see `engine` for why it is never lost."""
 
     __slots__ = ("error", "event", "is_waiting", "worker")
 
@@ -80,7 +79,8 @@ class Roster:
         self.waiting: deque[Ticket | Job] = deque()
         self.warming: list[Ticket] = []  # who waits for `goal` ready workers
         self.goal = size.least
-        self.ordered = 0  # workers decided on but not yet in `workers`
+        self.wants_drivers = False  # there are jobs, so every worker shall have a driver thread,
+        self.has_drivers = False  # and has, or will have as soon as it is spawned
         self.last_number = 0
         self.exited: deque[Worker] = deque(maxlen=_KEPT_EXITED)
         self.calls_done = self.calls_timed_out = self.workers_crashed = self.workers_started = 0
@@ -89,14 +89,6 @@ class Roster:
         """Locked: raise PoolClosed unless calls are taken."""
         if self.phase is Phase.CLOSING or self.phase is Phase.CLOSED:
             raise PoolClosed(self.closed_why)
-
-    def take_idle(self) -> Worker | None:
-        """Locked: return an idle worker, now busy, unless others wait for one."""
-        if not self.idle or self.waiting:
-            return None
-        worker = self.idle.pop()
-        worker.move(State.BUSY)
-        return worker
 
     def serve_next(self, worker: Worker) -> Job | None:
         """Locked: this worker is free; return the job it takes, if it is a job that takes it."""
@@ -129,25 +121,18 @@ class Roster:
                 entry.grant(worker)
         return pairs
 
-    def plan(self) -> int:
-        """Locked: return how many workers to start now, which count as ordered from here on; or OPEN."""
+    def may_need_workers(self) -> bool:
+        """Locked: return False when it is certain, at a glance, that no worker is to be started."""
+        return self.phase is Phase.NEW or (self.has_recipe and len(self.workers) < self.size.most)
+
+    def missing(self) -> int:
+        """Locked: return how many workers are to be started now."""
         if not self.has_recipe:
-            if self.phase is not Phase.NEW:
-                return 0
-            self.phase = Phase.OPENING
-            return OPEN
-        living = len(self.workers) + self.ordered
-        if living >= self.size.most:  # the usual case, decided without looking at each
-            living -= self.count(State.RETIRING)
-            if living >= self.size.most:
-                return 0
-        else:
-            living -= self.count(State.RETIRING)
+            return 0
+        living = len(self.workers) - self.count(State.RETIRING)
         at_work = self.count(State.BUSY, State.ABANDONED)
         least = self.goal if self.phase is Phase.OPEN else 0
-        orders = max(0, min(self.size.most, max(least, at_work + len(self.waiting))) - living)
-        self.ordered += orders
-        return orders
+        return min(self.size.most, max(least, at_work + len(self.waiting))) - living
 
     def count(self, *states: State) -> int:
         """Locked: return how many workers are in one of the states."""
@@ -170,13 +155,14 @@ class Roster:
             ticket.grant(None, error)
         self.warming.clear()
         self.goal = self.size.least
-        if self.ordered or len(self.workers) > self.count(State.RETIRING):
+        if len(self.workers) > self.count(State.RETIRING):
             return []
         return self.fail_waiting(error)
 
     def fail_waiting(self, error: ErrorMaker) -> list[Job]:
         """Locked: empty the queue; tickets are told here, the jobs are returned to be failed outside."""
-        entries, self.waiting = self.waiting, deque()
+        entries = list(self.waiting)
+        self.waiting.clear()
         for entry in entries:
             if isinstance(entry, Ticket):
                 entry.grant(None, error)
@@ -186,9 +172,10 @@ class Roster:
         """Locked: take a ticket out of the queue if it is there."""
         if ticket.is_waiting:
             ticket.is_waiting = False
-            self.waiting.remove(ticket)
+            if ticket in self.waiting:  # else its owner was interrupted on the way in
+                self.waiting.remove(ticket)
 
     @property
     def is_drained(self) -> bool:
         """Locked: True when a closing pool has nothing left."""
-        return self.phase is Phase.CLOSING and not self.workers and not self.ordered and not self.waiting
+        return self.phase is Phase.CLOSING and not self.workers and not self.waiting

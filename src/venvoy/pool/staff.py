@@ -45,14 +45,21 @@ class Staff:
 
     # --- opening --------------------------------------------------------------------------
 
-    def opened(self) -> int:
-        """The environment is there: return how many workers to start."""
+    def begin_opening(self) -> bool:
+        """Return True if the pool is to be opened now, which the caller then does."""
+        with self._lock:
+            if self._roster.phase is not Phase.NEW:
+                return False
+            self._roster.phase = Phase.OPENING
+            return True
+
+    def opened(self) -> None:
+        """The environment is there."""
         with self._lock:
             self._roster.has_recipe = True
             if self._roster.phase is Phase.OPENING:
                 self._roster.phase = Phase.OPEN
-                self._roster.tell_warming()
-            return self._roster.plan()
+            self._roster.tell_warming()
 
     def opening_failed(self, error: BaseException) -> None:
         """Fail everybody who waits; the next call tries again."""
@@ -80,9 +87,7 @@ class Staff:
             roster.goal = max(roster.goal, wanted)
             if roster.phase is not Phase.OPEN or roster.ready() < wanted:
                 ticket.wait_in(roster.warming)
-            orders = roster.plan()
-        if orders:
-            self._hands.order(orders)
+        self._hands.attend()
         try:
             if ticket.event is not None and not ticket.event.acquire(timeout=-1 if timeout is None else timeout):
                 raise CallTimeout(f"{wanted} workers were not ready within {timeout:g} s")
@@ -100,18 +105,22 @@ class Staff:
 
     # --- workers come and go ----------------------------------------------------------------
 
-    def add(self, make: Callable[[int], Worker]) -> Worker | None:
-        """Register an ordered worker before it is started; None when it is not wanted any more."""
+    def hire(self, make: Callable[[int], Worker]) -> Worker | None:
+        """Register one more worker, not started yet, if one is missing."""
         roster = self._roster
         with self._lock:
-            roster.ordered -= 1
-            if roster.phase is Phase.OPEN or (roster.phase is Phase.CLOSING and roster.waiting):
-                roster.last_number += 1
-                roster.workers_started += 1
-                worker = roster.workers[roster.last_number] = make(roster.last_number)
-                return worker
-        self._check_gone()
-        return None
+            if roster.phase is Phase.CLOSED or roster.missing() < 1:
+                return None
+            roster.last_number += 1
+            roster.workers_started += 1
+            worker = roster.workers[roster.last_number] = make(roster.last_number)
+            return worker
+
+    def drivers_needed(self) -> int:
+        """Return how many driver threads the pool should have, which the caller then sees to."""
+        with self._lock:
+            self._roster.has_drivers = self._roster.wants_drivers
+            return len(self._roster.workers) if self._roster.wants_drivers else 0
 
     def start_is_wanted(self, worker: Worker) -> bool:
         """Return False when the pool was closed while this worker was being spawned."""
@@ -147,10 +156,8 @@ class Staff:
                 worker.reason = Reason.DRAINED
             worker.calls += 1
             job = self._roster.serve_next(worker)
-            orders = self._roster.plan()
         self._engine.after_release(worker, job)
-        if orders:
-            self._hands.order(orders)
+        self._hands.attend()
 
     def sink(self, worker: Worker, stream: str) -> Sink | None:
         """Return what gets its output."""
@@ -158,7 +165,7 @@ class Staff:
 
     def worker_exited(self, worker: Worker) -> None:
         """The process is gone: replace it, or say why it could not start."""
-        roster, orders = self._roster, 0
+        roster = self._roster
         failed: list[Job] = []
         with self._lock:
             before = worker.state
@@ -169,15 +176,14 @@ class Staff:
                 roster.idle.remove(worker)
             if before is State.STARTING:
                 failed = roster.start_failed(lambda: start_error(worker))
-            else:
-                roster.workers_crashed += worker.reason is Reason.CRASHED
-                died_young = worker.calls == 0 and monotonic() - worker.born < _QUICK_DEATH
-                orders = roster.plan() if roster.waiting or not died_young else 0
+            is_crash = worker.reason is Reason.CRASHED
+            roster.workers_crashed += is_crash
+            died_young = is_crash and not worker.last_id and monotonic() - worker.born < _QUICK_DEATH
         self._log_exit(worker)
-        if before is not State.BUSY:  # else its driver closes it
+        if before is not State.BUSY:  # else its holder closes it
             worker.channel.close()
-        if orders:
-            self._hands.order(orders)
+        if before is not State.STARTING and not died_young:
+            self._hands.attend()
         self._hands.fail(failed, lambda: start_error(worker))
         self._check_gone()
 
@@ -219,7 +225,8 @@ class Staff:
     def _leave_idle(self) -> tuple[list[Worker], list[Worker]]:
         """Locked: nobody needs the idle ones, nor, when nothing waits, those that are starting."""
         roster = self._roster
-        leaving, roster.idle = roster.idle, []
+        leaving = list(roster.idle)
+        roster.idle.clear()
         for worker in leaving:
             worker.move(State.RETIRING, Reason.CLOSED)
         is_starting = [worker for worker in roster.workers.values() if worker.state is State.STARTING]

@@ -1,19 +1,21 @@
 """The pool's own thread for what takes time and is nobody's call: opening the environment, spawning workers.
 
-Owns a queue of orders and, once the pool has been opened, the recipe of its workers. Nothing is spawned on a caller's
-thread, so that a caller that is served by another worker meanwhile does not wait for a start.
+Owns the recipe of the workers, once the pool has been opened. It is woken whenever more workers may be needed, and
+then looks at the facts, so a wake-up too many does no harm. Nothing is spawned on a caller's thread, so that a caller
+that is served by another worker meanwhile does not wait for a start.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 
 from ..collector import Collector
 from ..errors import VenvoyError, WorkerStartError
 from ..log import logger
 from ..worker import Recipe, Worker
-from .roster import OPEN
+from .drivers import Drivers
 from .staff import Staff
 
 
@@ -23,64 +25,61 @@ class Supervisor:
     Args:
         name: of the pool, for the thread's name.
         staff: told what was opened and spawned, and the listener of every worker.
+        drivers: kept at one thread a worker.
         open_pool: builds the environment and returns the recipe; gets an event that asks it to stop.
     """
 
     def __init__(
-        self, name: str, staff: Staff, collector: Collector, open_pool: Callable[[threading.Event], Recipe]
+        self,
+        name: str,
+        staff: Staff,
+        drivers: Drivers,
+        collector: Collector,
+        open_pool: Callable[[threading.Event], Recipe],
     ) -> None:
         self._staff = staff
+        self._drivers = drivers
         self._collector = collector
         self._open_pool = open_pool
         self._recipe: Recipe | None = None
-        self._changed = threading.Condition(threading.Lock())  # guards the two below; no work is done under it
-        self._orders: list[int] = []
-        self._is_closed = False
+        self._wakes: SimpleQueue[bool] = SimpleQueue()  # True: look; False: end
         self._cancel = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"venvoy-supervisor-{name}", daemon=True)
         self.thread.start()
 
-    def order(self, workers: int) -> None:
-        """Start so many workers, or open the pool first, for `OPEN`."""
-        with self._changed:
-            self._orders.append(workers)
-            self._changed.notify()
+    def attend(self) -> None:
+        """See whether the pool is to be opened or workers are to be started."""
+        self._wakes.put(True)
 
     def close(self) -> None:
         """Let the thread end; a build under way is stopped."""
         self._cancel.set()
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify()
+        self._wakes.put(False)
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._orders and not self._is_closed:
-                    self._changed.wait()
-                if not self._orders:
-                    return
-                order = self._orders.pop(0)
-            workers = self._open() if order == OPEN else order
-            for _ in range(workers):
-                self._spawn()
+        while self._wakes.get():
+            if self._staff.begin_opening():
+                self._open()
+            if self._recipe is not None:
+                while self._start_one(self._recipe):
+                    pass
+                self._drivers.grow(self._staff.drivers_needed())
 
-    def _open(self) -> int:
+    def _open(self) -> None:
         try:
             self._recipe = self._open_pool(self._cancel)
         except BaseException as error:
             if not isinstance(error, VenvoyError):
                 logger.exception("a pool could not be opened")
             self._staff.opening_failed(error)
-            return 0
-        return self._staff.opened()
+        else:
+            self._staff.opened()
 
-    def _spawn(self) -> None:
-        recipe = self._recipe
-        assert recipe is not None
-        worker = self._staff.add(lambda number: Worker(number, recipe, self._collector, self._staff))
+    def _start_one(self, recipe: Recipe) -> bool:
+        """Start a worker if one is missing; return False when nothing more is to be tried now."""
+        worker = self._staff.hire(lambda number: Worker(number, recipe, self._collector, self._staff))
         if worker is None:
-            return
+            return False
         try:
             worker.start()
         except OSError as error:
@@ -88,9 +87,10 @@ class Supervisor:
             if error.filename and str(error.filename) != recipe.python:
                 reason += f": {error.filename}"
             self._staff.spawn_failed(worker, WorkerStartError(reason))
-            return
+            return False
         except Exception as error:  # settings that cannot be encoded
             self._staff.spawn_failed(worker, WorkerStartError(f"cannot start a worker: {error}"))
-            return
+            return False
         if not self._staff.start_is_wanted(worker):
             worker.kill()
+        return True

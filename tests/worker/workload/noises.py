@@ -50,7 +50,8 @@ def log(mark):
 
 def stack(mark):
     scope = {"faulthandler": faulthandler}
-    exec("def %s(): faulthandler.dump_traceback()\n%s()" % (mark, mark), scope)
+    exec("def NAME(): faulthandler.dump_traceback()".replace("NAME", mark), scope)
+    scope[mark]()
 
 
 ALL = (line, part, as_json, megabyte, descriptor, child, c_level, warning, log, stack)

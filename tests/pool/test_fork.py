@@ -1,0 +1,110 @@
+"""`os.fork()` in the host: the child owns nothing of the pool, the parent's pool goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+RunScript = Callable[..., Any]
+
+FORK = """
+    import os, sys, threading, time, warnings
+    import venvoy as vv
+    warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of forks in processes with threads
+
+    pool = vv.Pool(workers=2, name="parents")
+    pool.warm()
+    pids = {{info.pid for info in pool.workers()}}
+    stop = threading.Event()
+    wrong = []
+
+    def load(n):
+        while not stop.is_set():
+            if pool.call("math:sqrt", n * n) != n or pool.submit(pow, n, 2).result(20) != n * n:
+                wrong.append(n)
+
+    threads = [threading.Thread(target=load, args=(n,)) for n in range(3)]
+    if {active}:
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+    view, module = pool.options(timeout=5), pool.module("math")
+    sys.stdout.flush()
+    statuses = []
+    for _ in range({forks}):
+        child = os.fork()
+        if child == 0:
+            {child}
+        statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    print("children", statuses)
+    for _ in range(20):
+        assert pool.call("math:sqrt", 16) == 4
+        assert pool.submit("math:sqrt", 16).result(20) == 4
+    stop.set()
+    for thread in threads:
+        thread.ident and thread.join(20)
+    print("parent", wrong, {{info.pid for info in pool.workers()}} == pids)
+    pool.close()
+"""
+USE = """
+            for use in (lambda: pool.call(abs, 1), lambda: pool.submit(abs, 1), lambda: view.call(abs, 1),
+                        lambda: module.sqrt(4), lambda: pool.warm(), lambda: pool.lease().__enter__()):
+                try:
+                    use()
+                    os._exit(9)
+                except vv.PoolClosed as error:
+                    if "parents" not in str(error) or "belongs to" not in str(error):
+                        os._exit(8)
+            {end}
+"""
+CHILDREN = {
+    "leaves at once": "os._exit(0)",
+    "gets PoolClosed": USE.format(end="os._exit(0)"),
+    "exits as a program does": "sys.exit(0)",
+    "closes the pool it does not own": USE.format(end="pool.close(); pool.shutdown(); del pool, view, module; sys.exit(0)"),
+    "makes a pool of its own": (
+        "own = vv.Pool(workers=2); ok = own.call('math:sqrt', 9) == 3 and own.submit(pow, 2, 3).result(20) == 8;"
+        " own.close(); sys.exit(0 if ok else 7)"
+    ),
+    "leaves a pool of its own open": "own = vv.Pool(workers=1); own.warm(); sys.exit(0)",
+}
+
+
+@pytest.mark.parametrize("active", [False, True], ids=["idle", "under load"])
+@pytest.mark.parametrize("child", CHILDREN)
+def test_a_forked_child_owns_nothing_and_disturbs_nobody(run_script: RunScript, child: str, active: bool) -> None:
+    """It gets PoolClosed, can make its own pool, exits cleanly; the parent's workers answer as before."""
+    done = run_script(FORK.format(active=active, forks=3, child=CHILDREN[child]))
+    lines = [line for line in done.stdout.splitlines() if line]
+    assert lines == ["children [0, 0, 0]", "parent [] True"], done.stdout + done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+FORK_IN_WORKER_START = """
+    import os, venvoy as vv, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    pool = vv.Pool(workers=(1, 8))
+    pool.warm()
+    pool.submit("time:sleep", 1)
+    child = os.fork()
+    if child == 0:
+        import time
+        time.sleep(30)
+        os._exit(0)
+    [info] = pool.workers()
+    os.kill(info.pid, 9)
+    try:
+        print(pool.options(timeout=10).call("math:sqrt", 16))
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        pool.close()
+"""
+
+
+def test_a_crash_is_seen_while_a_forked_child_of_the_host_lives(run_script: RunScript) -> None:
+    """The child holds none of the channel's ends that would hide the death of a worker."""
+    done = run_script(FORK_IN_WORKER_START)
+    assert (done.stdout.strip(), done.returncode) == ("4.0", 0), done.stderr
