@@ -8,7 +8,6 @@ import os
 import resource
 import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 
@@ -101,6 +100,8 @@ class StatusPage:
         if hasattr(os, "memfd_create"):
             self.fd = os.memfd_create("venvoy-status")
         else:
+            import tempfile  # start-up time: it brings shutil, random and three compressors along
+
             self.fd, path = tempfile.mkstemp()
             os.unlink(path)
         try:

@@ -89,7 +89,7 @@ def make_eval(text: str, values: dict[str, Any], mode: str, session: str, option
     )
 
 
-def _call(target: Resolved, flags: int, encoded: tuple[list[bytes], list[memoryview]], options: CallOptions) -> Call:
+def _call(target: Resolved, flags: int, encoded: codec.Encoded, options: CallOptions) -> Call:
     definition = None
     if target.kind == SOURCE and target.source is not None:
         source = target.source

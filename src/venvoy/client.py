@@ -22,7 +22,7 @@ from .envs import Env, EnvSpec
 from .errors import EncodingError
 from .exchange import Definition
 from .lease import Lease
-from .options import CallOptions, PoolOptions, Target, WorkerOptions, pool_size
+from .options import CallOptions, PoolOptions, Target, WorkerOptions, check_pool_options, pool_size
 from .pool.core import Core, check_platform
 from .pool.jobs import CallFuture, Job
 from .pool.mapping import Mapping
@@ -130,7 +130,8 @@ class Calling:
             job = Job(make_eval("None", {}, "eval", "", _DEFAULT_CALL))
             job.fail(error)
             return job
-        job.future._stop = partial(core.engine.stop, job)
+        future = job.future
+        future._stop, future._job = core.stop, job
         core.engine.enqueue(job)
         if job.call.deadline is not None:
             job.timer = core.call_later(job.call.deadline - monotonic(), partial(core.engine.expire, job))
@@ -202,13 +203,9 @@ class Pool(Calling, Executor):
         max_workers: int | None = None,
         **options: Unpack[PoolOptions],
     ) -> None:
-        unknown = set(options) - set(PoolOptions.__annotations__)
-        if unknown:
-            raise TypeError(
-                f"Pool() has no option {sorted(unknown)[0]!r}; it has {', '.join(PoolOptions.__annotations__)}"
-            )
-        if module is not None and (not isinstance(module, str) or not module.replace(".", "").isidentifier()):
-            raise ValueError(f"module is the name of a module, as in an import statement, not {module!r}")
+        if env is not None and not isinstance(env, EnvSpec | Env | str | os.PathLike):
+            raise TypeError(f"env is an EnvSpec, an Env, a path or None, not {env!r}")
+        check_pool_options(module, worker, options)
         worker = worker if worker is not None else WorkerOptions()
         self._call_options = _DEFAULT_CALL
         self._core = Core(

@@ -69,7 +69,7 @@ class Call:
         name: str,
         flags: int,
         target: bytes,
-        encoded: tuple[list[bytes], list[memoryview]],
+        encoded: codec.Encoded,
         definition: Definition | None = None,
         deadline: float | None = None,
         retries: int = 0,

@@ -63,6 +63,10 @@ class WorkerOptions:
         _check_seconds("start_timeout", self.start_timeout)
         if not callable(self.output) and self.output not in ("forward", "log", "discard"):
             raise ValueError(f"output is 'forward', 'log', 'discard' or a function, not {self.output!r}")
+        if self.cwd is not None and not isinstance(self.cwd, str | os.PathLike):
+            raise TypeError(f"cwd is the path of a folder, not {self.cwd!r}")
+        if isinstance(self.output_tail_bytes, bool) or not isinstance(self.output_tail_bytes, int):
+            raise TypeError(f"output_tail_bytes is a number of bytes, not {self.output_tail_bytes!r}")
         if self.output_tail_bytes < 0:
             raise ValueError(f"output_tail_bytes is a number of bytes, not {self.output_tail_bytes!r}")
 
@@ -93,6 +97,31 @@ class PoolOptions(TypedDict, total=False):
     home: str | os.PathLike[str] | None
     progress: Callable[[Any], object] | None
     build_timeout: float
+
+
+def check_pool_options(module: object, worker: object, options: Mapping[str, Any]) -> None:
+    """Check the arguments of `Pool` that have no class of their own.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    unknown = set(options) - set(PoolOptions.__annotations__)
+    if unknown:
+        known = ", ".join(PoolOptions.__annotations__)
+        raise TypeError(f"Pool() has no option {min(unknown)!r}; it has {known}")
+    if module is not None and not isinstance(module, str):
+        raise TypeError(f"module is the name of a module, not {module!r}")
+    if module is not None and not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError(f"module is the name of a module, as in an import statement, not {module!r}")
+    if worker is not None and not isinstance(worker, WorkerOptions):
+        raise TypeError(f"worker is a WorkerOptions(...), not {worker!r}")
+    if not isinstance(options.get("name", ""), str):
+        raise TypeError(f"name is a str, not {options['name']!r}")
+    if not isinstance(options.get("home"), str | os.PathLike | None):
+        raise TypeError(f"home is the path of a folder, not {options['home']!r}")
+    if options.get("progress") is not None and not callable(options["progress"]):
+        raise TypeError(f"progress is a function, not {options['progress']!r}")
+    _check_seconds("build_timeout", options.get("build_timeout", 0.0))
 
 
 @dataclass(frozen=True, slots=True)

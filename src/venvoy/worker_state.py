@@ -15,6 +15,8 @@ class State(enum.Enum):
     RETIRING = "retiring"
     EXITED = "exited"
 
+    __hash__ = object.__hash__  # Enum's own is Python code, and three moves are in each call
+
 
 class Reason(enum.Enum):
     """Why a worker ended."""

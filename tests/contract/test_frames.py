@@ -228,6 +228,7 @@ def test_packing_beyond_the_limits_is_refused(target: int, buffers: int) -> None
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + bytes(40),
         b"Traceback (most recent call last):\n  File",
     ],
+    ids=lambda data: f"{len(data)} bytes",
 )
 @pytest.mark.parametrize("step", [1, 10**6])
 def test_hostile_bytes_are_a_frame_error(data: bytes, step: int) -> None:

@@ -67,6 +67,7 @@ class Core:
         self._progress, self._build_timeout = progress, build_timeout
         self.roster = Roster(size, name)
         self.engine = Engine(self.roster, self)
+        self.stop = self.engine.stop  # one bound method for all futures
         self._router = Router(options.output)
         self.staff = Staff(self.roster, self.engine, self, self._router.sink)
         self.decoder = Decoder(is_home=False)
@@ -189,13 +190,14 @@ class Core:
     def abort(self, why: str) -> int:
         """End everything now; return how many waiting calls were dropped."""
         jobs = self.staff.close(drop_waiting=True, why=why)
+        dropped = sum(not job.future.cancelled() for job in jobs)
         for job in jobs:
             job.cancel()
         self.staff.kill(State.BUSY, State.ABANDONED, State.STARTING)
         if not self.staff.gone.wait(_EXIT_PATIENCE):
             self.staff.kill()
         self.join(_JOIN_SECONDS)
-        return len(jobs)
+        return dropped
 
     def after_fork_in_child(self) -> None:
         """In a process the host forked: nothing of this pool is ours."""
@@ -239,4 +241,5 @@ def _exit_with(core: Core) -> None:
 def _at_exit() -> None:
     dropped = sum(core.abort("the interpreter is exiting") for core in list(_alive))
     if dropped:
-        warnings.warn(f"venvoy: {dropped} waiting calls were dropped at interpreter exit", RuntimeWarning, stacklevel=1)
+        what = "1 waiting call was" if dropped == 1 else f"{dropped} waiting calls were"
+        warnings.warn(f"venvoy: {what} dropped at interpreter exit", RuntimeWarning, stacklevel=1)

@@ -28,6 +28,7 @@ from .jobs import Decoder, Job
 _QUICK = 0.001  # seconds; calls that take less are sent ahead of the reply before
 _STALL = 0.005  # seconds without a reply after which what was sent ahead is taken back
 _MOST_AHEAD = 64  # calls
+_AHEAD_SECONDS = 0.005  # of work that is sent ahead, as calls are measured
 _ROOM = 32_768  # bytes of unanswered requests: they fit into any socket buffer
 _LARGEST_AHEAD = 4096  # bytes of one request that is sent ahead
 _WEIGHT = 0.2  # of the newest call in the moving average
@@ -88,6 +89,7 @@ class Drive:
         self._answered: list[tuple[Job, Frame]] = []
         self._done = self._timed_out = 0  # calls since the engine was last told
         self._is_retracting = False
+        self._has_deadlines = False  # some job of this drive had one
         self._progress = 0.0  # when the last reply came, while something was sent ahead
 
     def run(self, job: Job | None) -> None:
@@ -112,6 +114,8 @@ class Drive:
             if job.begin():
                 exchange, pieces = self._worker.begin(job.call)
                 job.place = (self._worker, exchange.call_id)
+                if job.call.deadline is not None:
+                    self._has_deadlines = True
                 self._running[exchange.call_id] = (exchange, job)
                 self._room -= job.call.size
                 self._unsent += pieces
@@ -157,9 +161,10 @@ class Drive:
     def _patience(self) -> float | None:
         """Return the seconds until something is to be done without a reply; None for never."""
         times = []
-        for _, job in self._running.values():
-            if job.call.deadline is not None and not job.is_given_up:
-                times.append(job.call.deadline)
+        if self._has_deadlines:
+            for _, job in self._running.values():
+                if job.call.deadline is not None and not job.is_given_up:
+                    times.append(job.call.deadline)
         if len(self._running) > 1 and not self._is_retracting:
             times.append(self._progress + _STALL)
         return max(0.0, min(times) - monotonic()) if times else None
@@ -232,7 +237,10 @@ class Drive:
             return
         if len(self._running) > _MOST_AHEAD // 2:
             return
-        jobs = self._engine.more_jobs(self._worker, _MOST_AHEAD - len(self._running), self._room, _LARGEST_AHEAD)
+        most = min(_MOST_AHEAD, int(_AHEAD_SECONDS / mean) if mean else _MOST_AHEAD) - len(self._running)
+        if most < 1:
+            return
+        jobs = self._engine.more_jobs(self._worker, most, self._room, _LARGEST_AHEAD)
         if jobs:
             self._progress = monotonic()
             self._send(jobs)

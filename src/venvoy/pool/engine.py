@@ -307,6 +307,7 @@ class Engine:
         jobs: list[Job] = []
         waiting = self._roster.waiting
         with self._lock:
+            most = min(most, 1 + len(waiting) // max(1, len(self._roster.workers)))  # the others are to get their share
             while waiting and len(jobs) < most and worker.reason is None:
                 entry = waiting[0]
                 if not isinstance(entry, Job) or entry.call.size > min(room, largest):

@@ -28,14 +28,15 @@ class CallFuture(Future[Any]):
     has obeyed, or was killed at the end of the grace period, and then raises `CallCancelled`.
     """
 
-    _stop: Callable[[], bool] | None = None
+    _job: Job | None = None  # until it is done, else future and job would keep each other
+    _stop: Callable[[Job], bool]  # of the engine, one for all futures of a pool
 
     def cancel(self) -> bool:
         """Cancel the call, waiting or running; return False when it is already done."""
         if super().cancel():
             return True
-        stop = self._stop
-        return stop() if stop is not None and not self.done() else False
+        job = self._job
+        return self._stop(job) if job is not None and not self.done() else False
 
 
 class Job:
@@ -54,10 +55,12 @@ class Job:
 
     def begin(self) -> bool:
         """Tell the future that it runs; return False when nobody wants the result any more."""
-        if not self.is_begun and (self.future.cancelled() or not self.future.done()):
+        future = self.future
+        if not self.is_begun and (future.cancelled() or not future.done()):
             self.is_begun = True
-            self.future.set_running_or_notify_cancel()  # a cancelled one tells those who wait for it
-        if self.future.done():
+            if future.set_running_or_notify_cancel():  # a cancelled one tells those who wait for it
+                return True
+        if future.done():
             self._end()
             return False
         return True
@@ -92,7 +95,7 @@ class Job:
     def _end(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
-        self.future._stop = None  # else future and engine would keep each other
+        self.future._job = None
 
 
 class Decoder:

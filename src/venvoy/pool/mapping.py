@@ -110,6 +110,9 @@ class Mapping:
                 raise  # the call's own
             job.future.cancel()
             raise CallTimeout("map: a result was not there before the timeout") from None
+        except BaseException:  # Ctrl-C in the waiting thread, as well as the call's own error
+            job.future.cancel()
+            raise
         return reply
 
     def _measure(self, job: Job, size: int) -> None:

@@ -66,7 +66,8 @@ def _reduce_array(array: Numpy) -> tuple[object, ...]:
             return array.__reduce__()  # type: ignore[no-any-return]  # records of objects: numpy's own form
         return restore_objects, (array.shape, array.ravel().tolist())
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    flat = (array.T if order == "F" else array).reshape(-1)  # copies only what is not contiguous
+    # Copies only what is not contiguous; a flat array may have strides, so reshape alone would not do.
+    flat = sys.modules["numpy"].ascontiguousarray(array.T if order == "F" else array).reshape(-1)
     data = flat.view("u1") if dtype.itemsize and flat.size else b""  # datetime64 has no buffer of its own
     return restore_array, (_portable(dtype), array.shape, order, PickleBuffer(data) if len(data) else data)
 
@@ -101,7 +102,8 @@ def _reduce_scalar(scalar: Numpy) -> tuple[object, ...]:
 
 
 def _reduce_text(text: Numpy) -> tuple[object, ...]:
-    plain = str(text) if isinstance(text, str) else bytes(text)
+    # numpy's own str() strips trailing NULs
+    plain = str.__str__(text) if isinstance(text, str) else bytes.__getitem__(text, slice(None))
     return restore_text, (plain,)
 
 
@@ -123,6 +125,8 @@ def restore_array(dtype: object, shape: tuple[int, ...], order: str, data: Numpy
         return numpy.empty(shape, kind, order)
     if isinstance(data, bytes):
         data = bytearray(data)  # an array that came inside the pickle is writable too
+    elif isinstance(data, memoryview) and data.readonly:
+        data = data.obj  # what was read-only at the sender is the receiver's own
     return numpy.frombuffer(data, "u1").view(kind).reshape(shape, order=order)
 
 

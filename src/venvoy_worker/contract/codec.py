@@ -35,7 +35,7 @@ class _Pieces(list):  # type: ignore[type-arg]
         self.append(piece if type(piece) is bytes else bytes(piece))  # type: ignore[call-overload]
 
 
-def encode(value: object) -> tuple[list[bytes], list[memoryview]]:
+def encode(value: object) -> Encoded:
     """Return the body pieces and the out-of-band buffers of any value.
 
     Raises:
@@ -80,25 +80,25 @@ def encode_inline(value: object) -> bytes:
     return b"".join(pieces)
 
 
-def encode_call(args: tuple[object, ...], kwargs: dict[str, object]) -> tuple[list[bytes], list[memoryview]]:
+def encode_call(args: tuple[object, ...], kwargs: dict[str, object]) -> Encoded:
     """Return body and buffers of a call's arguments; calls with few small scalars take a short cut.
 
     Raises:
         CodecError: an argument cannot be pickled.
     """
     if not kwargs and is_small(args):
-        return [_pickle.dumps((args, kwargs), _PROTOCOL)], []
+        return (_pickle.dumps((args, kwargs), _PROTOCOL),), ()
     return encode((args, kwargs))
 
 
-def encode_result(value: object) -> tuple[list[bytes], list[memoryview]]:
+def encode_result(value: object) -> Encoded:
     """Return body and buffers of a call's result; small scalars take a short cut.
 
     Raises:
         CodecError: the result cannot be pickled.
     """
-    if is_small((value,)):
-        return [_pickle.dumps(value, _PROTOCOL)], []
+    if type(value) in _SCALARS or is_small((value,)):
+        return (_pickle.dumps(value, _PROTOCOL),), ()
     return encode(value)
 
 
@@ -182,8 +182,9 @@ def _why(error: Exception, what: str) -> str:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pickle import PickleBuffer
-    from typing import Any, Callable, Sequence
+    from typing import Any, Callable, Sequence, Tuple
 
     from .frames import Body, Frame, Room
 
+    Encoded = Tuple[Sequence[bytes], Sequence[memoryview]]  # body pieces, out-of-band buffers
     FindClass = Callable[[str, str], object]

@@ -94,7 +94,7 @@ def _visible(traceback: TracebackType | None, hidden_folder: str) -> TracebackTy
     rest = traceback
     while rest is not None and rest.tb_frame.f_code.co_filename.startswith(hidden_folder):
         rest = rest.tb_next
-    return rest if rest is not None else traceback
+    return rest  # None when all of it is ours: the error's own place, as of a SyntaxError, is in its text
 
 
 def main_stack(thread_id: int) -> str:

@@ -198,9 +198,9 @@ class FrameParser:
                 self._make_room(end - start)
                 return None
             self._start = end
-            buffer = self._buffer
-            target = bytes(buffer[start + HEADER_SIZE : meta_end])
-            return Frame(opcode, flags, codec, epoch, call_id, number, target, bytes(buffer[meta_end:end]), [])
+            view = self._view
+            target = bytes(view[start + HEADER_SIZE : meta_end]) if target_size else b""
+            return Frame(opcode, flags, codec, epoch, call_id, number, target, bytes(view[meta_end:end]), [])
         return self._begin_large(header, meta_end)
 
     def _begin_large(self, header: tuple[int, ...], meta_end: int) -> Frame | None:

@@ -24,7 +24,7 @@ from ..contract.failures import failure, snapshot
 from . import control, interrupt, stdio, targets
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_WORD = Struct("<Q")
+_put_word = Struct("<Q").pack_into
 _FINISHED = 8  # offset in the status page, after the word `started`
 _MOST_MICROSECONDS = 0xFFFFFFFF
 
@@ -134,14 +134,15 @@ class Server:
         if not control.claim(call_id):
             return  # the control thread has told the host so
         begin = perf_counter()
-        _WORD.pack_into(self._page, 0, call_id)
+        _put_word(self._page, 0, call_id)
         try:
             pieces = interrupt.run(call_id, self._perform, (frame, begin), {})
         except BaseException as error:
             stdio.leave_if_forked()
             stdio.flush()
             self._finish(call_id)
-            self._send_error(call_id, self._report(error), isinstance(error, venvoy_worker.Cancelled), begin)
+            is_clean = isinstance(error, venvoy_worker.Cancelled) and not _was_importing(error)
+            self._send_error(call_id, self._report(error), is_clean, begin)
             return
         stdio.leave_if_forked()
         stdio.flush()
@@ -149,7 +150,7 @@ class Server:
         self.send(pieces)  # type: ignore[arg-type]
 
     def _finish(self, call_id: int) -> None:
-        _WORD.pack_into(self._page, _FINISHED, call_id)
+        _put_word(self._page, _FINISHED, call_id)
 
     def _perform(self, frame: Frame, begin: float) -> Pieces:
         """Decode, run, encode: everything in which code of the user's can run. Return the reply."""
@@ -232,9 +233,9 @@ class Server:
         return snapshot(error, _FOLDER)
 
     def _send_error(
-        self, call_id: int, report: dict[str, object], is_cancelled: bool = False, begin: float | None = None
+        self, call_id: int, report: dict[str, object], is_clean: bool = False, begin: float | None = None
     ) -> None:
-        flags = messages.FLAG_CANCELLED if is_cancelled else 0
+        flags = messages.FLAG_CANCELLED if is_clean else 0
         number = 0 if begin is None else _microseconds(begin)
         try:
             pieces, _ = codec.encode(report)
@@ -243,7 +244,7 @@ class Server:
         self.send(frames.pack(messages.ERROR, flags, codec.PICKLE, call_id=call_id, number=number, body=pieces))
 
 
-def _encode_result(value: object) -> tuple[list[bytes], list[memoryview]]:
+def _encode_result(value: object) -> codec.Encoded:
     try:
         return codec.encode_result(value)
     except codec.CodecError as error:
@@ -266,8 +267,19 @@ def _cause(error: BaseException) -> str:
     return str(snapshot(error.__cause__, _FOLDER)["traceback"])
 
 
+def _was_importing(error: BaseException) -> bool:
+    """Return True when an import was cut short, which leaves packages without some of their modules behind."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
 def _microseconds(begin: float) -> int:
-    return min(int((perf_counter() - begin) * 1e6), _MOST_MICROSECONDS)
+    number = int((perf_counter() - begin) * 1e6)
+    return number if number < _MOST_MICROSECONDS else _MOST_MICROSECONDS
 
 
 def _facts() -> dict[str, object]:
