@@ -149,7 +149,9 @@ def fixed_waits(loop: ast.While) -> list[str]:
     for node in ast.walk(loop):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WAITS:
             times = [*node.args[-1:], *(keyword.value for keyword in node.keywords if keyword.arg == "timeout")]
-            if any(isinstance(time, ast.Constant) and isinstance(time.value, int | float) and time.value for time in times):
+            if any(
+                isinstance(time, ast.Constant) and isinstance(time.value, int | float) and time.value for time in times
+            ):
                 found.append(f"line {node.lineno}: {ast.unparse(node)}")
     return found
 

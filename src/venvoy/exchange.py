@@ -16,6 +16,7 @@ from venvoy_worker.contract.frames import Frame
 
 from .errors import CallTimeout, ProtocolError
 
+_MOST_SOURCES = 256  # texts a worker holds at a time
 Pieces = list[bytes | bytearray | memoryview]
 
 
@@ -36,6 +37,25 @@ class Definition:
     def encoded(self) -> bytes:
         """Return the body of DEFINE."""
         return codec.encode_inline((self.text, self.filename, self.values))
+
+
+class SourceMemory:
+    """Which source texts one worker has been sent; it is told to forget the oldest when there are too many."""
+
+    def __init__(self) -> None:
+        self._digests: dict[str, None] = {}  # the last used is last
+
+    def pieces_for(self, definition: Definition) -> Pieces:
+        """Return what the worker must be told before a call of this text: nothing, the second time."""
+        known = self._digests
+        if definition.digest in known:
+            known[definition.digest] = known.pop(definition.digest)
+            return []
+        forgotten = list(known)[: max(0, len(known) + 1 - _MOST_SOURCES)]
+        for digest in forgotten:
+            del known[digest]
+        known[definition.digest] = None
+        return definition.pieces(forgotten)
 
 
 class Call:

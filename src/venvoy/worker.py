@@ -7,11 +7,7 @@ collector) and closed by the holder, or by the collector where there is none.
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
@@ -21,13 +17,13 @@ from venvoy_worker.contract.channel import Channel
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from . import collector as _collector
-from . import process as _process
 from .collector import Collector, Timer
 from .errors import ProtocolError
-from .exchange import Call, Definition, Exchange, Pieces
+from .exchange import Call, Exchange, Pieces, SourceMemory
+from .process import Process, StatusPage, explain
+from .worker_ends import ControlLine, Ends
 from .worker_state import MOVES, Reason, State
 
-_MOST_SOURCES = 256  # texts a worker holds at a time
 _STACK_SECONDS = 0.3  # how long a worker that is to be killed may take to say where it is
 _EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
 
@@ -72,9 +68,11 @@ class Worker:
         recipe: how to start it; nothing is started before `start()`.
     """
 
-    process: _process.Process  # these three from `start()` on
+    process: Process  # these from `start()` on
     channel: Channel
-    page: _process.StatusPage
+    control: ControlLine
+    page: StatusPage
+    _ends: Ends
 
     def __init__(self, number: int, recipe: Recipe, collector: Collector, listener: Listener) -> None:
         self.id = number
@@ -89,12 +87,10 @@ class Worker:
         self.was_late = False  # not ready within its time
         self.last_id = 0
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
-        self._sources: dict[str, None] = {}  # digests of source text it has been sent, the newest last
+        self._sources = SourceMemory()
         self._collector = collector
         self._listener = listener
-        self._control_lock = threading.Lock()  # one frame at a time on the control socket; nothing else
         self._timers: list[Timer] = []
-        self._lifeline = -1
 
     # --- start ----------------------------------------------------------------------------
 
@@ -105,36 +101,18 @@ class Worker:
             OSError: the process cannot be started; the text names a limit that was hit.
         """
         try:
-            self._open_channels_and_spawn()
+            ends = self._ends = Ends(self._spawn)
         except OSError as error:
-            raise _process.explain(error) from error
+            raise explain(error) from error
+        self.channel, self.control, self.page, self.process = ends.channel, ends.control, ends.page, ends.process
         _collector.tell_after_fork(self)
         self._collector.call_soon(self._watch)
-        self._timers.append(self._collector.call_later(self.recipe.start_timeout, self._start_timed_out))
+        self._later(self.recipe.start_timeout, self._on_late)
         self._greet()
 
-    def _open_channels_and_spawn(self) -> None:
-        with ExitStack() as undo, ExitStack() as childs:
-            call, call_child = socket.socketpair()
-            undo.callback(call.close)
-            childs.callback(call_child.close)
-            control, control_child = socket.socketpair()
-            undo.callback(control.close)
-            childs.callback(control_child.close)
-            lifeline_child, lifeline = os.pipe()
-            undo.callback(os.close, lifeline)
-            childs.callback(os.close, lifeline_child)
-            self.page = _process.StatusPage()
-            childs.callback(self.page.close_descriptor)
-            self.channel = Channel(call)
-            self._control = Channel(control)
-            self.process = self._spawn((call_child.fileno(), control_child.fileno(), lifeline_child, self.page.fd))
-            self._lifeline = lifeline
-            undo.pop_all()
-
-    def _spawn(self, inherited: tuple[int, ...]) -> _process.Process:
+    def _spawn(self, inherited: tuple[int, ...]) -> Process:
         recipe = self.recipe
-        return _process.Process(
+        return Process(
             [recipe.python, *recipe.flags, recipe.main_file, recipe.pycache, *map(str, inherited)],
             recipe.environ,
             recipe.cwd,
@@ -157,7 +135,7 @@ class Worker:
     def _watch(self) -> None:
         if self.state is State.STARTING:
             self._collector.watch(self.channel.fileno(), self._on_start_frame)
-            self._collector.watch(self._control.fileno(), self._on_control)
+            self.control.listen(self._collector, self._on_control)
 
     def _on_start_frame(self) -> None:
         frame = self._take_frame()
@@ -171,11 +149,16 @@ class Worker:
         else:
             self.process.kill_tree()  # it has said why; whatever its import left running goes too
 
-    def _start_timed_out(self) -> None:
+    def _on_late(self) -> None:
         self.reason = self.reason or Reason.START_FAILED
         self.was_late = True
-        self.say(messages.DUMP)
-        self._timers.append(self._collector.call_later(_STACK_SECONDS, self.process.kill_tree))
+        self.control.say(messages.DUMP)
+        self._later(_STACK_SECONDS, self.process.kill_tree)
+
+    def _on_control(self, frame: Frame) -> None:
+        if frame.opcode == messages.STACK:
+            self.stack_frame = frame
+            self.process.kill_tree()  # only a worker that is to be killed is asked
 
     def _take_frame(self) -> Frame | None:
         """On the collector thread: return a frame of the call channel if one is whole."""
@@ -183,7 +166,7 @@ class Worker:
             return self.channel.try_receive()
         except (EOFError, OSError, FrameError):
             self._collector.unwatch(self.channel.fileno())
-            self._collector.call_later(_EXIT_SECONDS, self.process.kill_tree)  # usually it is exiting already
+            self._later(_EXIT_SECONDS, self.process.kill_tree)  # usually it is exiting already
             return None
 
     # --- state and calls ------------------------------------------------------------------
@@ -205,27 +188,15 @@ class Worker:
         self.last_id += 1
         self.open_call = self.last_id
         pieces = call.request(self.last_id)
-        definition = call.definition
-        if definition is not None:
-            pieces = self._define(definition) + pieces
+        if call.definition is not None:
+            pieces = self._sources.pieces_for(call.definition) + pieces
         return Exchange(call, self.last_id), pieces
-
-    def _define(self, definition: Definition) -> Pieces:
-        """Return what the worker needs to know of source text before a call of it: nothing, the second time."""
-        if definition.digest in self._sources:
-            self._sources[definition.digest] = self._sources.pop(definition.digest)
-            return []
-        forgotten = list(self._sources)[: max(0, len(self._sources) + 1 - _MOST_SOURCES)]
-        for digest in forgotten:
-            del self._sources[digest]
-        self._sources[definition.digest] = None
-        return definition.pieces(forgotten)
 
     def run(self, call: Call) -> Frame:
         """Run a call and wait for its reply in this thread: the blocking driver.
 
         Raises:
-            TimeoutError: the call's deadline passed. The caller hands the worker to `abandon`, as after any error.
+            TimeoutError: the call's deadline passed. The worker has to be settled then, as after any error.
             WorkerLost: the worker is gone, or its channel is broken.
         """
         exchange, pieces = self.begin(call)
@@ -246,47 +217,32 @@ class Worker:
 
     # --- stopping -------------------------------------------------------------------------
 
-    def say(self, opcode: int, call_id: int = 0, body: bytes = b"") -> None:
-        """Write one small frame on the control socket, from any thread; a worker that is gone hears nothing."""
-        with self._control_lock:
-            try:
-                self._control.send(frames.pack(opcode, call_id=call_id, body=[body]), monotonic() + 1.0)
-            except (OSError, TimeoutError, ValueError):
-                pass
-
     def stop_call(self, call_id: int) -> None:
         """The one road: cancel now, once more after a quarter of the grace period, kill at its end."""
         grace = self.recipe.grace_period
-        self.say(messages.CANCEL, call_id)
-        self._timers += [
-            self._collector.call_later(grace / 4, lambda: self._say_if_running(call_id)),
-            self._collector.call_later(grace, lambda: self._kill_if_running(call_id)),
-        ]
+        self.control.say(messages.CANCEL, call_id)
+        self._later(grace / 4, lambda: self._insist(call_id, is_last=False))
+        self._later(grace, lambda: self._insist(call_id, is_last=True))
 
-    def _say_if_running(self, call_id: int) -> None:
-        if self.page.finished < call_id <= self.page.started:
-            self.say(messages.CANCEL, call_id)
-
-    def _kill_if_running(self, call_id: int) -> None:
-        is_running = self.page.started == call_id and self.page.finished < call_id
-        if is_running or (self.state is State.ABANDONED and self.last_id == call_id):
+    def _insist(self, call_id: int, is_last: bool) -> None:
+        is_running = self.page.finished < call_id == self.page.started
+        if not is_last and is_running:
+            self.control.say(messages.CANCEL, call_id)
+        if is_last and (is_running or (self.state is State.ABANDONED and self.last_id == call_id)):
             self.process.kill_tree()
 
     def abandon_call(self) -> None:
-        """Stop the call whose driver left, and let the collector read until it has ended."""
+        """On the collector thread: stop the call whose driver left, and read until it has ended."""
         call_id = self.last_id
         self.stop_call(call_id)
-        self._collector.call_soon(lambda: self._adopt(call_id))
-
-    def _adopt(self, exchange_id: int) -> None:
         if self.state is State.ABANDONED:
-            self._collector.watch(self.channel.fileno(), lambda: self._on_abandoned(exchange_id))
-            self._on_abandoned(exchange_id)  # the reply may be here, parsed, and no byte more will come
+            self._collector.watch(self.channel.fileno(), lambda: self._on_abandoned(call_id))
+            self._on_abandoned(call_id)  # the reply may be here, parsed, and no byte more will come
 
-    def _on_abandoned(self, exchange_id: int) -> None:
+    def _on_abandoned(self, call_id: int) -> None:
         frame = self._take_frame()
         while frame is not None:
-            if frame.opcode in messages.TERMINAL and frame.call_id == exchange_id:
+            if frame.opcode in messages.TERMINAL and frame.call_id == call_id:
                 self._collector.unwatch(self.channel.fileno())
                 self._drop_timers()
                 self._listener.worker_freed(self, bool(frame.flags & messages.FLAG_CANCELLED))
@@ -296,45 +252,33 @@ class Worker:
     def retire(self) -> None:
         """Let it end after what it does now; killed if it is not gone within the grace period."""
         self.channel.shut_writing()
-        self._timers.append(self._collector.call_later(self.recipe.grace_period, self.process.kill_tree))
+        self._later(self.recipe.grace_period, self.process.kill_tree)
 
     def terminate(self) -> None:
         """Cancel what it does, then SIGTERM, then SIGKILL at the end of the grace period."""
         self.reason = self.reason or Reason.KILLED
-        self.say(messages.CANCEL, self.page.started)
-        self.retire()
-        self._timers.append(self._collector.call_later(self.recipe.grace_period / 2, self.process.terminate))
+        if hasattr(self, "process"):  # else who is starting it will see the reason
+            self.control.say(messages.CANCEL, self.page.started)
+            self.retire()
+            self._later(self.recipe.grace_period / 2, self.process.terminate)
 
     def kill(self) -> None:
         """End it and its whole process group at once."""
         self.reason = self.reason or Reason.KILLED
-        if hasattr(self, "process"):  # else who is starting it will see the reason
+        if hasattr(self, "process"):
             self.process.kill_tree()
 
     # --- the end --------------------------------------------------------------------------
 
-    def _on_control(self) -> None:
-        try:
-            frame = self._control.try_receive()
-            while frame is not None:
-                if frame.opcode == messages.STACK:
-                    self.stack_frame = frame
-                    self.process.kill_tree()  # only a worker that is to be killed is asked
-                frame = self._control.try_receive()
-        except (EOFError, OSError, FrameError):
-            self._collector.unwatch(self._control.fileno())
-
     def _on_exit(self) -> None:
         self._drop_timers()
         self._collector.unwatch(self.channel.fileno())
-        self._collector.unwatch(self._control.fileno())
         self.channel.shut()  # whoever reads wakes, even if a forked process holds the other end
-        with self._control_lock:
-            self._control.close()
-        os.close(self._lifeline)
-        self._lifeline = -1
-        self.page.freeze()
+        self._ends.close(self._collector)
         self._listener.worker_exited(self)
+
+    def _later(self, seconds: float, callback: Callable[[], object]) -> None:
+        self._timers.append(self._collector.call_later(seconds, callback))
 
     def _drop_timers(self) -> None:
         timers, self._timers = self._timers, []
@@ -342,7 +286,7 @@ class Worker:
             timer.cancel()
 
     def await_exit(self) -> None:
-        """Wait, in the thread of a call that lost its worker, until the exit has been seen; make sure there is one."""
+        """In the thread of a call that lost its worker: wait for the exit to be seen, and make sure there is one."""
         if not self.process.exited.wait(_EXIT_SECONDS):
             self.process.kill_tree()  # alive with a broken channel: of no use to anybody
             self.process.exited.wait(_EXIT_SECONDS)
@@ -350,9 +294,7 @@ class Worker:
     def after_fork_in_child(self) -> None:
         """In a process the host forked: close our ends, so that the worker still sees its host die."""
         self.channel.close()
-        self._control.close()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
+        self._ends.close_in_fork()
 
 
 def _speaks_ours(ready: Frame) -> bool:

@@ -13,7 +13,7 @@ LEAN = """
     import sys
     before = set(sys.modules)
     import venvoy
-    heavy = {"numpy", "asyncio", "typer", "rich", "uv", "msgspec", "psutil", "pandas", "watchfiles", "ast", "inspect",
+    heavy = {"numpy", "asyncio", "typer", "rich", "uv", "msgspec", "psutil", "pandas", "watchfiles",
              "multiprocessing", "http", "ssl", "email", "json", "tomllib", "unittest"}
     print(sorted({name.partition(".")[0] for name in set(sys.modules) - before} & heavy))
     print(sorted(name for name in sys.modules if name.startswith("venvoy_worker.runtime")))
@@ -47,6 +47,8 @@ WINDOWS = """
     for name in ("AF_UNIX", "MSG_DONTWAIT", "SCM_RIGHTS", "CMSG_SPACE", "send_fds", "recv_fds"):
         if hasattr(socket, name):
             delattr(socket, name)
+    for module in filter(None, (pathlib, sys.modules.get("pathlib._local"))):
+        module.WindowsPath = pathlib.PosixPath  # a path of Windows cannot be made here
     os.name, sys.platform = "nt", "win32"
 
     import venvoy as vv

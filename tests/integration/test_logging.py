@@ -70,6 +70,7 @@ def test_a_wrong_level_is_named(run_script: RunScript) -> None:
 def test_the_application_can_listen(run_script: RunScript) -> None:
     """The logger `venvoy` passes its records on, as every library's."""
     done = run_script(
-        "import logging\nlogging.basicConfig(level=logging.WARNING, format='app %(name)s')\n" + CRASH.replace("\n    ", "\n")
+        "import logging\nlogging.basicConfig(level=logging.WARNING, format='app %(name)s')\n"
+        + CRASH.replace("\n    ", "\n")
     )
     assert set(done.stderr.splitlines()) == {"app venvoy"}

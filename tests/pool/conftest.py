@@ -81,7 +81,12 @@ def run_script(tmp_path: Path, home: Path) -> RunScript:
     """Run a script as a user would, from a file of its own folder, and return what it printed."""
 
     def run(
-        text: str, *args: str, python: str = sys.executable, flags: tuple[str, ...] = (), timeout: float = 40, **env: str
+        text: str,
+        *args: str,
+        python: str = sys.executable,
+        flags: tuple[str, ...] = (),
+        timeout: float = 40,
+        **env: str,
     ) -> subprocess.CompletedProcess[str]:
         folder = tmp_path / "app"
         folder.mkdir(exist_ok=True)

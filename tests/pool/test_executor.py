@@ -155,9 +155,7 @@ def test_shutdown_without_wait_still_finishes_what_was_submitted(pool: vv.Pool) 
 def test_shutdown_can_cancel_what_waits(pool: vv.Pool, tmp_path: Path, until: Callable[..., None]) -> None:
     """cancel_futures=True cancels queued calls only: running ones are finished."""
     go = tmp_path / "go"
-    running = [
-        pool.submit("poolwork:begin_and_wait_for", str(tmp_path / f"b{n}"), str(go), 20, n) for n in range(2)
-    ]
+    running = [pool.submit("poolwork:begin_and_wait_for", str(tmp_path / f"b{n}"), str(go), 20, n) for n in range(2)]
     until(lambda: all((tmp_path / f"b{n}").exists() for n in range(2)))
     waiting = [pool.submit("poolwork:touch", str(tmp_path / "never")) for _ in range(30)]
     pool.shutdown(wait=False, cancel_futures=True)

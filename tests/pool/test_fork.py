@@ -63,7 +63,9 @@ CHILDREN = {
     "leaves at once": "os._exit(0)",
     "gets PoolClosed": USE.format(end="os._exit(0)"),
     "exits as a program does": "sys.exit(0)",
-    "closes the pool it does not own": USE.format(end="pool.close(); pool.shutdown(); del pool, view, module; sys.exit(0)"),
+    "closes the pool it does not own": USE.format(
+        end="pool.close(); pool.shutdown(); del pool, view, module; sys.exit(0)"
+    ),
     "makes a pool of its own": (
         "own = vv.Pool(workers=2); ok = own.call('math:sqrt', 9) == 3 and own.submit(pow, 2, 3).result(20) == 8;"
         " own.close(); sys.exit(0 if ok else 7)"

@@ -39,9 +39,7 @@ def test_a_call_sent_ahead_of_one_that_waits_for_it_runs_elsewhere(
         assert [other.result(20) for other in others] == [2 * n for n in range(30)]
 
 
-def test_blocking_callers_are_served_while_a_worker_holds_calls_sent_ahead(
-    make_pool: MakePool, tmp_path: Path
-) -> None:
+def test_blocking_callers_are_served_while_a_worker_holds_calls_sent_ahead(make_pool: MakePool, tmp_path: Path) -> None:
     """What waits behind a slow call is taken back and runs on the other worker, in order, calls as well."""
     pool = make_pool(workers=2)
     make_quick(pool)

@@ -214,7 +214,9 @@ def test_what_is_not_callable_is_a_type_error_that_names_it(foreign: vv.Pool) ->
         foreign.call("not_callable")
 
 
-@pytest.mark.parametrize("text", ["", ":", "a:", ":b", "a b:c", "a:b c", "a::b", "a:b:c", "a..b:c", "a:b.", "1:2", "a-b"])
+@pytest.mark.parametrize(
+    "text", ["", ":", "a:", ":b", "a b:c", "a:b c", "a::b", "a:b:c", "a..b:c", "a:b.", "1:2", "a-b"]
+)
 def test_text_that_is_no_target_is_refused_before_it_is_sent(pool: vv.Pool, text: str) -> None:
     """A ValueError that shows the form, and no worker is started for it."""
     with pytest.raises(ValueError, match="module:attribute"):

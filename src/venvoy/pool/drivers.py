@@ -189,7 +189,7 @@ class Drive:
     def _retract(self, call_ids: list[int]) -> None:
         if call_ids:
             self._is_retracting = True
-            self._worker.say(messages.RETRACT, body=messages.pack_ids(call_ids))
+            self._worker.control.say(messages.RETRACT, body=messages.pack_ids(call_ids))
 
     def _accept(self, frame: Frame) -> None:
         self._progress = monotonic() if len(self._running) > 1 else 0.0

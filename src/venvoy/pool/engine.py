@@ -361,7 +361,7 @@ class Engine:
             return False
         job.is_given_up = True
         worker, call_id = place
-        worker.say(messages.RETRACT, body=messages.pack_ids([call_id]))
+        worker.control.say(messages.RETRACT, body=messages.pack_ids([call_id]))
         worker.stop_call(call_id)
         return True
 

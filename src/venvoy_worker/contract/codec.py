@@ -13,7 +13,7 @@ from io import BytesIO
 
 from . import arrays
 
-NONE = 0  # an empty body
+NONE = 0  # no pickle: an empty body, or call ids
 PICKLE = 1
 
 _PROTOCOL = 5

@@ -1,0 +1,114 @@
+"""The host's ends of what connects it to one child: call channel, control line, lifeline, status page.
+
+`Ends` are opened together or not at all. The lifeline is a pipe that carries no data: when the host is gone, the kernel
+closes our end and tells the child so, whatever the child is doing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from venvoy_worker.contract import frames
+from venvoy_worker.contract.channel import Channel
+from venvoy_worker.contract.frames import Frame, FrameError
+
+from .collector import Collector
+from .process import Process, StatusPage
+
+
+class ControlLine:
+    """The control socket: small frames that are written at once or not at all, from any thread.
+
+    Args:
+        sock: our end, owned from now on.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._channel = Channel(sock)
+        self._lock = threading.Lock()  # one frame at a time, and none after the close; nothing else under it
+
+    def say(self, opcode: int, call_id: int = 0, body: bytes = b"") -> None:
+        """Write one frame; a worker that is gone, or that has not listened for very long, does not hear it."""
+        pieces = frames.pack(opcode, call_id=call_id, body=[body])
+        with self._lock:
+            if self._channel.is_torn or self._channel.fileno() < 0:
+                return
+            try:
+                sent = self._channel.try_send(pieces)
+            except OSError:
+                return
+            self._channel.is_torn = 0 < sent < len(pieces[0])
+
+    def listen(self, collector: Collector, on_frame: Callable[[Frame], object]) -> None:
+        """On the collector thread: call back with each frame from now on."""
+        fd = self._channel.fileno()
+
+        def read() -> None:
+            try:
+                frame = self._channel.try_receive()
+                while frame is not None:
+                    on_frame(frame)
+                    frame = self._channel.try_receive()
+            except (EOFError, OSError, FrameError):
+                collector.unwatch(fd)
+
+        if fd >= 0:
+            collector.watch(fd, read)
+
+    def forget_lock(self) -> None:
+        """In a process the host forked: the thread that may have held the lock is not there."""
+        self._lock = threading.Lock()
+
+    def close(self, collector: Collector | None) -> None:
+        """Close our end; on the collector thread if it was listened to."""
+        with self._lock:
+            if collector is not None:
+                collector.unwatch(self._channel.fileno())
+            self._channel.close()
+
+
+class Ends:
+    """What the host holds of one child.
+
+    Args:
+        spawn: starts the process, given the four descriptors it inherits: call, control, lifeline, status page.
+
+    Raises:
+        OSError: a descriptor or the process cannot be had; nothing is left open then.
+    """
+
+    def __init__(self, spawn: Callable[[tuple[int, ...]], Process]) -> None:
+        with ExitStack() as undo, ExitStack() as childs:
+            call, call_child = socket.socketpair()
+            undo.callback(call.close)
+            childs.callback(call_child.close)
+            control, control_child = socket.socketpair()
+            undo.callback(control.close)
+            childs.callback(control_child.close)
+            lifeline_child, self._lifeline = os.pipe()
+            undo.callback(os.close, self._lifeline)
+            childs.callback(os.close, lifeline_child)
+            self.page = StatusPage()
+            undo.callback(self.page.freeze)
+            childs.callback(self.page.close_descriptor)
+            self.channel = Channel(call)
+            self.control = ControlLine(control)
+            self.process = spawn((call_child.fileno(), control_child.fileno(), lifeline_child, self.page.fd))
+            undo.pop_all()
+
+    def close_in_fork(self) -> None:
+        """In a process the host forked: close what is the host's, whatever locks its threads were holding."""
+        self.control.forget_lock()
+        self.close(None)
+
+    def close(self, collector: Collector | None) -> None:
+        """Close everything but the call channel, which whoever reads it closes."""
+        self.control.close(collector)
+        self.page.freeze()
+        lifeline, self._lifeline = self._lifeline, -1
+        if lifeline >= 0:
+            os.close(lifeline)
