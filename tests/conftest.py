@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 WATCHDOG_SECONDS = 90.0
+_terminal = os.dup(2)  # before pytest captures it: a hang must not lose its stacks
 
 
 def find_interpreters() -> list[str]:
@@ -113,6 +114,6 @@ def watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
     import faulthandler
 
     seconds = WATCHDOG_SECONDS * (4 if request.node.get_closest_marker("slow") else 1)
-    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_terminal)
     yield
     faulthandler.cancel_dump_traceback_later()

@@ -1,12 +1,13 @@
-"""What `process` needs of a POSIX system: spawn into a session of its own, watch for the exit, end the tree."""
+"""What `process` needs of a POSIX system: spawn into a session of its own, watch for the exit, end the tree.
+
+It can be imported anywhere, since `import venvoy` must be; `pool.core.check_platform` refuses to go further.
+"""
 
 from __future__ import annotations
 
 import errno
 import mmap
 import os
-import resource
-import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
@@ -44,6 +45,8 @@ def spawn(
 
 def explain(error: OSError) -> OSError:
     """Return the error with the limit it hit in its text."""
+    import resource  # missing on Windows, where `import venvoy` has to work
+
     if error.errno in (errno.EMFILE, errno.ENFILE):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         text = f"too many open files: the limit of this process is {soft} (RLIMIT_NOFILE; it may be raised to {hard})"
@@ -60,7 +63,7 @@ def explain(error: OSError) -> OSError:
     return OSError(error.errno, text)
 
 
-def kill_group(pid: int, number: int = signal.SIGKILL) -> None:
+def kill_group(pid: int, number: int = 9) -> None:
     """Send a signal to the process group that `pid`, not reaped yet, leads."""
     try:
         os.killpg(pid, number)

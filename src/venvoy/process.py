@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from signal import Signals
 from time import monotonic
 
+from . import _process_posix as _platform
 from . import collector as _collector
+from ._process_posix import StatusPage as StatusPage
+from ._process_posix import explain as explain
 from .collector import Collector
-
-if os.name == "posix":
-    from . import _process_posix as _platform
-    from ._process_posix import StatusPage as StatusPage
-    from ._process_posix import explain as explain
 
 _CHUNK = 65_536  # bytes taken from one descriptor in one turn, so that a flood delays nobody else
 _DRAIN_SECONDS = 0.1

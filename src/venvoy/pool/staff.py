@@ -47,10 +47,13 @@ class Staff:
 
     def begin_opening(self) -> bool:
         """Return True if the pool is to be opened now, which the caller then does."""
+        roster = self._roster
         with self._lock:
-            if self._roster.phase is not Phase.NEW:
+            is_wanted = roster.phase is Phase.NEW or (roster.phase is Phase.CLOSING and bool(roster.waiting))
+            if roster.has_recipe or roster.phase is Phase.OPENING or not is_wanted:
                 return False
-            self._roster.phase = Phase.OPENING
+            if roster.phase is Phase.NEW:
+                roster.phase = Phase.OPENING
             return True
 
     def opened(self) -> None:
