@@ -5,35 +5,81 @@ with vv.Pool(vv.EnvSpec(packages=["numpy<2"])) as pool:
     pool.call("numpy:mean", [1, 2, 3])
 """
 
-from .client import Pool
-from .envs import Env, EnvSpec, build
-from .errors import (
-    CallCancelled,
-    CallTimeout,
-    EncodingError,
-    EnvBuildError,
-    EnvError,
-    InterpreterNotFound,
-    PoolClosed,
-    PoolError,
-    ProtocolError,
-    RemoteError,
-    RemoteTraceback,
-    TargetNotFound,
-    TooManyWaiting,
-    VenvoyError,
-    WorkerCrashed,
-    WorkerError,
-    WorkerStartError,
-)
-from .lease import Lease
-from .log import configure_from_environment as _configure_log
-from .options import OutputChunk, WorkerOptions
-from .pool.jobs import CallFuture
-from .pool.stats import PoolStats, WorkerInfo
-from .source import by_source
+from __future__ import annotations
+
+import os as _os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .client import Pool
+    from .envs import Env, EnvSpec, build
+    from .errors import (
+        CallCancelled,
+        CallTimeout,
+        EncodingError,
+        EnvBuildError,
+        EnvError,
+        InterpreterNotFound,
+        PoolClosed,
+        PoolError,
+        ProtocolError,
+        RemoteError,
+        RemoteTraceback,
+        TargetNotFound,
+        TooManyWaiting,
+        VenvoyError,
+        WorkerCrashed,
+        WorkerError,
+        WorkerStartError,
+    )
+    from .lease import Lease
+    from .options import OutputChunk, WorkerOptions
+    from .pool.jobs import CallFuture
+    from .pool.stats import PoolStats, WorkerInfo
+    from .source import by_source
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "client": ("Pool",),
+    "envs": (
+        "Env",
+        "EnvSpec",
+        "build",
+    ),
+    "errors": (
+        "CallCancelled",
+        "CallTimeout",
+        "EncodingError",
+        "EnvBuildError",
+        "EnvError",
+        "InterpreterNotFound",
+        "PoolClosed",
+        "PoolError",
+        "ProtocolError",
+        "RemoteError",
+        "RemoteTraceback",
+        "TargetNotFound",
+        "TooManyWaiting",
+        "VenvoyError",
+        "WorkerCrashed",
+        "WorkerError",
+        "WorkerStartError",
+    ),
+    "lease": ("Lease",),
+    "options": (
+        "OutputChunk",
+        "WorkerOptions",
+    ),
+    "pool.jobs": ("CallFuture",),
+    "pool.stats": (
+        "PoolStats",
+        "WorkerInfo",
+    ),
+    "source": ("by_source",),
+}  # where each public name lives: they are imported at their first use, since together they take 50 ms
 
 __all__ = [
     "CallCancelled",
@@ -66,4 +112,20 @@ __all__ = [
     "by_source",
 ]
 
-_configure_log()
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    for home, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if _os.environ.get("VENVOY_LOG"):
+    from . import log as _log  # configures itself; nothing else here needs `logging` yet

@@ -132,9 +132,9 @@ class Calling:
             return job
         future = job.future
         future._stop, future._job = core.stop, job
-        core.engine.enqueue(job)
+        core.queue.enqueue(job)
         if job.call.deadline is not None:
-            job.timer = core.call_later(job.call.deadline - monotonic(), partial(core.engine.expire, job))
+            job.timer = core.call_later(job.call.deadline - monotonic(), partial(core.queue.expire, job))
         return job
 
 

@@ -125,6 +125,24 @@ class Collector:
         self._wake_reader = self._wake_writer = -1
 
 
+class Timers:
+    """Timers that one owner forgets together."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._timers: list[Timer] = []
+
+    def later(self, seconds: float, callback: Callable[[], object]) -> None:
+        """Run a callback on the collector thread, unless `drop` comes first."""
+        self._timers.append(self._collector.call_later(seconds, callback))
+
+    def drop(self) -> None:
+        """Forget them all."""
+        timers, self._timers = self._timers, []
+        for timer in timers:
+            timer.cancel()
+
+
 def _guarded(callback: Callable[[], object]) -> None:
     try:
         callback()

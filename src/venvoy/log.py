@@ -50,3 +50,6 @@ def configure_from_environment() -> None:
         handler.setFormatter(logging.Formatter(os.environ.get("VENVOY_LOG_FORMAT") or _DEFAULT_FORMAT))
     logger.addHandler(handler)
     logger.setLevel(level)
+
+
+configure_from_environment()

@@ -18,16 +18,16 @@ def start_error(worker: Worker) -> WorkerStartError:
     """Return the error of a worker that exited before it was ready."""
     exit = worker.process.exit
     output = worker.process.tail_text()
-    frame = worker.start_frame
+    frame = worker.birth.frame
     snapshot = _read(frame) if frame is not None and frame.opcode == messages.ERROR else None
     if frame is not None and snapshot is None:
         text, trace = f"it answered HELLO with {frame!r}: another version of the protocol", ""
     elif snapshot is not None:
         text = f"{snapshot.get('type', snapshot.get('code'))}: {snapshot['message']}"
         trace = str(snapshot["traceback"])
-    elif worker.reason is Reason.START_FAILED and worker.was_late:
+    elif worker.birth.is_late:
         text = f"not ready within start_timeout={worker.recipe.start_timeout:g} s"
-        trace = str(_read(worker.stack_frame) or "")
+        trace = str(_read(worker.birth.stack) or "")
     else:
         text, trace = f"it {exit}", ""
     parts = [f"a worker of {worker.recipe.python} did not start: {text}"]

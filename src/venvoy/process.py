@@ -20,6 +20,7 @@ from ._process_posix import StatusPage as StatusPage
 from ._process_posix import explain as explain
 from .collector import Collector
 
+Sink = Callable[[bytes], object]
 _CHUNK = 65_536  # bytes taken from one descriptor in one turn, so that a flood delays nobody else
 _DRAIN_SECONDS = 0.1
 
@@ -48,7 +49,7 @@ class Output:
         sink: called with each chunk, in order, by whoever reads, and with b"" at the end; must not block.
     """
 
-    def __init__(self, fd: int, keep: int, sink: Callable[[bytes], object] | None) -> None:
+    def __init__(self, fd: int, keep: int, sink: Sink | None) -> None:
         self.fd = fd
         self._keep = keep
         self._sink = sink
@@ -126,7 +127,7 @@ class Process:
         inherited: Sequence[int],
         *,
         keep: int,
-        sinks: tuple[Callable[[bytes], object] | None, Callable[[bytes], object] | None],
+        sinks: tuple[Sink | None, Sink | None],
         on_exit: Callable[[], object],
         collector: Collector,
     ) -> None:

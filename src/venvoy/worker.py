@@ -7,24 +7,23 @@ collector) and closed by the holder, or by the collector where there is none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from time import monotonic
-from typing import Any, Protocol
+from typing import Protocol
 
-from venvoy_worker.contract import codec, frames, messages
+from venvoy_worker.contract import messages
 from venvoy_worker.contract.channel import Channel
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from . import collector as _collector
-from .collector import Collector, Timer
+from .collector import Collector, Timers
 from .errors import ProtocolError
 from .exchange import Call, Exchange, Pieces, SourceMemory
-from .process import Process, StatusPage, explain
+from .process import Process, Sink, StatusPage, explain
 from .worker_ends import ControlLine, Ends
+from .worker_start import Recipe, Start, spawn
 from .worker_state import MOVES, Reason, State
 
-_STACK_SECONDS = 0.3  # how long a worker that is to be killed may take to say where it is
 _EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
 
 
@@ -40,24 +39,8 @@ class Listener(Protocol):
     def worker_exited(self, worker: Worker) -> None:
         """Its process is gone and reaped."""
 
-    def sink(self, worker: Worker, stream: str) -> Callable[[bytes], object] | None:
+    def sink(self, worker: Worker, stream: str) -> Sink | None:
         """Return what gets each chunk of its stdout or stderr, on whatever thread reads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Everything needed to start one more worker of a pool, the same each time."""
-
-    python: str
-    flags: tuple[str, ...]
-    main_file: str
-    pycache: str
-    environ: dict[str, str]
-    cwd: str | None
-    settings: Callable[[], dict[str, Any]]
-    keep: int
-    grace_period: float
-    start_timeout: float
 
 
 class Worker:
@@ -72,6 +55,7 @@ class Worker:
     channel: Channel
     control: ControlLine
     page: StatusPage
+    birth: Start
     _ends: Ends
 
     def __init__(self, number: int, recipe: Recipe, collector: Collector, listener: Listener) -> None:
@@ -82,15 +66,12 @@ class Worker:
         self.born = monotonic()
         self.calls = 0
         self.mean_seconds: float | None = None  # of recent calls, as the worker measured them
-        self.start_frame: Frame | None = None  # READY, or the ERROR in its place
-        self.stack_frame: Frame | None = None  # where its main thread was, when it was asked
-        self.was_late = False  # not ready within its time
         self.last_id = 0
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
         self._sources = SourceMemory()
         self._collector = collector
         self._listener = listener
-        self._timers: list[Timer] = []
+        self._timers = Timers(collector)
 
     # --- start ----------------------------------------------------------------------------
 
@@ -100,65 +81,17 @@ class Worker:
         Raises:
             OSError: the process cannot be started; the text names a limit that was hit.
         """
+        sinks = (self._listener.sink(self, "stdout"), self._listener.sink(self, "stderr"))
         try:
-            ends = self._ends = Ends(self._spawn)
+            ends = self._ends = Ends(partial(spawn, self.recipe, self._collector, sinks, self._on_exit))
         except OSError as error:
             raise explain(error) from error
         self.channel, self.control, self.page, self.process = ends.channel, ends.control, ends.page, ends.process
         _collector.tell_after_fork(self)
-        self._collector.call_soon(self._watch)
-        self._later(self.recipe.start_timeout, self._on_late)
-        self._greet()
+        self.birth = Start(ends, self.recipe, self._collector, lambda: self._listener.worker_ready(self))
+        self.birth.begin()
 
-    def _spawn(self, inherited: tuple[int, ...]) -> Process:
-        recipe = self.recipe
-        return Process(
-            [recipe.python, *recipe.flags, recipe.main_file, recipe.pycache, *map(str, inherited)],
-            recipe.environ,
-            recipe.cwd,
-            inherited,
-            keep=recipe.keep,
-            sinks=(self._listener.sink(self, "stdout"), self._listener.sink(self, "stderr")),
-            on_exit=self._on_exit,
-            collector=self._collector,
-        )
-
-    def _greet(self) -> None:
-        body, buffers = codec.encode(self.recipe.settings())
-        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, messages.CAPABILITIES)
-        hello = frames.pack(messages.HELLO, codec=codec.PICKLE, target=target, body=body, buffers=buffers)
-        try:
-            self.channel.send(hello, self.born + self.recipe.start_timeout)
-        except (OSError, TimeoutError):  # it died at once, or hangs: the exit watch or the timer will say so
-            pass
-
-    def _watch(self) -> None:
-        if self.state is State.STARTING:
-            self._collector.watch(self.channel.fileno(), self._on_start_frame)
-            self.control.listen(self._collector, self._on_control)
-
-    def _on_start_frame(self) -> None:
-        frame = self._take_frame()
-        if frame is None:
-            return
-        self.start_frame = frame
-        self._collector.unwatch(self.channel.fileno())
-        self._drop_timers()
-        if frame.opcode == messages.READY and _speaks_ours(frame):
-            self._listener.worker_ready(self)
-        else:
-            self.process.kill_tree()  # it has said why; whatever its import left running goes too
-
-    def _on_late(self) -> None:
-        self.reason = self.reason or Reason.START_FAILED
-        self.was_late = True
-        self.control.say(messages.DUMP)
-        self._later(_STACK_SECONDS, self.process.kill_tree)
-
-    def _on_control(self, frame: Frame) -> None:
-        if frame.opcode == messages.STACK:
-            self.stack_frame = frame
-            self.process.kill_tree()  # only a worker that is to be killed is asked
+    # --- state and calls ------------------------------------------------------------------
 
     def _take_frame(self) -> Frame | None:
         """On the collector thread: return a frame of the call channel if one is whole."""
@@ -166,10 +99,8 @@ class Worker:
             return self.channel.try_receive()
         except (EOFError, OSError, FrameError):
             self._collector.unwatch(self.channel.fileno())
-            self._later(_EXIT_SECONDS, self.process.kill_tree)  # usually it is exiting already
+            self._timers.later(_EXIT_SECONDS, self.process.kill_tree)  # usually it is exiting already
             return None
-
-    # --- state and calls ------------------------------------------------------------------
 
     def move(self, state: State, reason: Reason | None = None) -> None:
         """Change the state, under the engine's lock.
@@ -221,8 +152,8 @@ class Worker:
         """The one road: cancel now, once more after a quarter of the grace period, kill at its end."""
         grace = self.recipe.grace_period
         self.control.say(messages.CANCEL, call_id)
-        self._later(grace / 4, lambda: self._insist(call_id, is_last=False))
-        self._later(grace, lambda: self._insist(call_id, is_last=True))
+        self._timers.later(grace / 4, lambda: self._insist(call_id, is_last=False))
+        self._timers.later(grace, lambda: self._insist(call_id, is_last=True))
 
     def _insist(self, call_id: int, is_last: bool) -> None:
         is_running = self.page.finished < call_id == self.page.started
@@ -244,7 +175,7 @@ class Worker:
         while frame is not None:
             if frame.opcode in messages.TERMINAL and frame.call_id == call_id:
                 self._collector.unwatch(self.channel.fileno())
-                self._drop_timers()
+                self._timers.drop()
                 self._listener.worker_freed(self, bool(frame.flags & messages.FLAG_CANCELLED))
                 return
             frame = self._take_frame()
@@ -252,7 +183,7 @@ class Worker:
     def retire(self) -> None:
         """Let it end after what it does now; killed if it is not gone within the grace period."""
         self.channel.shut_writing()
-        self._later(self.recipe.grace_period, self.process.kill_tree)
+        self._timers.later(self.recipe.grace_period, self.process.kill_tree)
 
     def terminate(self) -> None:
         """Cancel what it does, then SIGTERM, then SIGKILL at the end of the grace period."""
@@ -260,7 +191,7 @@ class Worker:
         if hasattr(self, "process"):  # else who is starting it will see the reason
             self.control.say(messages.CANCEL, self.page.started)
             self.retire()
-            self._later(self.recipe.grace_period / 2, self.process.terminate)
+            self._timers.later(self.recipe.grace_period / 2, self.process.terminate)
 
     def kill(self) -> None:
         """End it and its whole process group at once."""
@@ -271,19 +202,11 @@ class Worker:
     # --- the end --------------------------------------------------------------------------
 
     def _on_exit(self) -> None:
-        self._drop_timers()
-        self._collector.unwatch(self.channel.fileno())
+        self._timers.drop()
+        self.birth.end()
         self.channel.shut()  # whoever reads wakes, even if a forked process holds the other end
         self._ends.close(self._collector)
         self._listener.worker_exited(self)
-
-    def _later(self, seconds: float, callback: Callable[[], object]) -> None:
-        self._timers.append(self._collector.call_later(seconds, callback))
-
-    def _drop_timers(self) -> None:
-        timers, self._timers = self._timers, []
-        for timer in timers:
-            timer.cancel()
 
     def await_exit(self) -> None:
         """In the thread of a call that lost its worker: wait for the exit to be seen, and make sure there is one."""
@@ -295,14 +218,6 @@ class Worker:
         """In a process the host forked: close our ends, so that the worker still sees its host die."""
         self.channel.close()
         self._ends.close_in_fork()
-
-
-def _speaks_ours(ready: Frame) -> bool:
-    try:
-        oldest, newest, _ = messages.read_greeting(ready.target)
-    except ValueError:
-        return False
-    return oldest <= frames.PROTOCOL_VERSION <= newest
 
 
 class WorkerLost(Exception):

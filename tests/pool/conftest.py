@@ -1,4 +1,4 @@
-"""What the tests of pools share: pools that are always ended, waiting for conditions, scripts in a process of their own."""
+"""What the tests of pools share: pools that are always ended, waiting for conditions, scripts as users run them."""
 
 from __future__ import annotations
 

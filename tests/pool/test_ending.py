@@ -117,11 +117,11 @@ def test_a_closed_pool_says_so(make_pool: MakePool) -> None:
         lambda: pool.submit("math:sqrt", 4),
         lambda: list(pool.map("math:sqrt", [4])),
         lambda: pool.eval("1"),
-        lambda: pool.warm(),
-        lambda: pool.__enter__(),
+        pool.warm,
+        pool.__enter__,
         lambda: view.call("math:sqrt", 4),
         lambda: module.sqrt(4),
-        lambda: lease.__enter__(),
+        lease.__enter__,
     ]
     for use in uses:
         with pytest.raises(vv.PoolClosed, match="retired") as caught:

@@ -171,7 +171,7 @@ def test_with_waits_for_submitted_calls(make_pool: MakePool) -> None:
     with make_pool(workers=2) as pool:
         futures = [pool.submit("poolwork:nap", 0.05, n) for n in range(6)]
     assert all(future.done() for future in futures)
-    with pytest.raises(KeyError), make_pool(workers=2) as pool:
+    with pytest.raises(KeyError), make_pool(workers=2) as pool:  # noqa: PT012 - the block is what is tested
         future = pool.submit("poolwork:nap", 0.1, 5)
         raise KeyError
     assert future.result(0) == 5
@@ -180,7 +180,7 @@ def test_with_waits_for_submitted_calls(make_pool: MakePool) -> None:
 def test_leaving_with_ctrl_c_does_not_wait_for_calls(make_pool: MakePool) -> None:
     """Whoever presses Ctrl-C does not wait for a call that takes long."""
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), make_pool(workers=1) as pool:
+    with pytest.raises(KeyboardInterrupt), make_pool(workers=1) as pool:  # noqa: PT012 - as above
         future = pool.submit("poolwork:stubborn", 60)
         raise KeyboardInterrupt
     assert time.monotonic() - began < 10

@@ -180,7 +180,7 @@ def test_a_lease_is_used_inside_its_block(make_pool: MakePool, way: str, when: s
 def test_leaving_with_an_error_returns_the_worker(make_pool: MakePool, is_settled: IsSettled) -> None:
     """Also while a submitted call runs, which is not waited for more than the pool's own rules say."""
     pool = make_pool(workers=1)
-    with pytest.raises(KeyError), pool.lease() as worker:
+    with pytest.raises(KeyError), pool.lease() as worker:  # noqa: PT012 - the block is what is tested
         worker.submit("poolwork:nap", 0.1)
         raise KeyError
     assert pool.call("poolwork:double", 2) == 4

@@ -111,10 +111,9 @@ def test_what_is_no_iterable_is_refused_at_the_call(pool: vv.Pool) -> None:
 def test_an_error_comes_after_the_results_before_it(pool: vv.Pool, options: dict[str, int]) -> None:
     """The iterator yields what came before, raises the error, and is then over."""
     results = pool.map("poolwork:fails_on", range(20), itertools.repeat(6), **options)
-    got = []
+    got: list[Any] = []
     with pytest.raises(KeyError):
-        for value in results:
-            got.append(value)
+        got.extend(results)
     assert got == list(range(6))
     assert list(results) == []
 
@@ -147,10 +146,9 @@ def test_an_error_of_the_input_is_raised_after_the_results_before_it(pool: vv.Po
     """What was drawn is computed and yielded; then the input's own error comes."""
     source = Source(error_at=40)
     results = pool.map("poolwork:nap", itertools.repeat(0), source, buffersize=4)
-    got = []
+    got: list[Any] = []
     with pytest.raises(LookupError, match="the input broke"):
-        for value in results:
-            got.append(value)
+        got.extend(results)
     assert got == list(range(40))
 
 

@@ -56,11 +56,9 @@ def test_a_call_whose_deadline_passes_in_the_queue_never_runs(
     slow = pool.submit("poolwork:begin_and_wait_for", str(tmp_path / "began"), str(tmp_path / "go"))
     until((tmp_path / "began").exists)
     view, began = pool.options(timeout=0.3), time.monotonic()
+    run = view.call if way == "call" else lambda *call: view.submit(*call).result(20)
     with pytest.raises(vv.CallTimeout):
-        if way == "call":
-            view.call("poolwork:touch", str(tmp_path / "trace"))
-        else:
-            view.submit("poolwork:touch", str(tmp_path / "trace")).result(20)
+        run("poolwork:touch", str(tmp_path / "trace"))
     assert 0.29 <= time.monotonic() - began < 0.3 + OVERSHOOT
     assert not slow.done()
     assert pool.stats().waiting == 0

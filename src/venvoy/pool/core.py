@@ -21,10 +21,11 @@ from ..envs import Env, home_folder, resolve
 from ..errors import PoolClosed, PoolError
 from ..notifier import Notifier
 from ..options import Size, WorkerOptions
-from ..worker import Recipe
+from ..worker_start import Recipe
 from ..worker_state import State
 from .drivers import Drivers
 from .engine import Engine
+from .job_queue import JobQueue
 from .jobs import Decoder, Job
 from .output import Router
 from .recipe import EncodedInitializer, make_recipe
@@ -66,10 +67,11 @@ class Core:
         self._initializer, self._home = initializer, home
         self._progress, self._build_timeout = progress, build_timeout
         self.roster = Roster(size, name)
-        self.engine = Engine(self.roster, self)
-        self.stop = self.engine.stop  # one bound method for all futures
+        self.queue = JobQueue(self.roster, self)
+        self.engine = Engine(self.roster, self.queue, self)
+        self.stop = self.queue.stop  # one bound method for all futures
         self._router = Router(options.output)
-        self.staff = Staff(self.roster, self.engine, self, self._router.sink)
+        self.staff = Staff(self.roster, self.queue, self, self._router.sink)
         self.decoder = Decoder(is_home=False)
         self.env: Env | None = None
         self._start_lock = threading.Lock()  # guards the starting and stopping of the threads below
@@ -87,7 +89,7 @@ class Core:
             _exit_with(self)
             self._router.notifier = _notifier.hold()
             self._notifier: Notifier = self._router.notifier
-            self._drivers = Drivers(self.engine, lambda: self.decoder, self.roster.name)
+            self._drivers = Drivers(self.queue, lambda: self.decoder, self.roster.name)
             collector = _collector.hold()
             self._supervisor = Supervisor(self.roster.name, self.staff, self._drivers, collector, self._open)
             self._collector = collector
@@ -202,7 +204,7 @@ class Core:
     def after_fork_in_child(self) -> None:
         """In a process the host forked: nothing of this pool is ours."""
         lock = threading.Lock()
-        self.roster.lock = self.engine._lock = self.staff._lock = lock
+        self.roster.lock = self.engine._lock = self.queue._lock = self.staff._lock = lock
         self._start_lock = threading.Lock()
         self._collector = None
         self.roster.phase = Phase.CLOSED

@@ -22,7 +22,7 @@ from ..exchange import Exchange, Pieces
 from ..log import logger
 from ..worker import Worker, WorkerLost
 from ..worker_state import Reason
-from .engine import Engine
+from .job_queue import JobQueue
 from .jobs import Decoder, Job
 
 _QUICK = 0.001  # seconds; calls that take less are sent ahead of the reply before
@@ -35,16 +35,16 @@ _WEIGHT = 0.2  # of the newest call in the moving average
 
 
 class Drivers:
-    """The threads: one a worker, each asleep until a pair of worker and job is put into `Engine.tasks`.
+    """The threads: one a worker, each asleep until a pair of worker and job is put into `JobQueue.tasks`.
 
     Args:
-        engine: where jobs come from.
+        queue: where jobs come from.
         decoder: returns the decoder of the pool's replies; known once it is open.
         name: of the pool, for the threads' names.
     """
 
-    def __init__(self, engine: Engine, decoder: Callable[[], Decoder], name: str) -> None:
-        self._engine = engine
+    def __init__(self, queue: JobQueue, decoder: Callable[[], Decoder], name: str) -> None:
+        self._queue = queue
         self._decoder = decoder
         self._name = name
         self.threads: list[threading.Thread] = []  # changed by the supervisor's thread only
@@ -59,16 +59,16 @@ class Drivers:
     def close(self) -> None:
         """Let the threads end."""
         for _ in self.threads:
-            self._engine.tasks.put(None)
+            self._queue.tasks.put(None)
 
     def _run(self) -> None:
-        task = self._engine.tasks.get()
+        task = self._queue.tasks.get()
         while task is not None:
             worker, job = task
             del task  # a thread that waits keeps nothing alive
-            Drive(self._engine, self._decoder(), worker).run(job)
+            Drive(self._queue, self._decoder(), worker).run(job)
             del worker, job
-            task = self._engine.tasks.get()
+            task = self._queue.tasks.get()
 
 
 class Drive:
@@ -78,8 +78,8 @@ class Drive:
         worker: busy, and ours until it is given back.
     """
 
-    def __init__(self, engine: Engine, decoder: Decoder, worker: Worker) -> None:
-        self._engine = engine
+    def __init__(self, queue: JobQueue, decoder: Decoder, worker: Worker) -> None:
+        self._queue = queue
         self._decoder = decoder
         self._worker = worker
         self._channel: Channel = worker.channel
@@ -87,13 +87,13 @@ class Drive:
         self._room = _ROOM
         self._unsent: Pieces = []
         self._answered: list[tuple[Job, Frame]] = []
-        self._done = self._timed_out = 0  # calls since the engine was last told
+        self._done = self._timed_out = 0  # calls since the queue was last told
         self._is_retracting = False
         self._has_deadlines = False  # some job of this drive had one
         self._progress = 0.0  # when the last reply came, while something was sent ahead
 
     def run(self, job: Job | None) -> None:
-        """Run a job and what the engine gives after it, until the worker is given back."""
+        """Run a job and what the queue gives after it, until the worker is given back."""
         try:
             while job is not None:
                 self._send([job])
@@ -229,7 +229,7 @@ class Drive:
             else:
                 jobs.append(job)
         if jobs:
-            self._engine.requeue(jobs)
+            self._queue.requeue(jobs)
 
     def _send_ahead(self) -> None:
         mean = self._worker.mean_seconds
@@ -240,7 +240,7 @@ class Drive:
         most = min(_MOST_AHEAD, int(_AHEAD_SECONDS / mean) if mean else _MOST_AHEAD) - len(self._running)
         if most < 1:
             return
-        jobs = self._engine.more_jobs(self._worker, most, self._room, _LARGEST_AHEAD)
+        jobs = self._queue.more_jobs(self._worker, most, self._room, _LARGEST_AHEAD)
         if jobs:
             self._progress = monotonic()
             self._send(jobs)
@@ -260,10 +260,10 @@ class Drive:
         _complete_all(self._decoder, answered)
 
     def _finish(self) -> Job | None:
-        """Tell the engine what was done; return the job to go on with, or None: the worker is given back."""
+        """Tell the queue what was done; return the job to go on with, or None: the worker is given back."""
         done, self._done = self._done, 0
         timed_out, self._timed_out = self._timed_out, 0
-        return self._engine.finish(self._worker, done, timed_out)
+        return self._queue.finish(self._worker, done, timed_out)
 
     def _lost(self) -> None:
         """The worker is gone: what never started goes back to the queue, the rest fails, or is retried if allowed."""
@@ -273,16 +273,16 @@ class Drive:
         failed: list[tuple[Job, BaseException]] = []
         for exchange, job in self._running.values():
             try:
-                self._engine.may_retry(WorkerLost(worker, exchange))
+                self._queue.may_retry(WorkerLost(worker, exchange))
             except VenvoyError as error:
                 failed.append((job, error))
             else:
                 failed.append((job, job.cancelled_error())) if job.is_given_up else again.append(job)
         self._running.clear()
-        self._engine.discard(worker)
+        self._queue.discard(worker)
         self._finish()
         if again:
-            self._engine.requeue(again)
+            self._queue.requeue(again)
         for job, reason in failed:
             job.fail(job.cancelled_error() if job.is_given_up else reason)
 

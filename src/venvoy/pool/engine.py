@@ -14,41 +14,18 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
-from queue import SimpleQueue
 from time import monotonic
-from typing import Protocol
 
-from venvoy_worker.contract import messages
 from venvoy_worker.contract.frames import Frame
 
-from ..errors import CallTimeout, PoolClosed
+from ..errors import CallTimeout
 from ..exchange import Call
 from ..post_mortem import crash_error
 from ..worker import Worker, WorkerLost
 from ..worker_state import Reason, State
+from .job_queue import Hands, JobQueue
 from .jobs import Job
-from .roster import ErrorMaker, Phase, Roster, Ticket
-
-_MOST_FREE_RETRIES = 5  # of a call that never started: workers that die while idle do not come in hundreds
-
-Tasks = SimpleQueue[tuple[Worker, Job] | None]
-
-
-class Hands(Protocol):
-    """Who does, outside the lock, what was decided under it."""
-
-    def attend(self) -> None:
-        """See, soon, whether the pool is to be opened or workers are to be started."""
-
-    def mend(self) -> None:
-        """Let the collector thread call `Engine.settle`, soon."""
-
-    def fail(self, jobs: Iterable[Job], error: ErrorMaker) -> None:
-        """Complete futures with an error, on a thread where user code may run."""
-
-    def all_gone(self) -> None:
-        """Nothing of the pool is left: stop its threads."""
+from .roster import Phase, Roster, Ticket
 
 
 class Engine:
@@ -56,15 +33,16 @@ class Engine:
 
     Args:
         roster: the facts.
+        queue: gets workers that a job waits for.
         hands: does what is decided.
     """
 
-    def __init__(self, roster: Roster, hands: Hands) -> None:
+    def __init__(self, roster: Roster, queue: JobQueue, hands: Hands) -> None:
         self._roster = roster
         self._lock = roster.lock
         self._hands = hands
+        self._queue = queue
         self._astray: deque[Ticket] = deque()  # whose owner left early
-        self.tasks: Tasks = SimpleQueue()  # pairs of worker and job that a driver is to run
 
     # --- callers that run their call themselves -------------------------------------------
 
@@ -132,25 +110,7 @@ class Engine:
         """
         self._hands.mend()
         lost.worker.await_exit()
-        self.may_retry(lost)
-
-    def may_retry(self, lost: WorkerLost) -> None:
-        """Return if the call may be run again, having counted the attempt.
-
-        Raises:
-            WorkerCrashed: it may not.
-            PoolClosed: the worker was ended because the pool is.
-        """
-        call = lost.call
-        call.attempts += 1
-        if lost.worker.reason is Reason.CLOSED:
-            raise PoolClosed(self._roster.closed_why) from None
-        if not lost.started and call.attempts <= _MOST_FREE_RETRIES:
-            return
-        if lost.started and call.retries > 0:
-            call.retries -= 1
-            return
-        raise crash_error(lost) from None
+        self._queue.may_retry(lost)
 
     def acquire(self, ticket: Ticket, deadline: float | None, name: str) -> Worker:
         """Wait for a worker and return it; it belongs to the ticket until `release` or `settle`.
@@ -211,7 +171,7 @@ class Engine:
                 elif is_job:
                     del waiting[0]
                     ticket.worker = None
-                    self.tasks.put((worker, entry))  # type: ignore[arg-type]
+                    self._queue.tasks.put((worker, entry))  # type: ignore[arg-type]
                 else:
                     del waiting[0]
                     entry.worker = worker  # type: ignore[union-attr]
@@ -251,124 +211,5 @@ class Engine:
             worker.process.kill_tree()
         if worker.state is State.ABANDONED:
             worker.abandon_call()
-        self.after_release(worker, job)
+        self._queue.after_release(worker, job)
         self._hands.attend()
-
-    def after_release(self, worker: Worker, job: Job | None) -> None:
-        """Outside the lock: do what giving back a worker led to."""
-        if job is not None:
-            self.tasks.put((worker, job))
-        elif worker.state is State.EXITED:
-            worker.channel.close()
-        elif worker.state is State.RETIRING:
-            worker.retire()
-
-    def discard(self, worker: Worker) -> None:
-        """A driver found its worker dead or unusable: it is not given to anybody again."""
-        with self._lock:
-            if worker.state is State.BUSY:
-                worker.move(State.RETIRING, Reason.CRASHED)
-        if worker.state is State.RETIRING:
-            worker.process.kill_tree()
-
-    # --- jobs ------------------------------------------------------------------------------
-
-    def enqueue(self, job: Job) -> None:
-        """Give a job to an idle worker, or let it wait for one.
-
-        Raises:
-            PoolClosed: the pool takes no calls.
-        """
-        roster = self._roster
-        idle = roster.idle
-        roster.wants_drivers = True
-        is_short = not roster.has_drivers
-        with self._lock:
-            if idle and roster.phase is Phase.OPEN:
-                worker = idle[-1]  # from here on no call but the last, see the module
-                del idle[-1]
-                worker.state = State.BUSY
-                self.tasks.put((worker, job))
-            else:
-                roster.check_open()
-                roster.waiting.append(job)
-                is_short = is_short or roster.may_need_workers()
-        if is_short:
-            self._hands.attend()
-
-    def more_jobs(self, worker: Worker, most: int, room: int, largest: int) -> list[Job]:
-        """Return waiting jobs that a driver may add to those its worker has; callers with tickets go first.
-
-        Args:
-            most: number of jobs at most.
-            room: bytes of requests at most, in all.
-            largest: bytes of one request at most.
-        """
-        jobs: list[Job] = []
-        waiting = self._roster.waiting
-        with self._lock:
-            most = min(most, 1 + len(waiting) // max(1, len(self._roster.workers)))  # the others are to get their share
-            while waiting and len(jobs) < most and worker.reason is None:
-                entry = waiting[0]
-                if not isinstance(entry, Job) or entry.call.size > min(room, largest):
-                    break
-                room -= entry.call.size
-                jobs.append(entry)
-                waiting.popleft()
-        return jobs
-
-    def finish(self, worker: Worker, done: int, timed_out: int) -> Job | None:
-        """A driver has nothing left on its worker: return the job it goes on with, or None: it was given back.
-
-        Args:
-            done, timed_out: how many calls since the last time.
-        """
-        with self._lock:
-            worker.calls += done
-            self._roster.calls_done += done
-            self._roster.calls_timed_out += timed_out
-            worker.open_call = 0
-            job = self._roster.serve_next(worker) if worker.state is State.BUSY else None
-        if job is None:
-            self.after_release(worker, None)
-        return job
-
-    def requeue(self, jobs: list[Job]) -> None:
-        """Put jobs that never started back to the head of the queue, in order."""
-        with self._lock:
-            for job in reversed(jobs):
-                job.place = None
-                self._roster.waiting.appendleft(job)
-            pairs = self._roster.pair_up()
-        for pair in pairs:
-            self.tasks.put(pair)
-        self._hands.attend()
-
-    def expire(self, job: Job) -> None:
-        """The deadline of a job passed: if it waits still, it will never run. A running one is its driver's."""
-        if self._withdraw(job):
-            with self._lock:
-                self._roster.calls_timed_out += 1
-            self._hands.fail([job], job.call.timeout_error)
-
-    def stop(self, job: Job) -> bool:
-        """Cancel a job whose future is RUNNING; return False when it has ended meanwhile."""
-        if self._withdraw(job):  # taken back from a worker before it started
-            self._hands.fail([job], job.cancelled_error)
-            return True
-        place = job.place
-        if place is None or job.future.done():
-            return False
-        job.is_given_up = True
-        worker, call_id = place
-        worker.control.say(messages.RETRACT, body=messages.pack_ids([call_id]))
-        worker.stop_call(call_id)
-        return True
-
-    def _withdraw(self, job: Job) -> bool:
-        with self._lock:
-            try:
-                self._roster.waiting.remove(job)
-            except ValueError:
-                return False
-            return True

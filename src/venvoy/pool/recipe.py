@@ -12,7 +12,7 @@ import venvoy_worker
 
 from ..envs import Env
 from ..options import WorkerOptions
-from ..worker import Recipe
+from ..worker_start import Recipe
 
 _MAIN_FILE = str(Path(venvoy_worker.__file__).with_name("__main__.py"))
 _NOT_INHERITED = (

@@ -13,13 +13,13 @@ from time import monotonic
 from ..errors import CallTimeout, PoolClosed
 from ..log import logger
 from ..post_mortem import start_error
+from ..process import Sink
 from ..worker import Worker
 from ..worker_state import Reason, State
-from .engine import Engine, Hands
+from .job_queue import Hands, JobQueue
 from .jobs import Job
 from .roster import Phase, Roster, Ticket
 
-Sink = Callable[[bytes], object]
 _QUICK_DEATH = 1.0  # seconds; a worker that dies younger, having done nothing, is replaced only when calls wait
 
 
@@ -28,17 +28,17 @@ class Staff:
 
     Args:
         roster: the facts.
-        engine: the calls' side, which takes workers that have become free.
+        queue: takes workers that have become free.
         hands: does what is decided.
         sinks: returns what gets the output of a worker's stream.
     """
 
     def __init__(
-        self, roster: Roster, engine: Engine, hands: Hands, sinks: Callable[[Worker, str], Sink | None]
+        self, roster: Roster, queue: JobQueue, hands: Hands, sinks: Callable[[Worker, str], Sink | None]
     ) -> None:
         self._roster = roster
         self._lock = roster.lock
-        self._engine = engine
+        self._queue = queue
         self._hands = hands
         self._sinks = sinks
         self.gone = threading.Event()  # set once nothing of the pool is left
@@ -125,11 +125,6 @@ class Staff:
             self._roster.has_drivers = self._roster.wants_drivers
             return len(self._roster.workers) if self._roster.wants_drivers else 0
 
-    def start_is_wanted(self, worker: Worker) -> bool:
-        """Return False when the pool was closed while this worker was being spawned."""
-        with self._lock:
-            return worker.reason is None
-
     def spawn_failed(self, worker: Worker, error: BaseException) -> None:
         """The process of a registered worker could not be started at all."""
         with self._lock:
@@ -148,7 +143,7 @@ class Staff:
             job = self._roster.serve_next(worker)
             self._roster.tell_warming()
         logger.debug("pool %r: worker %d is ready, pid %d", self._roster.name, worker.id, worker.process.pid)
-        self._engine.after_release(worker, job)
+        self._queue.after_release(worker, job)
 
     def worker_freed(self, worker: Worker, is_clean: bool) -> None:
         """The call of an abandoned worker has ended; unless its user code is known to be gone, neither may it stay."""
@@ -159,7 +154,7 @@ class Staff:
                 worker.reason = Reason.DRAINED
             worker.calls += 1
             job = self._roster.serve_next(worker)
-        self._engine.after_release(worker, job)
+        self._queue.after_release(worker, job)
         self._hands.attend()
 
     def sink(self, worker: Worker, stream: str) -> Sink | None:

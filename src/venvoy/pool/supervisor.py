@@ -14,7 +14,8 @@ from queue import SimpleQueue
 from ..collector import Collector
 from ..errors import VenvoyError, WorkerStartError
 from ..log import logger
-from ..worker import Recipe, Worker
+from ..worker import Worker
+from ..worker_start import Recipe
 from .drivers import Drivers
 from .staff import Staff
 
@@ -91,6 +92,6 @@ class Supervisor:
         except Exception as error:  # settings that cannot be encoded
             self._staff.spawn_failed(worker, WorkerStartError(f"cannot start a worker: {error}"))
             return False
-        if not self._staff.start_is_wanted(worker):
+        if worker.reason is not None:  # the pool was closed, or it was to be ended, while it was being spawned
             worker.kill()
         return True

@@ -16,6 +16,7 @@ import venvoy_worker as _face
 _SIGNAL = _signal.SIGURG  # ignored by default, and used by nobody for anything else
 _armed = 0
 _requested = 0
+_cut_import = False  # for good: what is half imported stays so
 _main = _thread.get_ident()
 
 
@@ -56,24 +57,40 @@ def request(call_id: int) -> None:
     _signal.pthread_kill(_main, _SIGNAL)
 
 
+def cut_an_import_short() -> bool:
+    """Return True when an interrupt hit an import, which leaves packages behind without some of their modules."""
+    return _cut_import
+
+
 def main_thread() -> int:
     """Return the identifier of the thread that runs user code."""
     return _main
 
 
-def _on_cancel(number: int, frame: object) -> None:
+def _on_cancel(number: int, frame: FrameType | None) -> None:
     global _requested
     if _armed and _armed == _requested:
         _requested = 0
+        _note_import(frame)
         raise _face.Cancelled("call %d was cancelled" % _armed)
 
 
-def _on_interrupt(number: int, frame: object) -> None:
+def _on_interrupt(number: int, frame: FrameType | None) -> None:
     """SIGINT is an error of the call that runs; between calls it must not tear a frame apart."""
     if _armed:
+        _note_import(frame)
         raise KeyboardInterrupt
+
+
+def _note_import(frame: FrameType | None) -> None:
+    """Look for an import on the stack now: Python leaves its frames out of tracebacks."""
+    global _cut_import
+    while frame is not None and not _cut_import:
+        _cut_import = frame.f_code.co_filename == "<frozen importlib._bootstrap>"
+        frame = frame.f_back
 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import Callable, Iterable

@@ -141,7 +141,7 @@ class Server:
             stdio.leave_if_forked()
             stdio.flush()
             self._finish(call_id)
-            is_clean = isinstance(error, venvoy_worker.Cancelled) and not _was_importing(error)
+            is_clean = isinstance(error, venvoy_worker.Cancelled) and not interrupt.cut_an_import_short()
             self._send_error(call_id, self._report(error), is_clean, begin)
             return
         stdio.leave_if_forked()
@@ -265,16 +265,6 @@ def _cause(error: BaseException) -> str:
     if error.__cause__ is None:
         return ""
     return str(snapshot(error.__cause__, _FOLDER)["traceback"])
-
-
-def _was_importing(error: BaseException) -> bool:
-    """Return True when an import was cut short, which leaves packages without some of their modules behind."""
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
-        traceback = traceback.tb_next
-    return False
 
 
 def _microseconds(begin: float) -> int:

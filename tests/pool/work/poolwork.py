@@ -21,7 +21,7 @@ def double(x):
 
 def touch(path):
     with open(path, "a") as file:
-        file.write("%d\n" % os.getpid())
+        file.write(str(os.getpid()) + "\n")
 
 
 def nap(seconds, value=None):
@@ -73,6 +73,11 @@ def fail_with_timeout():
 
 def die(status=9):
     os._exit(status)
+
+
+def signal_self(number):
+    os.kill(os.getpid(), number)
+    time.sleep(20)  # a signal of one's own may come a little later
 
 
 def die_once(path):

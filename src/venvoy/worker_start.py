@@ -1,0 +1,137 @@
+"""The start of a worker: from a recipe to READY, or to what stands in the way.
+
+Owns the start's deadline and what the child answered. All of it runs on the collector thread, except `begin`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from venvoy_worker.contract import codec, frames, messages
+from venvoy_worker.contract.frames import Frame, FrameError
+
+from .collector import Collector, Timers
+from .process import Process, Sink
+from .worker_ends import Ends
+
+_STACK_SECONDS = 0.3  # how long a worker that is to be killed may take to say where it is
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything needed to start one more worker of a pool, the same each time."""
+
+    python: str
+    flags: tuple[str, ...]
+    main_file: str
+    pycache: str
+    environ: dict[str, str]
+    cwd: str | None
+    settings: Callable[[], dict[str, Any]]
+    keep: int
+    grace_period: float
+    start_timeout: float
+
+
+def spawn(
+    recipe: Recipe,
+    collector: Collector,
+    sinks: tuple[Sink | None, Sink | None],
+    on_exit: Callable[[], object],
+    inherited: tuple[int, ...],
+) -> Process:
+    """Start the process of a worker with the descriptors it inherits.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    return Process(
+        [recipe.python, *recipe.flags, recipe.main_file, recipe.pycache, *map(str, inherited)],
+        recipe.environ,
+        recipe.cwd,
+        inherited,
+        keep=recipe.keep,
+        sinks=sinks,
+        on_exit=on_exit,
+        collector=collector,
+    )
+
+
+class Start:
+    """One worker's start.
+
+    Args:
+        ends: connected to the process.
+        on_ready: called once when it is ready; when it is not, the process is killed, and its exit says so.
+    """
+
+    def __init__(self, ends: Ends, recipe: Recipe, collector: Collector, on_ready: Callable[[], object]) -> None:
+        self.frame: Frame | None = None  # READY, or the ERROR in its place
+        self.stack: Frame | None = None  # where the main thread was when the time was over
+        self.is_late = False
+        self._ends = ends
+        self._recipe = recipe
+        self._collector = collector
+        self._on_ready = on_ready
+        self._is_over = False
+        self._timers = Timers(collector)
+
+    def begin(self) -> None:
+        """Greet the child, and let the collector wait for its answer."""
+        self._collector.call_soon(self._watch)
+        self._timers.later(self._recipe.start_timeout, self._on_late)
+        body, buffers = codec.encode(self._recipe.settings())
+        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, messages.CAPABILITIES)
+        hello = frames.pack(messages.HELLO, codec=codec.PICKLE, target=target, body=body, buffers=buffers)
+        try:
+            self._ends.channel.send(hello, monotonic() + self._recipe.start_timeout)
+        except (OSError, TimeoutError):  # it died at once, or hangs: the exit watch or the timer will say so
+            pass
+
+    def end(self) -> None:
+        """Watch no longer, because it is over or because the process has exited."""
+        self._is_over = True
+        self._timers.drop()
+        self._collector.unwatch(self._ends.channel.fileno())
+
+    def _watch(self) -> None:
+        if not self._is_over:
+            self._collector.watch(self._ends.channel.fileno(), self._on_readable)
+            self._ends.control.listen(self._collector, self._on_control)
+
+    def _on_readable(self) -> None:
+        try:
+            frame = self._ends.channel.try_receive()
+        except (EOFError, OSError, FrameError):
+            self.end()
+            self._timers.later(_STACK_SECONDS, self._ends.process.kill_tree)  # usually it is exiting already
+            return
+        if frame is None:
+            return
+        self.frame = frame
+        self.end()
+        if frame.opcode == messages.READY and _speaks_ours(frame):
+            self._on_ready()
+        else:
+            self._ends.process.kill_tree()  # it has said why; whatever its import left running goes too
+
+    def _on_late(self) -> None:
+        self.is_late = True
+        self._ends.control.say(messages.DUMP)
+        self._timers.later(_STACK_SECONDS, self._ends.process.kill_tree)
+
+    def _on_control(self, frame: Frame) -> None:
+        if frame.opcode == messages.STACK:
+            self.stack = frame
+            self._ends.process.kill_tree()  # only a worker that is to be killed is asked
+
+
+def _speaks_ours(ready: Frame) -> bool:
+    try:
+        oldest, newest, _ = messages.read_greeting(ready.target)
+    except ValueError:
+        return False
+    return oldest <= frames.PROTOCOL_VERSION <= newest
