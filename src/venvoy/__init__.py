@@ -128,4 +128,4 @@ def __dir__() -> list[str]:
 
 
 if _os.environ.get("VENVOY_LOG"):
-    from . import log as _log  # configures itself; nothing else here needs `logging` yet
+    from . import log as _log  # noqa: F401 - it configures itself; nothing else here needs `logging` yet

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from venvoy.envs import Env, EnvSpec, Progress, build, home_folder, resolve
+from venvoy.envs import Cancel, Env, EnvSpec, Progress, build, home_folder, resolve
 from venvoy.errors import EnvBuildError, EnvError
 
 SRC = Path(__file__).parents[2] / "src"
@@ -127,7 +127,7 @@ def test_cancelling_ends_the_installer_at_once(
 ) -> None:
     """Set the event from another thread: the build raises within a moment."""
     use(slow_installer)
-    cancel = threading.Event()
+    cancel = Cancel()
     times: list[float] = []
 
     def cancel_when_it_hangs() -> None:

@@ -124,7 +124,7 @@ class _Group:
         """Follow the command to its end; kill what it leaves behind."""
         running = True
         while running:
-            running = self._wait(limit.nap())
+            running = self._wait(limit)
             if not running:
                 self._finish_off()
             for line in self._take_lines(last=not running):
@@ -168,13 +168,16 @@ class _Group:
         except (ProcessLookupError, PermissionError):
             pass
 
-    def _wait(self, seconds: float | None) -> bool:
-        """Read what comes within `seconds`; False when the first process has ended.
+    def _wait(self, limit: Limit) -> bool:
+        """Read what comes before the limit is reached; False when the first process has ended.
 
         That one counts, not the end of the output: a build may leave a server behind that holds the output open,
         and a process closes its output before it has an exit status.
         """
+        seconds = limit.nap()
         watched = [] if self._exit is None else [self._exit]
+        if limit.cancel is not None:
+            watched.append(limit.cancel.fileno())
         ready = self._poll(seconds, *watched, *(() if self._at_end else (self._output.fileno(),)))
         if self._output.fileno() in ready:
             self._at_end = not self._read()
@@ -197,7 +200,7 @@ class _Group:
         poll = select.poll()
         for descriptor in descriptors:
             poll.register(descriptor, select.POLLIN | select.POLLHUP)
-        return {ready for ready, _ in poll.poll(None if seconds is None else seconds * 1000)}
+        return {ready for ready, _ in poll.poll(None if seconds is None else min(seconds, 86_400) * 1000)}
 
     def _read(self) -> bool:
         chunk = self._output.read(65536)

@@ -5,15 +5,47 @@ Owns no state but a moment of the monotonic clock.
 
 from __future__ import annotations
 
+import os
+import threading
 import time
-from typing import TYPE_CHECKING
 
 from venvoy.errors import EnvBuildError
 
-if TYPE_CHECKING:
-    import threading
 
-_CANCEL_SLICE = 0.05  # seconds; a threading.Event cannot be waited for together with a descriptor
+class Cancel:
+    """A flag that one thread sets to stop the build of another, and that can be waited for with `poll`.
+
+    (A `threading.Event` cannot be waited for together with a process or a pipe, except by looking again and again.)
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the pipe, which is made when somebody waits
+        self._pipe: tuple[int, int] | None = None
+        self._is_set = False
+
+    def set(self) -> None:
+        """Stop the build, now or as soon as it begins."""
+        with self._lock:
+            self._is_set = True
+            if self._pipe is not None:
+                os.write(self._pipe[1], b"\0")
+
+    def is_set(self) -> bool:
+        """Return True once it was set."""
+        return self._is_set
+
+    def fileno(self) -> int:
+        """Return a descriptor that can be read from as soon as the flag is set."""
+        with self._lock:
+            if self._pipe is None:
+                self._pipe = os.pipe()
+                if self._is_set:
+                    os.write(self._pipe[1], b"\0")
+            return self._pipe[0]
+
+    def __del__(self) -> None:
+        for fd in self._pipe or ():
+            os.close(fd)
 
 
 class Limit:
@@ -23,7 +55,7 @@ class Limit:
         ValueError: the timeout is not positive.
     """
 
-    def __init__(self, timeout: float | None = None, cancel: threading.Event | None = None) -> None:
+    def __init__(self, timeout: float | None = None, cancel: Cancel | None = None) -> None:
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds or None, not {timeout!r}")
         self.timeout = timeout
@@ -40,8 +72,7 @@ class Limit:
 
     def nap(self) -> float | None:
         """Return how long to sleep at most before the next `check`, in seconds; None is for ever."""
-        longest = _CANCEL_SLICE if self.cancel is not None else float("inf")
-        seconds = max(0.0, min(longest, self.left()))
+        seconds = max(0.0, self.left())
         return None if seconds == float("inf") else seconds
 
     def check(self, doing: str, output: str = "") -> None:

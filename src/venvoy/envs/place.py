@@ -12,14 +12,14 @@ next; an environment is never moved (its scripts and caches hold its path) and n
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from venvoy.envs.command import run
 from venvoy.envs.limit import Limit
 from venvoy.envs.spec import FORMAT_VERSION
 from venvoy.errors import EnvBuildError, EnvError
-
-_LOCK_SLICE = 0.05  # seconds; flock knows no deadline, so who waits for another one's build looks again
 
 
 def environment_python(folder: str) -> str:
@@ -149,16 +149,23 @@ class Place:
 
 
 def _take(descriptor: int, limit: Limit, waiting: Callable[[], object] | None, key: str) -> None:
-    import fcntl
-    import time
+    """Lock an open lock file, waiting for somebody else's lock as long as the limit allows.
 
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            limit.check(f"waiting for somebody else who builds or removes {key}")
-        if waiting is not None:
-            waiting()
-            waiting = None
-        time.sleep(_LOCK_SLICE)
+    flock knows no deadline and cannot be polled, so a child process waits: the lock belongs to the open file, which it
+    inherits, so what it gets is ours. It can be killed at the deadline.
+    """
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    except BlockingIOError:
+        pass
+    if waiting is not None:
+        waiting()
+    code = "import fcntl, sys; fcntl.flock(int(sys.argv[1]), fcntl.LOCK_EX)"
+    argv = [sys.executable, "-I", "-S", "-c", code, str(descriptor)]
+    doing = f"waiting for somebody else who builds or removes {key}"
+    status, words = run(argv, env=dict(os.environ), cwd=os.sep, limit=limit, doing=doing, keep=[descriptor])
+    if status:
+        raise EnvBuildError(f"failed while {doing}: {words}", output=words)

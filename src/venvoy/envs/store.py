@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 from venvoy.envs.discovery import find_interpreter, installed_interpreters, recall_interpreter
 from venvoy.envs.installer import Progress, Tell, UvInstaller
 from venvoy.envs.interpreter import Interpreter, existing
-from venvoy.envs.limit import Limit
+from venvoy.envs.limit import Cancel, Limit
 from venvoy.envs.place import Place, environment_python
 from venvoy.envs.spec import EnvSpec, content_hash
 from venvoy.errors import EnvBuildError, EnvError
 from venvoy.log import logger
 
 if TYPE_CHECKING:
-    import threading
     from pathlib import Path
 
 _REMOVE_TIMEOUT = 60.0
@@ -100,7 +99,7 @@ def build(
     home: str | os.PathLike[str] | None = None,
     progress: Tell | None = None,
     timeout: float | None = 600,
-    cancel: threading.Event | None = None,
+    cancel: Cancel | None = None,
 ) -> Env:
     """Return the environment a spec describes, building it first unless it is there already.
 
@@ -150,7 +149,7 @@ def resolve(
     home: str | os.PathLike[str] | None = None,
     progress: Tell | None = None,
     timeout: float | None = 600,
-    cancel: threading.Event | None = None,
+    cancel: Cancel | None = None,
 ) -> Env:
     """Return the environment that is meant, building it if need be.
 

@@ -17,7 +17,7 @@ from typing import Any
 from .. import collector as _collector
 from .. import notifier as _notifier
 from ..collector import Collector
-from ..envs import Env, home_folder, resolve
+from ..envs import Cancel, Env, home_folder, resolve
 from ..errors import PoolClosed, PoolError
 from ..notifier import Notifier
 from ..options import Size, WorkerOptions
@@ -147,7 +147,7 @@ class Core:
         for job in jobs:
             self._notifier.post(lambda job=job: job.fail(error()))  # type: ignore[misc]
 
-    def _open(self, cancel: threading.Event) -> Recipe:
+    def _open(self, cancel: Cancel) -> Recipe:
         env = resolve(self._env, home=self._home, progress=self._progress, timeout=self._build_timeout, cancel=cancel)
         self.env = env
         self.decoder = Decoder(is_home=env.is_current)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from ..collector import Collector
+from ..envs import Cancel
 from ..errors import VenvoyError, WorkerStartError
 from ..log import logger
 from ..worker import Worker
@@ -27,7 +28,7 @@ class Supervisor:
         name: of the pool, for the thread's name.
         staff: told what was opened and spawned, and the listener of every worker.
         drivers: kept at one thread a worker.
-        open_pool: builds the environment and returns the recipe; gets an event that asks it to stop.
+        open_pool: builds the environment and returns the recipe; gets the flag that asks it to stop.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Supervisor:
         staff: Staff,
         drivers: Drivers,
         collector: Collector,
-        open_pool: Callable[[threading.Event], Recipe],
+        open_pool: Callable[[Cancel], Recipe],
     ) -> None:
         self._staff = staff
         self._drivers = drivers
@@ -44,7 +45,7 @@ class Supervisor:
         self._open_pool = open_pool
         self._recipe: Recipe | None = None
         self._wakes: SimpleQueue[bool] = SimpleQueue()  # True: look; False: end
-        self._cancel = threading.Event()
+        self._cancel = Cancel()
         self.thread = threading.Thread(target=self._run, name=f"venvoy-supervisor-{name}", daemon=True)
         self.thread.start()
 
