@@ -5,6 +5,7 @@ A lease owns a ticket of the engine from `with` to its end, so its worker serves
 
 from __future__ import annotations
 
+import itertools
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
@@ -18,6 +19,8 @@ from .options import CallOptions, Target
 from .pool.core import Core
 from .pool.roster import Ticket
 from .worker import Worker
+
+_numbers = itertools.count(1)
 
 
 class Lease:
@@ -36,6 +39,7 @@ class Lease:
         self._timeout = timeout
         self._options = options or CallOptions()
         self._ticket = Ticket()
+        self._session_name = f"lease-{next(_numbers)}"
         self._turn = threading.Lock()  # one call at a time on the worker's channel
         self._worker: Worker | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -89,6 +93,7 @@ class Lease:
         """Return a view of this lease with other `CallOptions` (`timeout=`)."""
         view = Lease(self._core, self._timeout, CallOptions(**options))
         view._ticket, view._turn, view._worker = self._ticket, self._turn, self._worker
+        view._session_name = self._session_name
         return view
 
     def terminate(self) -> None:
@@ -100,14 +105,15 @@ class Lease:
         self._living().kill()
 
     def _session(self) -> str:
-        return f"lease-{id(self._ticket)}"
+        return self._session_name
 
     def _living(self) -> Worker:
-        if self._worker is None or self._ticket.worker is not self._worker:
+        worker = self._worker
+        if worker is None or self._ticket.worker is not worker or worker.process.exited.is_set():
             raise WorkerError(
                 "this lease has no worker: it has not begun, has ended, or its worker timed out or crashed"
             )
-        return self._worker
+        return worker
 
     def _run(self, call: Call) -> Any:
         with self._turn:

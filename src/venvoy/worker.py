@@ -176,7 +176,7 @@ class Worker:
             if frame.opcode in messages.TERMINAL and frame.call_id == call_id:
                 self._collector.unwatch(self.channel.fileno())
                 self._timers.drop()
-                self._listener.worker_freed(self, bool(frame.flags & messages.FLAG_CANCELLED))
+                self._listener.worker_freed(self, not frame.flags & messages.FLAG_DIRTY)
                 return
             frame = self._take_frame()
 

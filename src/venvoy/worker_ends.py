@@ -71,11 +71,20 @@ class ControlLine:
             self._channel.close()
 
 
+def socket_pair(undo: ExitStack, childs: ExitStack) -> tuple[socket.socket, socket.socket]:
+    """Return (our end, the child's end) of a new connection, each to be closed by its stack."""
+    ours, childs_own = socket.socketpair()
+    undo.callback(ours.close)
+    childs.callback(childs_own.close)
+    return ours, childs_own
+
+
 class Ends:
     """What the host holds of one child.
 
     Args:
-        spawn: starts the process, given the four descriptors it inherits: call, control, lifeline, status page.
+        spawn: starts the process, given the five descriptors it inherits: calls to read, answers to write,
+            control, lifeline, status page.
 
     Raises:
         OSError: a descriptor or the process cannot be had; nothing is left open then.
@@ -83,21 +92,18 @@ class Ends:
 
     def __init__(self, spawn: Callable[[tuple[int, ...]], Process]) -> None:
         with ExitStack() as undo, ExitStack() as childs:
-            call, call_child = socket.socketpair()
-            undo.callback(call.close)
-            childs.callback(call_child.close)
-            control, control_child = socket.socketpair()
-            undo.callback(control.close)
-            childs.callback(control_child.close)
+            pairs = [socket_pair(undo, childs) for _ in range(3)]
+            (answers, answers_child), (calls, calls_child), (control, control_child) = pairs
             lifeline_child, self._lifeline = os.pipe()
             undo.callback(os.close, self._lifeline)
             childs.callback(os.close, lifeline_child)
             self.page = StatusPage()
             undo.callback(self.page.freeze)
             childs.callback(self.page.close_descriptor)
-            self.channel = Channel(call)
+            self.channel = Channel(answers, calls)
             self.control = ControlLine(control)
-            self.process = spawn((call_child.fileno(), control_child.fileno(), lifeline_child, self.page.fd))
+            fds = (calls_child.fileno(), answers_child.fileno(), control_child.fileno(), lifeline_child, self.page.fd)
+            self.process = spawn(fds)
             undo.pop_all()
 
     def close_in_fork(self) -> None:

@@ -48,8 +48,12 @@ def spawn(
     Raises:
         OSError: it cannot be started.
     """
+    calls, answers, control, lifeline, page = inherited
     return Process(
-        [recipe.python, *recipe.flags, recipe.main_file, recipe.pycache, *map(str, inherited)],
+        [
+            *(recipe.python, *recipe.flags, recipe.main_file, recipe.pycache),
+            *(f"{calls},{answers}", str(control), str(lifeline), str(page)),
+        ],
         recipe.environ,
         recipe.cwd,
         inherited,

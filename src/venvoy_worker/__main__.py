@@ -44,7 +44,7 @@ def run(arguments):  # type: ignore[no-untyped-def]
     # User code, and multiprocessing inside it, must find a __main__ that is not this file.
     sys.modules["__main__"] = type(sys)("__main__")
     sys.argv = [""]
-    main([int(number) for number in arguments[1:]])
+    main(arguments[1:])
 
 
 if __name__ == "__main__":

@@ -151,6 +151,16 @@ def test_close_while_the_pool_opens(make_pool: MakePool) -> None:
     assert isinstance(future.exception(5), vv.PoolClosed)
 
 
+def test_no_future_is_left_unfinished_by_a_close_right_after_its_submission(make_pool: MakePool) -> None:
+    """Wherever the call is on its way to a worker: its future ends, with PoolClosed or a result."""
+    for round_ in range(40):
+        pool = make_pool(workers=1 + round_ % 2)
+        pool.warm()
+        futures = [pool.submit("poolwork:stubborn", 60) for _ in range(1 + round_ % 3)]
+        pool.close(0)
+        assert [type(future.exception(5)) for future in futures] == [vv.PoolClosed] * len(futures)
+
+
 def test_concurrent_closes_all_return(make_pool: MakePool) -> None:
     """Eight threads close one pool while calls run."""
     pool = make_pool(workers=2)

@@ -29,14 +29,16 @@ def test_a_call_sent_ahead_of_one_that_waits_for_it_runs_elsewhere(
     """The first call waits for what a later one does: no dead-lock, also when the second worker must be started."""
     pool = make_pool(workers=workers)
     make_quick(pool)
-    for round_ in range(5):
+    for round_ in range(12):
         meeting = str(tmp_path / str(round_))
+        quick = [pool.submit("poolwork:double", n) for n in range(20)]  # what follows is sent ahead behind these
         first = pool.submit("poolwork:wait_for", meeting, 15, "met")
         others = [pool.submit("poolwork:double", n) for n in range(30)]
         second = pool.submit("poolwork:touch", meeting)
         assert first.result(20) == "met"
         second.result(20)
         assert [other.result(20) for other in others] == [2 * n for n in range(30)]
+        assert [future.result(20) for future in quick] == [2 * n for n in range(20)]
 
 
 def test_blocking_callers_are_served_while_a_worker_holds_calls_sent_ahead(make_pool: MakePool, tmp_path: Path) -> None:
@@ -44,11 +46,13 @@ def test_blocking_callers_are_served_while_a_worker_holds_calls_sent_ahead(make_
     pool = make_pool(workers=2)
     make_quick(pool)
     go = str(tmp_path / "go")
+    quick = [pool.submit("poolwork:double", n) for n in range(20)]
     first = pool.submit("poolwork:wait_for", go, 15, "met")
     others = [pool.submit("poolwork:pid") for _ in range(40)]
     assert pool.call("poolwork:double", 4) == 8
     pids = {other.result(10) for other in others}
     assert len(pids) <= 2
+    assert [future.result(10) for future in quick] == [2 * n for n in range(20)]
     assert not first.done()
     pool.call("poolwork:touch", go)
     assert first.result(20) == "met"

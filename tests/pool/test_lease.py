@@ -44,6 +44,16 @@ def test_the_namespace_ends_with_the_lease(make_pool: MakePool) -> None:
         pool.eval("secret")
 
 
+def test_no_lease_ever_finds_names_of_an_earlier_one(make_pool: MakePool) -> None:
+    """Also when the earlier one has been collected, and its memory is that of the new one."""
+    pool = make_pool(workers=1)
+    for _ in range(20):
+        with pool.lease() as worker:
+            assert worker.eval("'secret' in globals()") is False
+            worker.exec("secret = 1")
+        del worker
+
+
 def test_nobody_else_gets_a_leased_worker(make_pool: MakePool) -> None:
     """Calls, submits, maps and other leases go to the other workers, or wait."""
     pool = make_pool(workers=3)

@@ -116,7 +116,7 @@ def test_no_stale_answer_after_many_timeouts(make_pool: MakePool, is_settled: Is
     timeouts = 0
     for n in range(120):
         try:
-            assert view.call("poolwork:nap", 0.0195 + 0.0002 * (n % 5), n) == n
+            assert view.call("poolwork:nap", 0.0175 + 0.0005 * (n % 10), n) == n
         except vv.CallTimeout:
             timeouts += 1
         assert pool.call("poolwork:double", n) == 2 * n

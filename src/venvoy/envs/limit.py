@@ -43,9 +43,15 @@ class Cancel:
                     os.write(self._pipe[1], b"\0")
             return self._pipe[0]
 
-    def __del__(self) -> None:
-        for fd in self._pipe or ():
+    def close(self) -> None:
+        """Give up the descriptors, once nobody waits any more."""
+        with self._lock:
+            pipe, self._pipe = self._pipe, None
+        for fd in pipe or ():
             os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class Limit:

@@ -100,7 +100,6 @@ class Core:
             if self._collector is None or self._threads:
                 return
             self._supervisor.close()
-            self._drivers.close()
             self._threads = [self._supervisor.thread, *self._drivers.threads]
             self._threads += filter(None, (_collector.let_go(), _notifier.let_go()))
 
@@ -141,6 +140,10 @@ class Core:
         collector = self._collector
         if collector is not None:
             collector.call_soon(self.engine.settle)
+
+    def check_gone(self) -> None:
+        """See whether a closing pool has nothing left."""
+        self.staff.check_gone()
 
     def fail(self, jobs: Iterable[Job], error: ErrorMaker) -> None:
         """Complete futures with an error, on the notifier thread."""
@@ -198,7 +201,7 @@ class Core:
         self.staff.kill(State.BUSY, State.ABANDONED, State.STARTING)
         if not self.staff.gone.wait(_EXIT_PATIENCE):
             self.staff.kill()
-        self.join(_JOIN_SECONDS)
+        self.join(_EXIT_PATIENCE)
         return dropped
 
     def after_fork_in_child(self) -> None:

@@ -152,7 +152,9 @@ class Drive:
                 raise EOFError
             return frame
         poll = select.poll()
-        poll.register(self._channel.fileno(), select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        poll.register(self._channel.fileno(), select.POLLIN)
+        if self._unsent:
+            poll.register(self._channel.fileno_to_write(), select.POLLOUT)
         if not poll.poll(None if patience is None else milliseconds(patience)):
             self._on_time()
             return None
@@ -210,7 +212,7 @@ class Drive:
         mean = worker.mean_seconds
         worker.mean_seconds = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
         if job.is_given_up:
-            if not frame.flags & messages.FLAG_CANCELLED:
+            if frame.flags & messages.FLAG_DIRTY:
                 worker.reason = worker.reason or Reason.DRAINED  # its user code may still be at work
             job.fail(job.cancelled_error())  # unless its deadline did that already
         else:

@@ -36,6 +36,9 @@ class Hands(Protocol):
     def fail(self, jobs: Iterable[Job], error: ErrorMaker) -> None:
         """Complete futures with an error, on a thread where user code may run."""
 
+    def check_gone(self) -> None:
+        """See whether a closing pool has nothing left."""
+
     def all_gone(self) -> None:
         """Nothing of the pool is left: stop its threads."""
 
@@ -168,6 +171,9 @@ class JobQueue:
             self.tasks.put((worker, job))
         elif worker.state is State.EXITED:
             worker.channel.close()
+            with self._lock:
+                self._roster.workers.pop(worker.id, None)
+            self._hands.check_gone()
         elif worker.state is State.RETIRING:
             worker.retire()
 

@@ -129,7 +129,7 @@ class Roster:
         """Locked: return how many workers are to be started now."""
         if not self.has_recipe:
             return 0
-        living = len(self.workers) - self.count(State.RETIRING)
+        living = len(self.workers) - self.count(State.RETIRING, State.EXITED)
         at_work = self.count(State.BUSY, State.ABANDONED)
         least = self.goal if self.phase is Phase.OPEN else 0
         return min(self.size.most, max(least, at_work + len(self.waiting))) - living
@@ -155,7 +155,7 @@ class Roster:
             ticket.grant(None, error)
         self.warming.clear()
         self.goal = self.size.least
-        if len(self.workers) > self.count(State.RETIRING):
+        if len(self.workers) > self.count(State.RETIRING, State.EXITED):
             return []
         return self.fail_waiting(error)
 

@@ -71,7 +71,7 @@ class Staff:
                 self._roster.phase = Phase.NEW
             failed = self._roster.start_failed(lambda: error)
         self._hands.fail(failed, lambda: error)
-        self._check_gone()
+        self.check_gone()
 
     def warm(self, workers: int | None, timeout: float | None = None) -> int:
         """Open the pool, wait until so many workers are ready (the least it keeps by default), return how many are.
@@ -133,7 +133,7 @@ class Staff:
             failed = self._roster.start_failed(lambda: error)
         logger.warning("pool %r: %s", self._roster.name, error)
         self._hands.fail(failed, lambda: error)
-        self._check_gone()
+        self.check_gone()
 
     def worker_ready(self, worker: Worker) -> None:
         """A fresh worker may serve."""
@@ -168,7 +168,8 @@ class Staff:
         with self._lock:
             before = worker.state
             worker.move(State.EXITED, Reason.START_FAILED if before is State.STARTING else Reason.CRASHED)
-            roster.workers.pop(worker.id, None)
+            if before is not State.BUSY:  # else it counts until its holder has let go of it
+                roster.workers.pop(worker.id, None)
             roster.exited.append(worker)
             if before is State.IDLE:
                 roster.idle.remove(worker)
@@ -183,7 +184,7 @@ class Staff:
         if before is not State.STARTING and not died_young:
             self._hands.attend()
         self._hands.fail(failed, lambda: start_error(worker))
-        self._check_gone()
+        self.check_gone()
 
     def _log_exit(self, worker: Worker) -> None:
         is_planned = worker.reason in (Reason.CLOSED, Reason.DRAINED, Reason.KILLED)
@@ -217,7 +218,7 @@ class Staff:
             worker.retire()
         for worker in unborn:
             worker.kill()
-        self._check_gone()
+        self.check_gone()
         return dropped
 
     def _leave_idle(self) -> tuple[list[Worker], list[Worker]]:
@@ -262,7 +263,8 @@ class Staff:
         for worker in workers:
             worker.kill()
 
-    def _check_gone(self) -> None:
+    def check_gone(self) -> None:
+        """See whether a closing pool has nothing left, and end it then."""
         with self._lock:
             is_last = self._roster.is_drained
             if is_last:

@@ -66,6 +66,7 @@ class Supervisor:
                 while self._start_one(self._recipe):
                     pass
                 self._drivers.grow(self._staff.drivers_needed())
+        self._drivers.close()  # here, since nobody else adds to them
 
     def _open(self) -> None:
         try:
@@ -76,6 +77,8 @@ class Supervisor:
             self._staff.opening_failed(error)
         else:
             self._staff.opened()
+        finally:
+            self._cancel.close()
 
     def _start_one(self, recipe: Recipe) -> bool:
         """Start a worker if one is missing; return False when nothing more is to be tried now."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from types import BuiltinFunctionType, BuiltinMethodType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, BuiltinMethodType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
 MAIN_MODULES = frozenset({"__main__", "__mp_main__"})  # a worker has its own; no name in them means anything there
 
 # Not written as unions, which would be built anew at each check.
 _FUNCTIONS: Any = (FunctionType, BuiltinFunctionType)
-_BOUND: Any = (MethodType, BuiltinMethodType)
+_BOUND: Any = (MethodType, BuiltinMethodType, MethodWrapperType)
 
 
 def name_of(target: Any) -> str | None:

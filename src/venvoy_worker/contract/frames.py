@@ -150,6 +150,19 @@ class FrameParser:
         else:
             self._end += count
 
+    def empty_buffer(self) -> memoryview | None:
+        """Return the whole receive buffer if nothing is in it; `take` is told how much of it was filled."""
+        return self._view if self._start == self._end and self._large is None else None
+
+    def take(self, count: int) -> Frame | None:
+        """Say that `count` bytes were put into what `empty_buffer` returned; return the first frame, if whole.
+
+        Raises:
+            FrameError: the stream is not one of frames.
+        """
+        self._start, self._end = 0, count
+        return self.next_frame()
+
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         """Parse `data` and return the frames it completes; for bytes that come from elsewhere than a socket.
 

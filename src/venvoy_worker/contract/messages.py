@@ -38,8 +38,9 @@ FLAG_CHUNK = 4
 # Flags of RESULT: a chunk that stopped at an error; the body is (values so far, snapshot of the error).
 FLAG_PARTIAL = 8
 
-# Flags of ERROR: exactly `Cancelled` came out of the call, so the worker is clean and may serve on.
-FLAG_CANCELLED = 16
+# Flags of RESULT and ERROR: the call was interrupted and something else than the interruption came out of it, so its
+# code may still be at work, or an import was cut short; the worker should not serve on.
+FLAG_DIRTY = 16
 
 CAPABILITIES = ("signals",)
 

@@ -16,6 +16,7 @@ import venvoy_worker as _face
 _SIGNAL = _signal.SIGURG  # ignored by default, and used by nobody for anything else
 _armed = 0
 _requested = 0
+_has_struck = False  # an interrupt was raised in the call that runs, or ran last
 _cut_import = False  # for good: what is half imported stays so
 _main = _thread.get_ident()
 
@@ -34,8 +35,9 @@ def run(call_id: int, function: Callable[..., object], args: Iterable[object], k
     Raises:
         Cancelled: `request(call_id)` came meanwhile. Besides this, whatever the function raises.
     """
-    global _armed
+    global _armed, _has_struck
     _face._call_id = call_id
+    _has_struck = False
     try:
         try:
             _armed = call_id
@@ -57,9 +59,13 @@ def request(call_id: int) -> None:
     _signal.pthread_kill(_main, _SIGNAL)
 
 
-def cut_an_import_short() -> bool:
-    """Return True when an interrupt hit an import, which leaves packages behind without some of their modules."""
-    return _cut_import
+def is_dirty(error: BaseException | None) -> bool:
+    """Return True when the last call was interrupted and may have left something behind.
+
+    Either something else than `Cancelled` came out of it (`error`; None for a result), or an import was cut short,
+    which leaves packages without some of their modules.
+    """
+    return _has_struck and (_cut_import or not isinstance(error, _face.Cancelled))
 
 
 def main_thread() -> int:
@@ -68,16 +74,19 @@ def main_thread() -> int:
 
 
 def _on_cancel(number: int, frame: FrameType | None) -> None:
-    global _requested
+    global _requested, _has_struck
     if _armed and _armed == _requested:
         _requested = 0
+        _has_struck = True
         _note_import(frame)
         raise _face.Cancelled("call %d was cancelled" % _armed)
 
 
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
     """SIGINT is an error of the call that runs; between calls it must not tear a frame apart."""
+    global _has_struck
     if _armed:
+        _has_struck = True
         _note_import(frame)
         raise KeyboardInterrupt
 

@@ -29,18 +29,20 @@ _FINISHED = 8  # offset in the status page, after the word `started`
 _MOST_MICROSECONDS = 0xFFFFFFFF
 
 
-def main(descriptors: list[int]) -> None:
+def main(arguments: list[str]) -> None:
     """Serve until the host closes the call channel.
 
     Args:
-        descriptors: call socket, control socket, lifeline, status page.
+        arguments: descriptors of call channel (one socket, or two as "READ,WRITE"), control socket, lifeline and
+            status page, as on the command line.
     """
-    call_fd, control_fd, lifeline, page_fd = descriptors
-    stdio.guard(descriptors)
+    call_fds = [int(fd) for fd in arguments[0].split(",")]
+    control_fd, lifeline, page_fd = (int(fd) for fd in arguments[1:])
+    stdio.guard([*call_fds, control_fd, lifeline, page_fd])
     stdio.tie_to_host(lifeline)
     interrupt.install()
     page = mmap.mmap(page_fd, mmap.PAGESIZE)
-    server = Server(Channel(_socket.socket(fileno=call_fd)), page)
+    server = Server(Channel(*[_socket.socket(fileno=fd) for fd in call_fds]), page)
     control.Control(Channel(_socket.socket(fileno=control_fd)), server.send).start()
     if server.greet():
         server.serve()
@@ -141,8 +143,7 @@ class Server:
             stdio.leave_if_forked()
             stdio.flush()
             self._finish(call_id)
-            is_clean = isinstance(error, venvoy_worker.Cancelled) and not interrupt.cut_an_import_short()
-            self._send_error(call_id, self._report(error), is_clean, begin)
+            self._send_error(call_id, self._report(error), interrupt.is_dirty(error), begin)
             return
         stdio.leave_if_forked()
         stdio.flush()
@@ -180,6 +181,8 @@ class Server:
                 raise
             flags = messages.FLAG_PARTIAL
             body, buffers = codec.encode(_encodable_part(result))
+        if interrupt.is_dirty(None):
+            flags |= messages.FLAG_DIRTY
         return frames.pack(
             messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, _microseconds(begin), b"", body, buffers
         )
@@ -233,9 +236,9 @@ class Server:
         return snapshot(error, _FOLDER)
 
     def _send_error(
-        self, call_id: int, report: dict[str, object], is_clean: bool = False, begin: float | None = None
+        self, call_id: int, report: dict[str, object], is_dirty: bool = False, begin: float | None = None
     ) -> None:
-        flags = messages.FLAG_CANCELLED if is_clean else 0
+        flags = messages.FLAG_DIRTY if is_dirty else 0
         number = 0 if begin is None else _microseconds(begin)
         try:
             pieces, _ = codec.encode(report)
