@@ -17,7 +17,7 @@ from .collector import Collector, Timers
 from .process import Process, Sink
 from .worker_ends import Ends
 
-_STACK_SECONDS = 0.3  # how long a worker that is to be killed may take to say where it is
+_STACK_SECONDS = 0.5  # how long a worker that is to be killed may take to say where it is
 
 
 @dataclass(frozen=True, slots=True)
