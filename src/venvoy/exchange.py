@@ -102,7 +102,10 @@ class Call:
         self.deadline = deadline
         self.retries = retries
         self.attempts = 0
-        self.size = len(target) + sum(map(len, self.body)) + sum(map(len, self.buffers))
+        if len(self.body) == 1 and not self.buffers:
+            self.size = len(target) + len(self.body[0])
+        else:
+            self.size = len(target) + sum(map(len, self.body)) + sum(map(len, self.buffers))
 
     def request(self, call_id: int) -> Pieces:
         """Return the CALL frame under the id it has on one worker."""
@@ -131,12 +134,11 @@ class Exchange:
         call_id: its number on that worker, larger than all before.
     """
 
-    __slots__ = ("call", "call_id", "reply")
+    __slots__ = ("call", "call_id")
 
     def __init__(self, call: Call, call_id: int) -> None:
         self.call = call
         self.call_id = call_id
-        self.reply: Frame | None = None
 
     def accept(self, frame: Frame) -> bool:
         """Take a frame of the call channel; return True when it ends this exchange.
@@ -146,7 +148,6 @@ class Exchange:
         """
         if frame.opcode in messages.TERMINAL:
             if frame.call_id == self.call_id:
-                self.reply = frame
                 return True
             if frame.call_id < self.call_id:
                 return False  # of an exchange that was given up

@@ -94,17 +94,12 @@ def pack(
     """
     if len(target) > MAX_TARGET or len(buffers) > MAX_BUFFERS:
         raise FrameError("target of %d bytes, %d buffers: too many" % (len(target), len(buffers)))
-    size = 0
-    for piece in body:
-        size += len(piece)
+    size = len(body[0]) if len(body) == 1 else sum([len(piece) for piece in body])
     head = HEADER.pack(opcode, flags, codec, PROTOCOL_VERSION, epoch, call_id, number, len(target), len(buffers), size)
-    if buffers:
-        head += target + b"".join([ENTRY.pack(BUFFER_INLINE, 0, 0, len(buffer)) for buffer in buffers])
-    else:
-        head += target
     if size <= _SMALL and not buffers:
-        return [b"".join([head, *body])]
-    return [head, *body, *[buffer for buffer in buffers if len(buffer)]]
+        return [b"".join((head, target, *body))]
+    table = b"".join([ENTRY.pack(BUFFER_INLINE, 0, 0, len(buffer)) for buffer in buffers])
+    return [head + target + table, *body, *[buffer for buffer in buffers if len(buffer)]]
 
 
 def room_for(size: int) -> Room:
