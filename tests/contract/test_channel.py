@@ -343,3 +343,21 @@ def test_bytes_that_are_no_frames_are_an_error(pair: Pair) -> None:
         one.receive(soon())
     with pytest.raises(FrameError):
         one.try_receive()
+
+
+def test_gathering_sleeps_until_enough_has_come(pair: Pair) -> None:
+    """Several small frames are one wake-up; with too few of them, the time ends it and nothing is lost."""
+    near, far = pair
+    frame = pack(4, call_id=1)[0]
+    assert near.gather(4 * len(frame), 0.01) is None
+    sender = threading.Timer(0.05, lambda: [far.send([frame]) for _ in range(4)])
+    sender.start()
+    assert near.gather(4 * len(frame), 10.0) is not None
+    rest = [near.buffered() for _ in range(4)]
+    sender.join()
+    assert [one is None for one in rest] == [False, False, False, True]
+    far.send([frame])
+    assert near.receive() is not None  # as before: the first byte wakes
+    far.close()
+    with pytest.raises(EOFError):
+        near.gather(1000, 10.0)

@@ -8,11 +8,13 @@ writes at a time; who that is, is the owner's business.
 from __future__ import annotations
 
 import _socket
+from _struct import Struct
 from time import monotonic
 
 from .frames import FrameError, FrameParser
 
 _DONTWAIT = getattr(_socket, "MSG_DONTWAIT", 0)
+_TIMEVAL = Struct("@ll")
 _IOV_MAX = 512  # the system allows 1024 pieces a write
 
 
@@ -133,6 +135,33 @@ class Channel:
             parser.advance(count)
             frame = parser.next_frame()
         return frame
+
+    def gather(self, least: int, seconds: float) -> Frame | None:
+        """Sleep until `least` bytes have come or `seconds` have passed; return the first whole frame, if any.
+
+        The kernel does the counting (SO_RCVLOWAT), so many small frames cost one wake-up of this thread.
+
+        Raises:
+            EOFError: the stream has ended.
+            FrameError: the bytes are no frames, or the stream ends inside one.
+        """
+        sock = self.sock
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVLOWAT, least)
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _TIMEVAL.pack(0, int(seconds * 1e6)))
+        try:
+            count = sock.recv_into(self._parser.writable())
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            raise EOFError from None
+        finally:
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVLOWAT, 1)
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _TIMEVAL.pack(0, 0))
+        if not count:
+            self._check_end()
+            raise EOFError
+        self._parser.advance(count)
+        return self._parser.next_frame()
 
     def buffered(self) -> Frame | None:
         """Return the next frame if all its bytes have been read already; never touches the socket."""
