@@ -147,7 +147,7 @@ class Channel:
         """
         sock = self.sock
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVLOWAT, least)
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _TIMEVAL.pack(0, int(seconds * 1e6)))
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1e6)))
         try:
             count = sock.recv_into(self._parser.writable())
         except BlockingIOError:
