@@ -20,6 +20,8 @@ from typing import Protocol
 
 from .log import logger
 
+_MOST_TIMERS = 64  # before those that were cancelled are looked for
+
 
 class Timer:
     """A callback of the collector at a later time; `cancel()` is safe from any thread and at any time."""
@@ -46,6 +48,7 @@ class Collector:
         self._selector.register(self._wake_reader, selectors.EVENT_READ, self._drain_wakes)
         self._soon: deque[Callable[[], object]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
+        self._sweep_at = _MOST_TIMERS
         self._order = count()
         self._is_stopping = False
         self.thread = threading.Thread(target=self._run, name="venvoy-collector", daemon=True)
@@ -85,6 +88,10 @@ class Collector:
             pass
 
     def _push(self, timer: Timer) -> None:
+        if len(self._timers) > self._sweep_at:  # mostly cancelled ones, whose time is far away
+            self._timers = [entry for entry in self._timers if entry[2].callback is not None]
+            heapq.heapify(self._timers)
+            self._sweep_at = max(_MOST_TIMERS, 2 * len(self._timers))
         heapq.heappush(self._timers, (timer.when, next(self._order), timer))
 
     def _stop(self) -> None:
@@ -113,7 +120,8 @@ class Collector:
     def _run_due_timers(self) -> None:
         now = monotonic()
         while self._timers and self._timers[0][0] <= now:
-            callback = heapq.heappop(self._timers)[2].callback
+            timer = heapq.heappop(self._timers)[2]
+            callback, timer.callback = timer.callback, None
             if callback is not None:
                 _guarded(callback)
 
@@ -134,6 +142,8 @@ class Timers:
 
     def later(self, seconds: float, callback: Callable[[], object]) -> None:
         """Run a callback on the collector thread, unless `drop` comes first."""
+        if len(self._timers) > _MOST_TIMERS:
+            self._timers = [timer for timer in self._timers if timer.callback is not None]
         self._timers.append(self._collector.call_later(seconds, callback))
 
     def drop(self) -> None:

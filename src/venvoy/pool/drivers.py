@@ -190,7 +190,7 @@ class Drive:
                     self._worker.stop_call(call_id)
                 elif not self._unsent:
                     self._retract([call_id])
-                job.fail(job.call.timeout_error())
+                _fail(job, job.call.timeout_error())
         if len(self._running) > 1 and now >= self._progress + _STALL and not self._is_retracting:
             self._worker.mean_seconds = None  # calls are not quick any more: measure anew before sending ahead
             self._retract([call_id for call_id in self._running if call_id > started])
@@ -221,7 +221,7 @@ class Drive:
         if job.is_given_up:
             if frame.flags & messages.FLAG_DIRTY:
                 worker.reason = worker.reason or Reason.DRAINED  # its user code may still be at work
-            job.fail(job.cancelled_error())  # unless its deadline did that already
+            _fail(job, job.cancelled_error())  # unless its deadline did that already
         else:
             self._answered.append((job, frame))
 
@@ -234,7 +234,7 @@ class Drive:
             _, job = self._running.pop(call_id)
             self._room += job.call.size
             if job.is_given_up:
-                job.fail(job.cancelled_error())
+                _fail(job, job.cancelled_error())
             else:
                 jobs.append(job)
         if jobs:
@@ -263,9 +263,7 @@ class Drive:
         slow = [pair for pair in answered if pair[0].has_callbacks]
         if slow:
             answered = [pair for pair in answered if not pair[0].has_callbacks]
-            threading.Thread(
-                target=_complete_all, args=(self._decoder, slow), name="venvoy-callbacks", daemon=True
-            ).start()
+            _aside(_complete_all, self._decoder, slow)
         _complete_all(self._decoder, answered)
 
     def _finish(self) -> Job | None:
@@ -294,6 +292,22 @@ class Drive:
             self._queue.requeue(again)
         for job, reason in failed:
             job.fail(job.cancelled_error() if job.is_given_up else reason)
+
+
+def _aside(function: Callable[..., object], *args: object) -> None:
+    """Run a function in which code of the user's runs on a thread of its own."""
+    try:
+        threading.Thread(target=function, args=args, name="venvoy-callbacks", daemon=True).start()
+    except RuntimeError:  # the interpreter is exiting, or the system has no thread left
+        function(*args)
+
+
+def _fail(job: Job, error: BaseException) -> None:
+    """Fail a job while the worker is still ours."""
+    if job.has_callbacks:
+        _aside(job.fail, error)
+    else:
+        job.fail(error)
 
 
 def _complete_all(decoder: Decoder, answered: list[tuple[Job, Frame]]) -> None:

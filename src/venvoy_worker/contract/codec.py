@@ -41,7 +41,6 @@ def encode(value: object) -> Encoded:
     Raises:
         CodecError: some part of the value cannot be pickled; the message names its type.
     """
-    pieces = _Pieces()
     buffers: list[memoryview] = []
 
     def keep(buffer: PickleBuffer) -> bool:
@@ -51,15 +50,7 @@ def encode(value: object) -> Encoded:
         buffers.append(view)
         return False
 
-    pickler = _pickle.Pickler(pieces, _PROTOCOL, buffer_callback=keep)
-    table = arrays.reducers()
-    if table is not None:
-        pickler.dispatch_table = table
-    try:
-        pickler.dump(value)
-    except Exception as error:
-        raise CodecError(_why(error, "be pickled")) from error
-    return pieces, buffers
+    return _dump(value, keep), buffers
 
 
 def encode_inline(value: object) -> bytes:
@@ -68,8 +59,12 @@ def encode_inline(value: object) -> bytes:
     Raises:
         CodecError: some part of the value cannot be pickled.
     """
+    return b"".join(_dump(value, None))
+
+
+def _dump(value: object, keep: Callable[[PickleBuffer], bool] | None) -> list[bytes]:
     pieces = _Pieces()
-    pickler = _pickle.Pickler(pieces, _PROTOCOL)
+    pickler = _pickle.Pickler(pieces, _PROTOCOL, buffer_callback=keep)
     table = arrays.reducers()
     if table is not None:
         pickler.dispatch_table = table
@@ -77,7 +72,7 @@ def encode_inline(value: object) -> bytes:
         pickler.dump(value)
     except Exception as error:
         raise CodecError(_why(error, "be pickled")) from error
-    return b"".join(pieces)
+    return pieces
 
 
 def encode_call(args: tuple[object, ...], kwargs: dict[str, object]) -> Encoded:
