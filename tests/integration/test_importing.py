@@ -31,7 +31,7 @@ WINDOWS = """
 
     # What the standard library itself needs of POSIX here is loaded first; venvoy must not ask for it.
     import concurrent.futures, ctypes, logging, selectors, signal, socket, subprocess, tempfile, threading, uuid
-    import filelock, platformdirs, pathlib, hashlib, shutil, functools, difflib, random
+    import platformdirs, pathlib, hashlib, shutil, functools, difflib, random
     import os
     for name in list(sys.modules):
         if name in POSIX_ONLY:
