@@ -67,7 +67,7 @@ def packages(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what `import venvoy` needs besides the standard library, for that interpreter."""
     folder = tmp_path_factory.mktemp("packages")
     command = [uv.find_uv_bin(), "pip", "install", "-q", "--python", python, "--target", str(folder)]
-    done = subprocess.run([*command, "filelock>=3.15", "platformdirs>=4"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, "platformdirs>=4"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return folder
 
