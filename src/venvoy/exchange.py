@@ -127,30 +127,20 @@ class Call:
         return CallTimeout(f"{self.name} did not finish before its deadline")
 
 
-class Exchange:
-    """A call that has been given an id on one worker.
+def ends(frame: Frame, call_id: int) -> bool:
+    """Return True when a frame of the call channel ends the exchange of that id, False when it is to be passed over.
 
     Args:
-        call_id: its number on that worker, larger than all before.
+        call_id: the number of the call on its worker, larger than all before.
+
+    Raises:
+        ProtocolError: the worker may not send this now.
     """
-
-    __slots__ = ("call", "call_id")
-
-    def __init__(self, call: Call, call_id: int) -> None:
-        self.call = call
-        self.call_id = call_id
-
-    def accept(self, frame: Frame) -> bool:
-        """Take a frame of the call channel; return True when it ends this exchange.
-
-        Raises:
-            ProtocolError: the worker may not send this now.
-        """
-        if frame.opcode in messages.TERMINAL:
-            if frame.call_id == self.call_id:
-                return True
-            if frame.call_id < self.call_id:
-                return False  # of an exchange that was given up
-        elif frame.opcode == messages.RETRACTED:
-            return False
-        raise ProtocolError(f"unexpected {frame!r} while waiting for call {self.call_id}")
+    if frame.opcode in messages.TERMINAL:
+        if frame.call_id == call_id:
+            return True
+        if frame.call_id < call_id:
+            return False  # of an exchange that was given up
+    elif frame.opcode == messages.RETRACTED:
+        return False
+    raise ProtocolError(f"unexpected {frame!r} while waiting for call {call_id}")

@@ -18,7 +18,7 @@ from venvoy_worker.contract.frames import Frame, FrameError
 from . import collector as _collector
 from .collector import Collector, Timers
 from .errors import ProtocolError
-from .exchange import Call, Exchange, Pieces, SourceMemory
+from .exchange import Call, Pieces, SourceMemory, ends
 from .process import Process, Sink, StatusPage, explain
 from .worker_ends import ControlLine, Ends
 from .worker_start import Recipe, Start, spawn
@@ -114,14 +114,13 @@ class Worker:
         if reason is not None and self.reason is None:
             self.reason = reason
 
-    def begin(self, call: Call) -> tuple[Exchange, Pieces]:
-        """Give a call its id here; return its exchange and the pieces to be written."""
-        self.last_id += 1
-        self.open_call = self.last_id
-        pieces = call.request(self.last_id)
+    def begin(self, call: Call) -> tuple[int, Pieces]:
+        """Give a call its id here; return it and the pieces to be written."""
+        call_id = self.open_call = self.last_id = self.last_id + 1
+        pieces = call.request(call_id)
         if call.definition is not None:
             pieces = self._sources.pieces_for(call.definition) + pieces
-        return Exchange(call, self.last_id), pieces
+        return call_id, pieces
 
     def run(self, call: Call) -> Frame:
         """Run a call and wait for its reply in this thread: the blocking driver.
@@ -130,21 +129,21 @@ class Worker:
             TimeoutError: the call's deadline passed. The worker has to be settled then, as after any error.
             WorkerLost: the worker is gone, or its channel is broken.
         """
-        exchange, pieces = self.begin(call)
+        call_id, pieces = self.begin(call)
         channel, deadline = self.channel, call.deadline
         try:
             channel.send(pieces, deadline)
             while True:
                 frame = channel.receive(deadline)
                 if frame is None:
-                    raise WorkerLost(self, exchange)
-                if exchange.accept(frame):
+                    raise WorkerLost(self, call, call_id)
+                if ends(frame, call_id):
                     self.open_call = 0
                     return frame
         except TimeoutError:
             raise
         except (OSError, FrameError, ProtocolError) as error:
-            raise WorkerLost(self, exchange) from error
+            raise WorkerLost(self, call, call_id) from error
 
     # --- stopping -------------------------------------------------------------------------
 
@@ -223,11 +222,11 @@ class Worker:
 class WorkerLost(Exception):
     """The worker that ran a call is gone: an event for the pool, which retries the call or makes an error of it."""
 
-    def __init__(self, worker: Worker, exchange: Exchange) -> None:
+    def __init__(self, worker: Worker, call: Call, call_id: int) -> None:
         super().__init__(worker.id)
         self.worker = worker
-        self.call = exchange.call
-        self.call_id = exchange.call_id
+        self.call = call
+        self.call_id = call_id
 
     @property
     def started(self) -> bool:

@@ -18,7 +18,7 @@ from venvoy_worker.contract.channel import Channel, milliseconds, rest_of
 from venvoy_worker.contract.frames import HEADER_SIZE, Frame, FrameError
 
 from ..errors import ProtocolError, VenvoyError
-from ..exchange import Exchange, Pieces
+from ..exchange import Pieces, ends
 from ..log import logger
 from ..worker import Worker, WorkerLost
 from ..worker_state import Reason
@@ -84,7 +84,7 @@ class Drive:
         self._decoder = decoder
         self._worker = worker
         self._channel: Channel = worker.channel
-        self._running: dict[int, tuple[Exchange, Job]] = {}  # unanswered, in the order they were sent
+        self._running: dict[int, Job] = {}  # unanswered, in the order they were sent
         self._room = _ROOM
         self._unsent: Pieces = []
         self._answered: list[tuple[Job, Frame]] = []
@@ -113,11 +113,11 @@ class Drive:
     def _send(self, jobs: list[Job]) -> None:
         for job in jobs:
             if job.begin():
-                exchange, pieces = self._worker.begin(job.call)
-                job.place = (self._worker, exchange.call_id)
+                call_id, pieces = self._worker.begin(job.call)
+                job.place = (self._worker, call_id)
                 if job.call.deadline is not None:
                     self._has_deadlines = True
-                self._running[exchange.call_id] = (exchange, job)
+                self._running[call_id] = job
                 self._room -= job.call.size
                 self._unsent += pieces
         if len(self._unsent) > 1 and self._room > 0:
@@ -171,7 +171,7 @@ class Drive:
         """Return the seconds until something is to be done without a reply; None for never."""
         times = []
         if self._has_deadlines:
-            for _, job in self._running.values():
+            for job in self._running.values():
                 if job.call.deadline is not None and not job.is_given_up:
                     times.append(job.call.deadline)
         if len(self._running) > 1 and not self._is_retracting:
@@ -181,7 +181,7 @@ class Drive:
     def _on_time(self) -> None:
         now = monotonic()
         started = self._worker.page.started
-        for call_id, (_, job) in self._running.items():
+        for call_id, job in self._running.items():
             deadline = job.call.deadline
             if deadline is not None and deadline <= now and not job.is_given_up:
                 job.is_given_up = True
@@ -205,12 +205,9 @@ class Drive:
         if frame.opcode == messages.RETRACTED:
             self._take_back(messages.read_ids(frame.body))
             return
-        found = self._running.get(frame.call_id)
-        if found is None:
+        job = self._running.get(frame.call_id)
+        if job is None or not ends(frame, frame.call_id):
             raise ProtocolError(f"unexpected {frame!r}")
-        exchange, job = found
-        if not exchange.accept(frame):
-            return
         del self._running[frame.call_id]
         self._room += job.call.size
         self._done += 1
@@ -231,7 +228,7 @@ class Drive:
         for call_id in call_ids:
             if call_id not in self._running:
                 raise ProtocolError(f"call {call_id} was taken back, but is not there")
-            _, job = self._running.pop(call_id)
+            job = self._running.pop(call_id)
             self._room += job.call.size
             if job.is_given_up:
                 _fail(job, job.cancelled_error())
@@ -278,9 +275,9 @@ class Drive:
         worker.await_exit()
         again: list[Job] = []
         failed: list[tuple[Job, BaseException]] = []
-        for exchange, job in self._running.values():
+        for call_id, job in self._running.items():
             try:
-                self._queue.may_retry(WorkerLost(worker, exchange))
+                self._queue.may_retry(WorkerLost(worker, job.call, call_id))
             except VenvoyError as error:
                 failed.append((job, error))
             else:

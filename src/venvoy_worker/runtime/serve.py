@@ -142,16 +142,13 @@ class Server:
         except BaseException as error:
             stdio.leave_if_forked()
             stdio.flush()
-            self._finish(call_id)
+            _put_word(self._page, _FINISHED, call_id)
             self._send_error(call_id, self._report(error), interrupt.is_dirty(error), begin)
             return
         stdio.leave_if_forked()
         stdio.flush()
-        self._finish(call_id)
-        self.send(pieces)  # type: ignore[arg-type]
-
-    def _finish(self, call_id: int) -> None:
         _put_word(self._page, _FINISHED, call_id)
+        self.send(pieces)  # type: ignore[arg-type]
 
     def _perform(self, frame: Frame, begin: float) -> Pieces:
         """Decode, run, encode: everything in which code of the user's can run. Return the reply."""
