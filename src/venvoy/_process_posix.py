@@ -71,6 +71,15 @@ def kill_group(pid: int, number: int = 9) -> None:
         pass
 
 
+def can_be_waited_for(pid: int) -> bool:
+    """Return False when the exit status of a child is lost, as where SIGCHLD is ignored; Popen would call it 0."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def watch_exit(collector: Collector, pid: int, callback: Callable[[], object]) -> Callable[[], None]:
     """Call back on the collector thread when the process has exited; return what ends the watch."""
     if hasattr(os, "pidfd_open"):

@@ -90,6 +90,7 @@ class Calling:
                 raise ValueError(f"{name} must be >= 1")
         if self._call_options.timeout is not None and chunksize is None:
             chunksize = 1  # a deadline is that of one call
+        deadline = None if timeout is None else monotonic() + timeout
         is_starred = len(iterables) != 1
         resolved = target_for(target)
         mapping = Mapping(
@@ -100,7 +101,7 @@ class Calling:
             buffersize,
         )
         mapping.fill()
-        return mapping.results(timeout)
+        return mapping.results(deadline)
 
     def eval(self, text: str, /, **values: Any) -> Any:
         """Evaluate a Python expression in a worker and return its value.
@@ -135,6 +136,8 @@ class Calling:
         core.queue.enqueue(job)
         if job.call.deadline is not None:
             job.timer = core.call_later(job.call.deadline - monotonic(), partial(core.queue.expire, job))
+            if job.future.done():  # meanwhile; nobody else will forget the timer then
+                job.timer.cancel()
         return job
 
 

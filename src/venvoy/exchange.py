@@ -52,10 +52,11 @@ class SourceMemory:
             known[definition.digest] = known.pop(definition.digest)
             return []
         forgotten = list(known)[: max(0, len(known) + 1 - _MOST_SOURCES)]
+        pieces = definition.pieces(forgotten)
         for digest in forgotten:
             del known[digest]
         known[definition.digest] = None
-        return definition.pieces(forgotten)
+        return pieces
 
 
 class Call:

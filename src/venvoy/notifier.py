@@ -60,7 +60,7 @@ class Notifier:
                 self._bytes -= size
             try:
                 callback()
-            except Exception:
+            except BaseException:  # sys.exit() in a callback must not end everybody's notifications
                 logger.exception("a background callback raised")
             callback = None  # type: ignore[assignment]  # what it refers to must not outlive it
 

@@ -21,7 +21,7 @@ def start_error(worker: Worker) -> WorkerStartError:
     frame = worker.birth.frame
     snapshot = _read(frame) if frame is not None and frame.opcode == messages.ERROR else None
     if frame is not None and snapshot is None:
-        text, trace = f"it answered HELLO with {frame!r}: another version of the protocol", ""
+        text, trace = f"it answered {frame.target.decode('utf-8', 'replace')!r}, and {exit}", ""
     elif snapshot is not None:
         text = f"{snapshot.get('type', snapshot.get('code'))}: {snapshot['message']}"
         trace = str(snapshot["traceback"])

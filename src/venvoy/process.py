@@ -164,12 +164,13 @@ class Process:
         self._end_watch()
         with self._lock:
             _platform.kill_group(self.pid)
+            is_known = _platform.can_be_waited_for(self.pid)
             code = self._popen.wait()
         for output in self.outputs.values():
             output.drain()
             self._collector.unwatch(output.fd)
             output.close()
-        self.exit = Exit(code, None) if code >= 0 else Exit(None, -code)
+        self.exit = Exit(None, None) if not is_known else Exit(code, None) if code >= 0 else Exit(None, -code)
         self.exited.set()
         self._on_exit()
 

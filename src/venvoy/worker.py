@@ -11,13 +11,13 @@ from functools import partial
 from time import monotonic
 from typing import Protocol
 
-from venvoy_worker.contract import messages
+from venvoy_worker.contract import codec, messages
 from venvoy_worker.contract.channel import Channel
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from . import collector as _collector
 from .collector import Collector, Timers
-from .errors import ProtocolError
+from .errors import EncodingError, ProtocolError
 from .exchange import Call, Pieces, SourceMemory, ends
 from .process import Process, Sink, StatusPage, explain
 from .worker_ends import ControlLine, Ends
@@ -115,11 +115,19 @@ class Worker:
             self.reason = reason
 
     def begin(self, call: Call) -> tuple[int, Pieces]:
-        """Give a call its id here; return it and the pieces to be written."""
+        """Give a call its id here; return it and the pieces to be written.
+
+        Raises:
+            EncodingError: its source text or its target does not fit into a frame.
+        """
         call_id = self.open_call = self.last_id = self.last_id + 1
-        pieces = call.request(call_id)
-        if call.definition is not None:
-            pieces = self._sources.pieces_for(call.definition) + pieces
+        try:
+            pieces = call.request(call_id)
+            if call.definition is not None:
+                pieces = self._sources.pieces_for(call.definition) + pieces
+        except (FrameError, codec.CodecError) as error:
+            self.open_call = 0
+            raise EncodingError(f"{call.name[:200]}: {error}") from error
         return call_id, pieces
 
     def run(self, call: Call) -> Frame:

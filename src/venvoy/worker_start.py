@@ -128,9 +128,9 @@ class Start:
         self._timers.later(_STACK_SECONDS, self._ends.process.kill_tree)
 
     def _on_control(self, frame: Frame) -> None:
-        if frame.opcode == messages.STACK:
+        if frame.opcode == messages.STACK and not self._is_over:  # else it became ready at the last moment
             self.stack = frame
-            self._ends.process.kill_tree()  # only a worker that is to be killed is asked
+            self._ends.process.kill_tree()
 
 
 def _speaks_ours(ready: Frame) -> bool:

@@ -212,6 +212,7 @@ class Core:
         self._collector = None
         self.roster.phase = Phase.CLOSED
         self.roster.closed_why = f"pool {self.roster.name!r} belongs to the process that this one was forked from"
+        self.staff.gone = threading.Event()  # the old one's lock may be held by a thread that is not here
         self.staff.gone.set()
 
 

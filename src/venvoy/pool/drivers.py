@@ -17,7 +17,7 @@ from venvoy_worker.contract import messages
 from venvoy_worker.contract.channel import Channel, milliseconds, rest_of
 from venvoy_worker.contract.frames import HEADER_SIZE, Frame, FrameError
 
-from ..errors import ProtocolError, VenvoyError
+from ..errors import EncodingError, ProtocolError, VenvoyError
 from ..exchange import Pieces, ends
 from ..log import logger
 from ..worker import Worker, WorkerLost
@@ -112,8 +112,14 @@ class Drive:
 
     def _send(self, jobs: list[Job]) -> None:
         for job in jobs:
-            if job.begin():
-                call_id, pieces = self._worker.begin(job.call)
+            if job.is_given_up:  # while it was on its way back to the queue
+                _fail(job, job.cancelled_error())
+            elif job.begin():
+                try:
+                    call_id, pieces = self._worker.begin(job.call)
+                except EncodingError as error:
+                    _fail(job, error)
+                    continue
                 job.place = (self._worker, call_id)
                 if job.call.deadline is not None:
                     self._has_deadlines = True
@@ -186,10 +192,13 @@ class Drive:
             if deadline is not None and deadline <= now and not job.is_given_up:
                 job.is_given_up = True
                 self._timed_out += 1
-                if call_id == started:
-                    self._worker.stop_call(call_id)
-                elif not self._unsent:
-                    self._retract([call_id])
+                if self._unsent:  # in part, perhaps: nothing more can be said on this channel
+                    self._worker.reason = self._worker.reason or Reason.DRAINED
+                    self._worker.process.kill_tree()
+                else:
+                    if call_id != started:
+                        self._retract([call_id])
+                    self._worker.stop_call(call_id)  # also if it starts just now; no harm if it is taken back
                 _fail(job, job.call.timeout_error())
         if len(self._running) > 1 and now >= self._progress + _STALL and not self._is_retracting:
             self._worker.mean_seconds = None  # calls are not quick any more: measure anew before sending ahead
@@ -226,9 +235,9 @@ class Drive:
         self._is_retracting = False
         jobs = []
         for call_id in call_ids:
-            if call_id not in self._running:
-                raise ProtocolError(f"call {call_id} was taken back, but is not there")
-            job = self._running.pop(call_id)
+            job = self._running.pop(call_id, None)
+            if job is None:  # of a drive before this one
+                continue
             self._room += job.call.size
             if job.is_given_up:
                 _fail(job, job.cancelled_error())

@@ -189,8 +189,10 @@ class Engine:
     def settle(self) -> None:
         """On the collector thread: take from those who left early what they had, and see to it."""
         while self._astray:
-            self._settle(self._astray[0])
-            self._astray.popleft()
+            try:
+                self._settle(self._astray[0])
+            finally:
+                self._astray.popleft()
 
     def _settle(self, ticket: Ticket) -> None:
         roster = self._roster
@@ -205,11 +207,12 @@ class Engine:
                     worker.move(State.ABANDONED)
                 else:
                     job = roster.serve_next(worker)
-        if worker is None:
+            state = worker.state if worker is not None else None
+        if worker is None or state is None:
             return
         if worker.channel.is_torn:
             worker.process.kill_tree()
-        if worker.state is State.ABANDONED:
+        if state is State.ABANDONED:
             worker.abandon_call()
-        self._queue.after_release(worker, job)
+        self._queue.after_release(worker, job, state)
         self._hands.attend()

@@ -113,8 +113,9 @@ class JobQueue:
             self._roster.calls_timed_out += timed_out
             worker.open_call = 0
             job = self._roster.serve_next(worker) if worker.state is State.BUSY else None
+            state = worker.state
         if job is None:
-            self.after_release(worker, None)
+            self.after_release(worker, None, state)
         return job
 
     def requeue(self, jobs: list[Job]) -> None:
@@ -165,17 +166,22 @@ class JobQueue:
         if worker.state is State.RETIRING:
             worker.process.kill_tree()
 
-    def after_release(self, worker: Worker, job: Job | None) -> None:
-        """Outside the lock: do what giving back a worker led to."""
+    def after_release(self, worker: Worker, job: Job | None, state: State) -> None:
+        """Outside the lock: do what giving back a worker led to.
+
+        Args:
+            state: the worker's when the lock was held; it may be somebody else's now.
+        """
         if job is not None:
             self.tasks.put((worker, job))
-        elif worker.state is State.EXITED:
+        elif state is State.EXITED:
             worker.channel.close()
             with self._lock:
                 self._roster.workers.pop(worker.id, None)
             self._hands.check_gone()
-        elif worker.state is State.RETIRING:
+        elif state is State.RETIRING:
             worker.retire()
+            self._hands.attend()
 
     def may_retry(self, lost: WorkerLost) -> None:
         """Return if the call may be run again, having counted the attempt.

@@ -72,13 +72,12 @@ class Mapping:
         self._is_exhausted = len(chunk) < size
         return chunk
 
-    def results(self, timeout: float | None) -> Iterator[Any]:
+    def results(self, deadline: float | None) -> Iterator[Any]:
         """Yield the results in order; leaving early cancels what has not begun.
 
         Raises:
-            CallTimeout: a result was not there `timeout` seconds after this call.
+            CallTimeout: a result was not there at the deadline, a `time.monotonic` value.
         """
-        deadline = None if timeout is None else monotonic() + timeout
         try:
             while self._chunks:
                 job, size = self._chunks.popleft()

@@ -141,9 +141,10 @@ class Staff:
             if worker.state is not State.STARTING:
                 return
             job = self._roster.serve_next(worker)
+            state = worker.state
             self._roster.tell_warming()
         logger.debug("pool %r: worker %d is ready, pid %d", self._roster.name, worker.id, worker.process.pid)
-        self._queue.after_release(worker, job)
+        self._queue.after_release(worker, job, state)
 
     def worker_freed(self, worker: Worker, is_clean: bool) -> None:
         """The call of an abandoned worker has ended; unless its user code is known to be gone, neither may it stay."""
@@ -154,7 +155,8 @@ class Staff:
                 worker.reason = Reason.DRAINED
             worker.calls += 1
             job = self._roster.serve_next(worker)
-        self._queue.after_release(worker, job)
+            state = worker.state
+        self._queue.after_release(worker, job, state)
         self._hands.attend()
 
     def sink(self, worker: Worker, stream: str) -> Sink | None:
@@ -178,6 +180,8 @@ class Staff:
             is_crash = worker.reason is Reason.CRASHED
             roster.workers_crashed += is_crash
             died_young = is_crash and not worker.last_id and monotonic() - worker.born < _QUICK_DEATH
+            if died_young and roster.warming:
+                failed = roster.start_failed(lambda: start_error(worker))
         self._log_exit(worker)
         if before is not State.BUSY:  # else its holder closes it
             worker.channel.close()

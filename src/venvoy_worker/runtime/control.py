@@ -24,6 +24,7 @@ def claim(call_id: int) -> bool:
     with _lock:
         if _retracted and call_id in _retracted:
             _retracted.discard(call_id)
+            _started = call_id  # it is past, and must not be given back once more
             return False
         _started = call_id
         return True
