@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 from types import TracebackType
@@ -43,6 +44,7 @@ class Lease:
         self._turn = threading.Lock()  # one call at a time on the worker's channel
         self._worker: Worker | None = None
         self._thread: ThreadPoolExecutor | None = None
+        self._parent: Lease | None = None
 
     def __enter__(self) -> Self:
         deadline = None if self._timeout is None else monotonic() + self._timeout
@@ -51,6 +53,9 @@ class Lease:
         except BaseException:
             self._core.engine.give_up(self._ticket)
             raise
+        # For a lease that is dropped, or whose end is interrupted: then the collector takes the worker back.
+        self._end = weakref.finalize(self, self._core.engine.give_up, self._ticket)
+        self._end.atexit = False
         return self
 
     def __exit__(
@@ -60,6 +65,7 @@ class Lease:
             self._thread.shutdown(wait=error is None, cancel_futures=error is not None)
         with self._turn:
             self._core.engine.release(self._ticket)
+            self._end.detach()
 
     @property
     def pid(self) -> int:
@@ -94,6 +100,7 @@ class Lease:
         view = Lease(self._core, self._timeout, CallOptions(**options))
         view._ticket, view._turn, view._worker = self._ticket, self._turn, self._worker
         view._session_name = self._session_name
+        view._parent = self  # which ends the lease when nobody has it any more
         return view
 
     def terminate(self) -> None:

@@ -24,6 +24,7 @@ from .worker_ends import ControlLine, Ends
 from .worker_start import Recipe, Start, spawn
 from .worker_state import MOVES, Reason, State
 
+_LOST_SECONDS = 0.1  # how long a reply that has been written may take to be read
 _EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
 
 
@@ -176,6 +177,13 @@ class Worker:
         if self.state is State.ABANDONED:
             self._collector.watch(self.channel.fileno(), lambda: self._on_abandoned(call_id))
             self._on_abandoned(call_id)  # the reply may be here, parsed, and no byte more will come
+            self._timers.later(_LOST_SECONDS, lambda: self._give_up_waiting(call_id))
+
+    def _give_up_waiting(self, call_id: int) -> None:
+        """End a worker whose reply was taken off the channel by the caller that was interrupted then."""
+        if self.state is State.ABANDONED and self.page.finished >= call_id == self.last_id:
+            self.reason = self.reason or Reason.DRAINED
+            self.process.kill_tree()
 
     def _on_abandoned(self, call_id: int) -> None:
         frame = self._take_frame()

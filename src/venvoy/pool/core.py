@@ -148,7 +148,7 @@ class Core:
     def fail(self, jobs: Iterable[Job], error: ErrorMaker) -> None:
         """Complete futures with an error, on the notifier thread."""
         for job in jobs:
-            self._notifier.post(lambda job=job: job.fail(error()))  # type: ignore[misc]
+            self._notifier.post(lambda job=job: job.fail_aside(error()))  # type: ignore[misc]
 
     def _open(self, cancel: Cancel) -> Recipe:
         env = resolve(self._env, home=self._home, progress=self._progress, timeout=self._build_timeout, cancel=cancel)

@@ -23,7 +23,7 @@ from ..log import logger
 from ..worker import Worker, WorkerLost
 from ..worker_state import Reason
 from .job_queue import JobQueue
-from .jobs import Decoder, Job
+from .jobs import Decoder, Job, run_aside
 
 _QUICK = 0.001  # seconds; calls that take less are sent ahead of the reply before
 _STALL = 0.005  # seconds without a reply after which what was sent ahead is taken back
@@ -113,12 +113,12 @@ class Drive:
     def _send(self, jobs: list[Job]) -> None:
         for job in jobs:
             if job.is_given_up:  # while it was on its way back to the queue
-                _fail(job, job.cancelled_error())
+                job.fail_aside(job.cancelled_error())
             elif job.begin():
                 try:
                     call_id, pieces = self._worker.begin(job.call)
                 except EncodingError as error:
-                    _fail(job, error)
+                    job.fail_aside(error)
                     continue
                 job.place = (self._worker, call_id)
                 if job.call.deadline is not None:
@@ -199,7 +199,7 @@ class Drive:
                     if call_id != started:
                         self._retract([call_id])
                     self._worker.stop_call(call_id)  # also if it starts just now; no harm if it is taken back
-                _fail(job, job.call.timeout_error())
+                job.fail_aside(job.call.timeout_error())
         if len(self._running) > 1 and now >= self._progress + _STALL and not self._is_retracting:
             self._worker.mean_seconds = None  # calls are not quick any more: measure anew before sending ahead
             self._retract([call_id for call_id in self._running if call_id > started])
@@ -227,7 +227,7 @@ class Drive:
         if job.is_given_up:
             if frame.flags & messages.FLAG_DIRTY:
                 worker.reason = worker.reason or Reason.DRAINED  # its user code may still be at work
-            _fail(job, job.cancelled_error())  # unless its deadline did that already
+            job.fail_aside(job.cancelled_error())  # unless its deadline did that already
         else:
             self._answered.append((job, frame))
 
@@ -240,7 +240,7 @@ class Drive:
                 continue
             self._room += job.call.size
             if job.is_given_up:
-                _fail(job, job.cancelled_error())
+                job.fail_aside(job.cancelled_error())
             else:
                 jobs.append(job)
         if jobs:
@@ -269,7 +269,7 @@ class Drive:
         slow = [pair for pair in answered if pair[0].has_callbacks]
         if slow:
             answered = [pair for pair in answered if not pair[0].has_callbacks]
-            _aside(_complete_all, self._decoder, slow)
+            run_aside(_complete_all, self._decoder, slow)
         _complete_all(self._decoder, answered)
 
     def _finish(self) -> Job | None:
@@ -298,22 +298,6 @@ class Drive:
             self._queue.requeue(again)
         for job, reason in failed:
             job.fail(job.cancelled_error() if job.is_given_up else reason)
-
-
-def _aside(function: Callable[..., object], *args: object) -> None:
-    """Run a function in which code of the user's runs on a thread of its own."""
-    try:
-        threading.Thread(target=function, args=args, name="venvoy-callbacks", daemon=True).start()
-    except RuntimeError:  # the interpreter is exiting, or the system has no thread left
-        function(*args)
-
-
-def _fail(job: Job, error: BaseException) -> None:
-    """Fail a job while the worker is still ours."""
-    if job.has_callbacks:
-        _aside(job.fail, error)
-    else:
-        job.fail(error)
 
 
 def _complete_all(decoder: Decoder, answered: list[tuple[Job, Frame]]) -> None:

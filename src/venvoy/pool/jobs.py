@@ -5,6 +5,7 @@ A job's future is completed by whoever owns the job at that time: the engine whi
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -21,12 +22,27 @@ from ..worker import Worker
 _PENDING, _RUNNING = "PENDING", "RUNNING"  # names of the states in concurrent.futures
 
 
+class _Condition(threading.Condition):
+    """A condition whose `with` runs no Python code while the lock changes hands.
+
+    The standard library's takes the lock inside a Python function: an interrupt at the end of that function leaves the
+    lock taken for ever, and would stop the driver that completes the future.
+    """
+
+    __enter__ = property(lambda self: self._lock.__enter__)
+    __exit__ = property(lambda self: self._lock.__exit__)
+
+
 class CallFuture(Future[Any]):
     """A `concurrent.futures.Future` that can also stop a call that is running.
 
     `cancel()` of a running call asks the worker to stop and returns True; the future stays RUNNING until the worker
     has obeyed, or was killed at the end of the grace period, and then raises `CallCancelled`.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._condition.__class__ = _Condition
 
     _job: Job | None = None  # until it is done, else future and job would keep each other
     _stop: Callable[[Job], bool]  # of the engine, one for all futures of a pool
@@ -88,6 +104,13 @@ class Job:
             self.future.cancel()
         self.fail(self.cancelled_error())
 
+    def fail_aside(self, error: BaseException) -> None:
+        """Complete the future with an error; callbacks of the user's run on a thread of their own."""
+        if self.has_callbacks:
+            run_aside(self.fail, error)
+        else:
+            self.fail(error)
+
     def cancelled_error(self) -> CallCancelled:
         """Return what a call that was running when it was cancelled ends with."""
         return CallCancelled(f"{self.call.name} was cancelled while it ran")
@@ -96,6 +119,14 @@ class Job:
         if self.timer is not None:
             self.timer.cancel()
         self.future._job = None
+
+
+def run_aside(function: Callable[..., object], *args: object) -> None:
+    """Run a function, in which code of the user's runs, on a thread of its own."""
+    try:
+        threading.Thread(target=function, args=args, name="venvoy-callbacks", daemon=True).start()
+    except RuntimeError:  # the interpreter is exiting, or the system has no thread left
+        function(*args)
 
 
 class Decoder:
