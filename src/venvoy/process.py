@@ -171,8 +171,10 @@ class Process:
             self._collector.unwatch(output.fd)
             output.close()
         self.exit = Exit(None, None) if not is_known else Exit(code, None) if code >= 0 else Exit(None, -code)
-        self.exited.set()
-        self._on_exit()
+        try:
+            self._on_exit()
+        finally:
+            self.exited.set()  # last: whoever waits for it finds everything said and counted
 
     def kill_tree(self) -> None:
         """Kill the process and everything in its group at once; harmless when it is gone."""
