@@ -20,6 +20,16 @@ _PROTOCOL = 5
 _OUT_OF_BAND = 4096  # smaller buffers cost less inside the pickle than as a piece of their own
 _SCALARS = frozenset([int, float, bool, complex, type(None)])
 _SHORT = 8192
+_DAMAGE = (
+    _pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+)
 _STACK_GLOBAL = b"\x93"  # the only opcode of protocol 5 by which our picklers name a class or function
 
 
@@ -130,13 +140,16 @@ def decode(body: Body, buffers: Sequence[Room], find_class: FindClass | None = N
     Raises:
         CodecError: the body is damaged, or names what this side does not have.
     """
+    names_something = body.find(_STACK_GLOBAL) >= 0
+    # Code of the user's may raise anything; without any, another error comes from a signal handler and is not ours.
+    expected = Exception if names_something else _DAMAGE
     try:
-        if find_class is None or body.find(_STACK_GLOBAL) < 0:
+        if find_class is None or not names_something:
             return _pickle.loads(body, buffers=buffers)
         return _Unpickler(body, buffers, find_class).load()
     except CodecError:
         raise
-    except Exception as error:
+    except expected as error:
         raise CodecError(_why(error, "be unpickled")) from error
 
 
