@@ -17,7 +17,6 @@ from .source import SOURCE, VALUE, target_for
 from .source import Target as Resolved
 
 _NO_OPTIONS = CallOptions()
-_named: dict[str, tuple[int, bytes]] = {}
 
 
 def make_call(
@@ -89,11 +88,14 @@ def make_eval(text: str, values: dict[str, Any], mode: str, session: str, option
     )
 
 
+def definition_of(target: Resolved) -> Definition | None:
+    """Return the source text that a worker needs before it can run a target, if it needs any."""
+    source = target.source
+    return source and Definition(source.digest, source.text, source.filename, dict(source.bindings))
+
+
 def _call(target: Resolved, flags: int, encoded: codec.Encoded, options: CallOptions) -> Call:
-    definition = None
-    if target.kind == SOURCE and target.source is not None:
-        source = target.source
-        definition = Definition(source.digest, source.text, source.filename, dict(source.bindings))
+    definition = definition_of(target)
     shown = target.name.partition(":")[2] if target.kind == SOURCE else target.name
     return Call(shown, flags, target.name.encode(), encoded, definition, _deadline(options), options.retries)
 

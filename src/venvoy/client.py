@@ -17,10 +17,9 @@ from typing import Any, Self, Unpack
 
 from venvoy_worker.contract import codec
 
-from .calling import make_call, make_chunk, make_eval
+from .calling import definition_of, make_call, make_chunk, make_eval
 from .envs import Env, EnvSpec
 from .errors import EncodingError
-from .exchange import Definition
 from .lease import Lease
 from .options import CallOptions, PoolOptions, Target, WorkerOptions, check_pool_options, pool_size
 from .pool.core import Core, check_platform
@@ -321,11 +320,8 @@ def _encode_initializer(worker: WorkerOptions) -> EncodedInitializer | None:
     target = target_for(worker.initializer)
     if target.kind == VALUE:
         raise EncodingError(f"the initializer {target.name} has no name a worker could import; use a function")
-    source = target.source
-    encoded = None
-    if source is not None:
-        definition = Definition(source.digest, source.text, source.filename, dict(source.bindings))
-        encoded = (definition.digest, definition.encoded())
+    definition = definition_of(target)
+    encoded = None if definition is None else (definition.digest, definition.encoded())
     args = (*target.bound_args, *worker.initializer_args)
     try:
         body = codec.encode_inline((args, dict(target.bound_kwargs)))

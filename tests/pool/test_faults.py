@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -53,21 +54,24 @@ def test_a_target_that_is_too_long_is_an_error_of_that_call(pool: vv.Pool) -> No
     assert pool.call("os:getpid") == pid
 
 
-def test_with_does_not_wait_for_workers_that_die_as_soon_as_they_are_ready() -> None:
+def test_with_does_not_wait_for_workers_that_die_as_soon_as_they_are_ready(tmp_path: Path) -> None:
     """It raises what is known of them."""
-    dying = vv.WorkerOptions(output="discard", initializer=_die_soon)
+    dying = vv.WorkerOptions(output="discard", initializer=_die_soon, initializer_args=(str(tmp_path / "first"),))
     with pytest.raises(vv.WorkerStartError), vv.Pool(workers=2, worker=dying):
         time.sleep(5)
 
 
-def _die_soon() -> None:
+def _die_soon(marker: str) -> None:
+    """In the first worker: be ready at once and die then; in the other: be ready only after that."""
     import os
-    import random
     import threading
     import time
 
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        time.sleep(0.8)
     threading.Timer(0.05, os._exit, (7,)).start()
-    time.sleep(random.choice((0, 0.3)))
 
 
 def test_an_output_function_that_exits_stops_nobodys_deadlines() -> None:

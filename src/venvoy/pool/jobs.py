@@ -19,8 +19,6 @@ from ..exchange import Call
 from ..failures import find_portable, rebuild
 from ..worker import Worker
 
-_PENDING, _RUNNING = "PENDING", "RUNNING"  # names of the states in concurrent.futures
-
 
 class _Condition(threading.Condition):
     """A condition whose `with` runs no Python code while the lock changes hands.
