@@ -10,7 +10,6 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -20,6 +19,7 @@ from venvoy_worker.contract import codec
 from .calling import definition_of, make_call, make_chunk, make_eval
 from .envs import Env, EnvSpec
 from .errors import EncodingError
+from .exchange import Call
 from .lease import Lease
 from .options import CallOptions, PoolOptions, Target, WorkerOptions, check_pool_options, pool_size
 from .pool.core import Core, check_platform
@@ -63,7 +63,7 @@ class Calling:
         Raises:
             PoolClosed: the pool is closed. What `call` raises besides is raised by `future.result()`.
         """
-        return self._submit(lambda: make_call(target, args, kwargs, self._call_options))
+        return self._enqueue(make_call, target, args, kwargs, self._call_options).future
 
     def map(
         self,
@@ -94,7 +94,7 @@ class Calling:
         resolved = target_for(target)
         mapping = Mapping(
             zip(*iterables) if is_starred else iterables[0],  # noqa: B905 - the shortest ends it, as in Executor.map
-            lambda items: self._enqueue(lambda: make_chunk(resolved, items, is_starred, self._call_options)),
+            lambda items: self._enqueue(make_chunk, resolved, items, is_starred, self._call_options),
             self._core.roster.size.most,
             chunksize,
             buffersize,
@@ -118,25 +118,16 @@ class Calling:
         """Return a handle whose attributes are functions of a module of the worker's environment."""
         return Module(self.call, name, ())
 
-    def _submit(self, make: Callable[[], Any]) -> CallFuture:
-        return self._enqueue(make).future
-
-    def _enqueue(self, make: Callable[[], Any]) -> Job:
+    def _enqueue(self, make: Callable[..., Call], *args: Any) -> Job:
         """Put a job into the queue; an argument that cannot travel is the error of its future."""
         core = self._core
         try:
-            job = Job(make())
+            job = Job(make(*args))
         except EncodingError as error:
             job = Job(make_eval("None", {}, "eval", "", _DEFAULT_CALL))
             job.fail(error)
             return job
-        future = job.future
-        future._stop, future._job = core.stop, job
-        core.queue.enqueue(job)
-        if job.call.deadline is not None:
-            job.timer = core.call_later(job.call.deadline - monotonic(), partial(core.queue.expire, job))
-            if job.future.done():  # meanwhile; nobody else will forget the timer then
-                job.timer.cancel()
+        core.enqueue(job)
         return job
 
 

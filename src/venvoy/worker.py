@@ -24,7 +24,7 @@ from .worker_ends import ControlLine, Ends
 from .worker_start import Recipe, Start, spawn
 from .worker_state import MOVES, Reason, State
 
-_LOST_SECONDS = 0.1  # how long a reply that has been written may take to be read
+_WEIGHT = 0.2  # of the newest call in the moving average
 _EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
 
 
@@ -33,6 +33,9 @@ class Listener(Protocol):
 
     def worker_ready(self, worker: Worker) -> None:
         """It has greeted and may serve."""
+
+    def worker_answered(self, worker: Worker) -> None:
+        """What `arm` waited for has come, or did so before it was disarmed."""
 
     def worker_freed(self, worker: Worker, is_clean: bool) -> None:
         """An abandoned exchange has ended; `is_clean` says that its user code is known to be gone."""
@@ -69,6 +72,7 @@ class Worker:
         self.mean_seconds: float | None = None  # of recent calls, as the worker measured them
         self.last_id = 0
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
+        self.direct: object = None  # the job of `pool.direct` that is on it
         self._sources = SourceMemory()
         self._collector = collector
         self._listener = listener
@@ -89,10 +93,31 @@ class Worker:
             raise explain(error) from error
         self.channel, self.control, self.page, self.process = ends.channel, ends.control, ends.page, ends.process
         _collector.tell_after_fork(self)
-        self.birth = Start(ends, self.recipe, self._collector, lambda: self._listener.worker_ready(self))
+        self.birth = Start(ends, self.recipe, self._collector, self._on_ready)
         self.birth.begin()
 
+    def _on_ready(self) -> None:
+        self.channel.parser.last = None  # its greeting
+        self._collector.expect(self.channel.fileno(), lambda: self._listener.worker_answered(self))
+        self._listener.worker_ready(self)
+
     # --- state and calls ------------------------------------------------------------------
+
+    def arm(self) -> None:
+        """Let `worker_answered` be told, once, when its reply comes.
+
+        Raises:
+            OSError, ValueError: it is gone.
+        """
+        self._collector.arm(self.channel.fileno())
+
+    def disarm(self) -> None:
+        """Undo `arm`; the listener may still be told.
+
+        Raises:
+            OSError, ValueError: it is gone.
+        """
+        self._collector.disarm(self.channel.fileno())
 
     def _take_frame(self) -> Frame | None:
         """On the collector thread: return a frame of the call channel if one is whole."""
@@ -148,11 +173,18 @@ class Worker:
                     raise WorkerLost(self, call, call_id)
                 if ends(frame, call_id):
                     self.open_call = 0
+                    channel.parser.last = None
                     return frame
         except TimeoutError:
             raise
         except (OSError, FrameError, ProtocolError) as error:
             raise WorkerLost(self, call, call_id) from error
+
+    def note_duration(self, frame: Frame) -> float:
+        """Return the seconds that a call took in the worker, as its reply says; they go into `mean_seconds`."""
+        seconds, mean = frame.number * 1e-6, self.mean_seconds
+        self.mean_seconds = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
+        return seconds
 
     # --- stopping -------------------------------------------------------------------------
 
@@ -176,21 +208,15 @@ class Worker:
         self.stop_call(call_id)
         if self.state is State.ABANDONED:
             self._collector.watch(self.channel.fileno(), lambda: self._on_abandoned(call_id))
-            self._on_abandoned(call_id)  # the reply may be here, parsed, and no byte more will come
-            self._timers.later(_LOST_SECONDS, lambda: self._give_up_waiting(call_id))
-
-    def _give_up_waiting(self, call_id: int) -> None:
-        """End a worker whose reply was taken off the channel by the caller that was interrupted then."""
-        if self.state is State.ABANDONED and self.page.finished >= call_id == self.last_id:
-            self.reason = self.reason or Reason.DRAINED
-            self.process.kill_tree()
+            self._on_abandoned(call_id)  # the reply may be here, and no byte more will come
 
     def _on_abandoned(self, call_id: int) -> None:
-        frame = self._take_frame()
+        frame = self.channel.parser.last or self._take_frame()  # that the driver may not have got to see
         while frame is not None:
             if frame.opcode in messages.TERMINAL and frame.call_id == call_id:
                 self._collector.unwatch(self.channel.fileno())
                 self._timers.drop()
+                self.channel.parser.last = None
                 self._listener.worker_freed(self, not frame.flags & messages.FLAG_DIRTY)
                 return
             frame = self._take_frame()
@@ -219,6 +245,7 @@ class Worker:
     def _on_exit(self) -> None:
         self._timers.drop()
         self.birth.end()
+        self._collector.unexpect(self.channel.fileno())
         self.channel.shut()  # whoever reads wakes, even if a forked process holds the other end
         self._ends.close(self._collector)
         self._listener.worker_exited(self)

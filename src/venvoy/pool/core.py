@@ -10,6 +10,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,6 +24,7 @@ from ..notifier import Notifier
 from ..options import Size, WorkerOptions
 from ..worker_start import Recipe
 from ..worker_state import State
+from .direct import Direct
 from .drivers import Drivers
 from .engine import Engine
 from .job_queue import JobQueue
@@ -69,9 +71,9 @@ class Core:
         self.roster = Roster(size, name)
         self.queue = JobQueue(self.roster, self)
         self.engine = Engine(self.roster, self.queue, self)
-        self.stop = self.queue.stop  # one bound method for all futures
+        self.direct = Direct(self.roster, self.engine, self.queue, self, lambda: self.decoder)
         self._router = Router(options.output)
-        self.staff = Staff(self.roster, self.queue, self, self._router.sink)
+        self.staff = Staff(self.roster, self.queue, self, self._router.sink, self.direct.answered)
         self.decoder = Decoder(is_home=False)
         self.env: Env | None = None
         self._start_lock = threading.Lock()  # guards the starting and stopping of the threads below
@@ -125,6 +127,30 @@ class Core:
         self._start()
         assert self._collector is not None
         return self._collector.call_later(delay, callback)
+
+    # --- calls with a future ------------------------------------------------------------------
+
+    def enqueue(self, job: Job) -> None:
+        """Send a job to an idle worker, or let it wait for one.
+
+        Raises:
+            PoolClosed: the pool takes no calls.
+        """
+        job.future._runner, job.future._job = self, job
+        if not self.direct.send(job):
+            self.queue.enqueue(job)
+        if job.call.deadline is not None:
+            job.timer = self.call_later(job.call.deadline - monotonic(), partial(self.queue.expire, job))
+            if job.future.done():  # meanwhile; nobody else will forget the timer then
+                job.timer.cancel()
+
+    def stop(self, job: Job) -> bool:
+        """Cancel a job whose future is RUNNING; return False when it has ended meanwhile."""
+        return self.queue.stop(job)
+
+    def read(self, job: Job, timeout: float | None) -> None:
+        """Read the reply of a job in this thread, if nobody else does yet."""
+        self.direct.read(job, timeout)
 
     # --- hands ------------------------------------------------------------------------------
 

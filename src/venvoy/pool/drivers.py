@@ -32,7 +32,6 @@ _AHEAD_SECONDS = 0.005  # of work that is sent ahead, as calls are measured
 _MANY = 16  # calls sent ahead, from which on the thread sleeps until half of them have been answered
 _ROOM = 32_768  # bytes of unanswered requests: they fit into any socket buffer
 _LARGEST_AHEAD = 4096  # bytes of one request that is sent ahead
-_WEIGHT = 0.2  # of the newest call in the moving average
 
 
 class Drivers:
@@ -97,7 +96,10 @@ class Drive:
         """Run a job and what the queue gives after it, until the worker is given back."""
         try:
             while job is not None:
-                self._send([job])
+                if job.ticket is not None:
+                    self._adopt(job)
+                else:
+                    self._send([job])
                 self._complete()  # what was answered before: the worker has something to do meanwhile
                 while self._running:
                     self._turn()
@@ -109,6 +111,19 @@ class Drive:
             self._worker.kill()
             self._lost()
         self._complete()
+
+    def _adopt(self, job: Job) -> None:
+        """Take over a job whose submitter has sent it, from `direct`."""
+        assert job.place is not None
+        call_id = job.place[1]
+        job.ticket = self._worker.direct = None
+        self._running[call_id] = job
+        self._room -= job.call.size
+        if self._channel.is_torn:
+            raise BrokenPipeError
+        frame = job.reply or self._channel.parser.last  # what a reader before us has taken off the channel
+        if frame is not None:
+            self._accept(frame)
 
     def _send(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -211,6 +226,7 @@ class Drive:
 
     def _accept(self, frame: Frame) -> None:
         self._progress = monotonic() if len(self._running) > 1 else 0.0
+        self._channel.parser.last = None
         if frame.opcode == messages.RETRACTED:
             self._take_back(messages.read_ids(frame.body))
             return
@@ -220,13 +236,10 @@ class Drive:
         del self._running[frame.call_id]
         self._room += job.call.size
         self._done += 1
-        worker, seconds = self._worker, frame.number * 1e-6
-        job.seconds = seconds
-        mean = worker.mean_seconds
-        worker.mean_seconds = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
+        job.seconds = self._worker.note_duration(frame)
         if job.is_given_up:
             if frame.flags & messages.FLAG_DIRTY:
-                worker.reason = worker.reason or Reason.DRAINED  # its user code may still be at work
+                self._worker.reason = self._worker.reason or Reason.DRAINED  # its user code may still be at work
             job.fail_aside(job.cancelled_error())  # unless its deadline did that already
         else:
             self._answered.append((job, frame))
@@ -304,9 +317,6 @@ def _complete_all(decoder: Decoder, answered: list[tuple[Job, Frame]]) -> None:
     """Complete futures, in the order of their replies; code of the user's may run here."""
     for job, frame in answered:
         try:
-            is_chunk = job.call.flags & messages.FLAG_CHUNK
-            value = decoder.chunk(frame) if is_chunk else decoder.value(frame)
-        except BaseException as error:  # what the call raised, whatever it is
+            decoder.complete(job, frame)
+        except BaseException as error:  # whatever code of the user's raised on its way here
             job.fail(error)
-        else:
-            job.succeed(value)

@@ -6,7 +6,7 @@ driver thread runs). Both wait in the one queue of the `Roster`; nothing here wa
 Callers may be interrupted anywhere, by Ctrl-C or by an exception thrown into their thread, even in the middle of giving
 a worker back. Python delivers such an exception after a call or at the start of a function or loop, so: (1) where a
 caller's thread takes or gives a worker, the assignments stand together without a call between them; (2) whatever leaves
-early first appends its ticket to `_astray`, one C call, and the collector thread, which nobody interrupts, looks at the
+early first appends its ticket to `astray`, one C call, and the collector thread, which nobody interrupts, looks at the
 facts and mends them (`settle`). No worker is lost, and no half-read channel is given to anybody.
 """
 
@@ -42,7 +42,7 @@ class Engine:
         self._lock = roster.lock
         self._hands = hands
         self._queue = queue
-        self._astray: deque[Ticket] = deque()  # whose owner left early
+        self.astray: deque[Ticket] = deque()  # whose owner left early
 
     # --- callers that run their call themselves -------------------------------------------
 
@@ -61,14 +61,14 @@ class Engine:
                 self.release(ticket)
                 return frame
             except WorkerLost as lost:
-                self._astray.append(ticket)
+                self.astray.append(ticket)
                 self.leave(lost)
             except TimeoutError as error:
-                self._astray.append(ticket)
+                self.astray.append(ticket)
                 self._hands.mend()
                 raise self.timed_out(call, error) from None
             except BaseException:
-                self._astray.append(ticket)
+                self.astray.append(ticket)
                 self._hands.mend()
                 raise
 
@@ -82,16 +82,16 @@ class Engine:
         try:
             return ticket.worker.run(call)
         except WorkerLost as lost:
-            self._astray.append(ticket)
+            self.astray.append(ticket)
             self._hands.mend()
             lost.worker.await_exit()
             raise crash_error(lost) from None
         except TimeoutError as error:
-            self._astray.append(ticket)
+            self.astray.append(ticket)
             self._hands.mend()
             raise self.timed_out(call, error) from None
         except BaseException:
-            self._astray.append(ticket)
+            self.astray.append(ticket)
             self._hands.mend()
             raise
 
@@ -132,7 +132,7 @@ class Engine:
             is_short = roster.may_need_workers()
         if is_short:
             self._hands.attend()
-        if self._astray:
+        if self.astray:
             self._hands.mend()
         return self._await(ticket, deadline, name)
 
@@ -183,16 +183,16 @@ class Engine:
 
     def give_up(self, ticket: Ticket) -> None:
         """Let the collector thread take from a ticket whatever it has."""
-        self._astray.append(ticket)
+        self.astray.append(ticket)
         self._hands.mend()
 
     def settle(self) -> None:
         """On the collector thread: take from those who left early what they had, and see to it."""
-        while self._astray:
+        while self.astray:
             try:
-                self._settle(self._astray[0])
+                self._settle(self.astray[0])
             finally:
-                self._astray.popleft()
+                self.astray.popleft()
 
     def _settle(self, ticket: Ticket) -> None:
         roster = self._roster

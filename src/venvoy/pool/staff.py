@@ -31,16 +31,23 @@ class Staff:
         queue: takes workers that have become free.
         hands: does what is decided.
         sinks: returns what gets the output of a worker's stream.
+        answered: is told of a reply that nobody waits for.
     """
 
     def __init__(
-        self, roster: Roster, queue: JobQueue, hands: Hands, sinks: Callable[[Worker, str], Sink | None]
+        self,
+        roster: Roster,
+        queue: JobQueue,
+        hands: Hands,
+        sinks: Callable[[Worker, str], Sink | None],
+        answered: Callable[[Worker], None],
     ) -> None:
         self._roster = roster
         self._lock = roster.lock
         self._queue = queue
         self._hands = hands
         self._sinks = sinks
+        self._answered = answered
         self.gone = threading.Event()  # set once nothing of the pool is left
 
     # --- opening --------------------------------------------------------------------------
@@ -145,6 +152,10 @@ class Staff:
             self._roster.tell_warming()
         logger.debug("pool %r: worker %d is ready, pid %d", self._roster.name, worker.id, worker.process.pid)
         self._queue.after_release(worker, job, state)
+
+    def worker_answered(self, worker: Worker) -> None:
+        """A reply has come that nobody had begun to wait for."""
+        self._answered(worker)
 
     def worker_freed(self, worker: Worker, is_clean: bool) -> None:
         """The call of an abandoned worker has ended; unless its user code is known to be gone, neither may it stay."""
