@@ -246,6 +246,7 @@ class Worker:
         self._timers.drop()
         self.birth.end()
         self._collector.unexpect(self.channel.fileno())
+        self._collector.unwatch(self.channel.fileno())  # an abandoned call's
         self.channel.shut()  # whoever reads wakes, even if a forked process holds the other end
         self._ends.close(self._collector)
         self._listener.worker_exited(self)

@@ -53,7 +53,7 @@ class Direct:
             return False
         if not roster.has_drivers:  # for whatever this thread will not see to itself
             return False
-        ticket = Ticket()
+        ticket, is_sent = Ticket(), False
         try:
             idle = roster.idle
             with self._lock:
@@ -66,15 +66,16 @@ class Direct:
             call_id, pieces = worker.begin(call)
             job.place = (worker, call_id)
             job.reader = allocate_lock()
-            worker.direct = job
             worker.channel.send(pieces)
+            is_sent = True  # from here on it is for a reader to give the worker back
             job.ticket = ticket
+            worker.direct = job
             worker.arm()
         except (OSError, ValueError):  # it has died
             job.ticket = ticket
             self._let_driver_read(job, worker)
         except BaseException:
-            if job.ticket is None:
+            if not is_sent:
                 self._engine.astray.append(ticket)
                 self._hands.mend()
             else:

@@ -114,9 +114,9 @@ class Drive:
 
     def _adopt(self, job: Job) -> None:
         """Take over a job whose submitter has sent it, from `direct`."""
-        assert job.place is not None
+        assert job.place is not None and job.ticket is not None
         call_id = job.place[1]
-        job.ticket = self._worker.direct = None
+        job.ticket.worker = job.ticket = self._worker.direct = None
         self._running[call_id] = job
         self._room -= job.call.size
         if self._channel.is_torn:
