@@ -72,6 +72,7 @@ class Worker:
         self.mean_seconds: float | None = None  # of recent calls, as the worker measured them
         self.last_id = 0
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
+        self._sends_before = 0  # of the channel, when it was begun
         self.direct: object = None  # the job of `pool.direct` that is on it
         self._sources = SourceMemory()
         self._collector = collector
@@ -147,6 +148,7 @@ class Worker:
             EncodingError: its source text or its target does not fit into a frame.
         """
         call_id = self.open_call = self.last_id = self.last_id + 1
+        self._sends_before = self.channel.sends
         try:
             pieces = call.request(call_id)
             if call.definition is not None:
@@ -179,6 +181,11 @@ class Worker:
             raise
         except (OSError, FrameError, ProtocolError) as error:
             raise WorkerLost(self, call, call_id) from error
+
+    @property
+    def was_sent(self) -> bool:
+        """True when the call that was begun last has been written, by a thread that may have been interrupted then."""
+        return self.channel.sends > self._sends_before
 
     def note_duration(self, frame: Frame) -> float:
         """Return the seconds that a call took in the worker, as its reply says; they go into `mean_seconds`."""

@@ -203,7 +203,7 @@ class Engine:
             if worker is not None and worker.state is State.BUSY:
                 if worker.channel.is_torn:
                     worker.move(State.RETIRING, Reason.DRAINED)
-                elif worker.open_call:
+                elif worker.open_call and worker.was_sent:
                     worker.move(State.ABANDONED)
                 else:
                     job = roster.serve_next(worker)

@@ -64,6 +64,10 @@ class JobQueue:
             PoolClosed: the pool takes no calls.
         """
         roster = self._roster
+        if roster.has_drivers and roster.all_at_work:
+            roster.waiting.append(job)  # without the lock; whoever changes one of the facts sees the job, or
+            self._reconsider(job)  # we see the change
+            return
         idle = roster.idle
         roster.wants_drivers = True
         is_short = not roster.has_drivers
@@ -79,6 +83,20 @@ class JobQueue:
                 is_short = is_short or roster.may_need_workers()
         if is_short:
             self._hands.attend()
+
+    def _reconsider(self, job: Job) -> None:
+        """See to a job that joined the queue if something changed meanwhile."""
+        roster = self._roster
+        if roster.all_at_work:
+            return
+        with self._lock:
+            if roster.phase in (Phase.CLOSING, Phase.CLOSED) and job in roster.waiting:
+                roster.waiting.remove(job)
+                roster.check_open()
+            pairs = roster.pair_up()
+        for pair in pairs:
+            self.tasks.put(pair)
+        self._hands.attend()
 
     def more_jobs(self, worker: Worker, most: int, room: int, largest: int) -> list[Job]:
         """Return waiting jobs that a driver may add to those its worker has; callers with tickets go first.

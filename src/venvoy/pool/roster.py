@@ -2,7 +2,8 @@
 
 Owns ONE lock, which guards everything here. Law of the lock: under it, decide; no I/O, no callback, no process start,
 and no future is completed. Every method marked "locked" is called with it held, and returns what is to be done after
-it is released. Whatever gives a worker to somebody happens under it, so none is lost between two hands.
+it is released. Whatever gives a worker to somebody happens under it, so none is lost between two hands. One thing is
+done without it: a job is appended to the queue, by a thread that looks at the facts once more afterwards.
 """
 
 from __future__ import annotations
@@ -121,6 +122,11 @@ class Roster:
                 entry.grant(worker)
         return pairs
 
+    @property
+    def all_at_work(self) -> bool:
+        """Not locked: True when all the workers there may be are there, and none is idle."""
+        return self.phase is Phase.OPEN and not self.idle and len(self.workers) >= self.size.most
+
     def may_need_workers(self) -> bool:
         """Locked: return False when it is certain, at a glance, that no worker is to be started."""
         return self.phase is Phase.NEW or (self.has_recipe and len(self.workers) < self.size.most)
@@ -161,12 +167,14 @@ class Roster:
 
     def fail_waiting(self, error: ErrorMaker) -> list[Job]:
         """Locked: empty the queue; tickets are told here, the jobs are returned to be failed outside."""
-        entries = list(self.waiting)
-        self.waiting.clear()
-        for entry in entries:
-            if isinstance(entry, Ticket):
+        jobs = []
+        while self.waiting:
+            entry = self.waiting.popleft()
+            if isinstance(entry, Job):
+                jobs.append(entry)
+            else:
                 entry.grant(None, error)
-        return [entry for entry in entries if isinstance(entry, Job)]
+        return jobs
 
     def forget(self, ticket: Ticket) -> None:
         """Locked: take a ticket out of the queue if it is there."""

@@ -28,13 +28,14 @@ class Channel:
             kernel wakes a thread that waits for an answer when the other end has only taken the question.
     """
 
-    __slots__ = ("_out", "_recv_into", "is_torn", "parser", "sock")
+    __slots__ = ("_out", "_recv_into", "is_torn", "parser", "sends", "sock")
 
     def __init__(self, sock: _socket.socket, out: _socket.socket | None = None) -> None:
         self.sock = sock
         self._recv_into = sock.recv_into
         self._out = sock if out is None else out
         self.parser = FrameParser()
+        self.sends = 0  # that were finished
         self.is_torn = False  # a frame was written in part: nothing more can be said on this channel
 
     def fileno(self) -> int:
@@ -87,6 +88,7 @@ class Channel:
                     sent = self._send_until(pieces, deadline)
                 pieces = rest_of(pieces, sent)
         self.is_torn = False
+        self.sends += 1
 
     def _send_until(self, pieces: list[bytes | bytearray | memoryview], deadline: float) -> int:
         while True:

@@ -1,7 +1,7 @@
 """The wire format: one frame = header, target, buffer table, body, inline buffers. No I/O here.
 
 Everything is little-endian. The parser owns its receive buffer and nothing else: whoever does the I/O asks
-`writable()` where the next bytes belong, says with `advance()` how many came, and takes whole frames with
+`writable()` where the next bytes belong, says in `counts` how many came, and takes whole frames with
 `next_frame()`. Law: a parser that raised `FrameError` is finished, since nothing after a bad byte has a meaning.
 """
 
