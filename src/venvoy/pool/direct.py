@@ -103,6 +103,8 @@ class Direct:
             if frame is None or frame.opcode not in messages.TERMINAL or frame.call_id != call_id or job.is_given_up:
                 raise EOFError  # more than a plain reply: what it means is a driver's business
             job.reply = frame
+            if frame.opcode == messages.ERROR:
+                self._queue.note_failure(worker, job.call)
             worker.channel.parser.last = worker.direct = None
             worker.open_call = 0
             job.seconds = worker.note_duration(frame)

@@ -10,19 +10,43 @@ from __future__ import annotations
 
 import enum
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from time import monotonic
 
-from ..errors import PoolClosed
+from ..errors import PoolClosed, TooManyWaiting, VenvoyError
 from ..options import Size
+from ..policies import RestartPolicy, ScalePolicy
 from ..worker import Worker
 from ..worker_state import Reason, State
 from .jobs import Job
+from .restarts import Restarts
 
 ErrorMaker = Callable[[], BaseException]
 
 
 _KEPT_EXITED = 10  # workers whose output can still be read
+_SERVING = (State.IDLE, State.BUSY, State.ABANDONED)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a pool was told about its workers' number and their replacement.
+
+    Args:
+        is_lone: the only worker there will ever be is the one that is started first.
+        closed_error: what a call raises that comes too late.
+        numbers: where the ids of workers come from; None counts from 1.
+    """
+
+    scale: ScalePolicy = field(default_factory=ScalePolicy)
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    max_waiting: int | None = None
+    is_lone: bool = False
+    closed_error: Callable[[str], VenvoyError] = PoolClosed
+    numbers: Iterator[int] | None = None
 
 
 class Phase(enum.Enum):
@@ -38,20 +62,25 @@ class Phase(enum.Enum):
 class Ticket:
     """One caller's claim on a worker, made before it is asked for; see `engine` for why it is never lost."""
 
-    __slots__ = ("error", "event", "is_waiting", "worker")
+    __slots__ = ("error", "event", "is_to_stop", "is_waiting", "worker")
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
         self.error: ErrorMaker | None = None
         self.is_waiting = False
+        self.is_to_stop = True  # the call, when its caller leaves early
         self.event: threading.Lock | None = None
 
     def wait_in(self, queue: deque[Ticket | Job] | list[Ticket]) -> None:
         """Locked: get ready to be woken, and join a queue."""
+        self.arm()
+        queue.append(self)
+
+    def arm(self) -> None:
+        """Locked: get ready to be woken."""
         self.event = threading.Lock()
         self.event.acquire()
         self.is_waiting = True
-        queue.append(self)
 
     def grant(self, worker: Worker | None, error: ErrorMaker | None = None) -> None:
         """Locked: decide this ticket and wake its owner."""
@@ -60,39 +89,86 @@ class Ticket:
             self.event.release()
 
 
+class Probe:
+    """The trial of a new generation: one worker that has to become ready before the others are replaced."""
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+        self.ticket = Ticket()
+
+
 class Roster:
     """See the module.
 
     Args:
         size: how many workers at least and at most.
         name: of the pool, for messages.
+        rules: of starting and ending them.
     """
 
-    def __init__(self, size: Size, name: str) -> None:
+    def __init__(self, size: Size, name: str, rules: Rules) -> None:
         self.lock = threading.Lock()
         self.size = size
         self.name = name
+        self.rules = rules
+        self.restarts = Restarts(rules.restart)
         self.phase = Phase.NEW
+        self.is_picky = rules.max_waiting is not None  # not every call may join the queue
         self.has_recipe = False  # what a worker is made of is known: the environment is there
         self.closed_why = f"pool {name!r} is closed: cannot schedule new calls"
+        self.numbers = rules.numbers or count(1)
         self.workers: dict[int, Worker] = {}
         self.idle: list[Worker] = []  # the last used is on top
         self.waiting: deque[Ticket | Job] = deque()
         self.warming: list[Ticket] = []  # who waits for `goal` ready workers
+        self.renewing: list[Ticket] = []  # who waits for the last worker of an older generation to be replaced
         self.goal = size.least
         self.wants_drivers = False  # there are jobs, so every worker shall have a driver thread,
         self.has_drivers = False  # and has, or will have as soon as it is spawned
-        self.last_number = 0
+        self.generation = 0  # how often the pool was reloaded
+        self.probe: Probe | None = None  # the first worker of a new generation, while it is on trial
+        self.last_grown = 0.0
         self.exited: deque[Worker] = deque(maxlen=_KEPT_EXITED)
-        self.calls_done = self.calls_timed_out = self.workers_crashed = self.workers_started = 0
+        self.calls_done = self.calls_failed = self.calls_timed_out = 0
+        self.workers_crashed = self.workers_started = 0
+        self.ended: Counter[Reason] = Counter()  # workers, by reason
 
     def check_open(self) -> None:
         """Locked: raise PoolClosed unless calls are taken."""
         if self.phase is Phase.CLOSING or self.phase is Phase.CLOSED:
-            raise PoolClosed(self.closed_why)
+            raise self.closed_error()
+
+    def closed_error(self) -> VenvoyError:
+        """Return the error of calls that come too late."""
+        return self.rules.closed_error(self.closed_why)
+
+    def check_may_wait(self, queue_timeout: float | None) -> None:
+        """Locked: raise unless one more call may join the queue.
+
+        Raises:
+            PoolClosed: the pool takes no calls.
+            TooManyWaiting: the queue is full, or the call does not want to wait in it.
+            WorkerStartError: no worker lives, and none is to be started soon.
+        """
+        self.check_open()
+        most = self.rules.max_waiting
+        if most is not None and len(self.waiting) >= most:
+            raise TooManyWaiting(f"pool {self.name!r}: {most} calls wait already (max_waiting)")
+        if queue_timeout == 0 and self.phase is Phase.OPEN and self._cannot_grow():
+            raise TooManyWaiting(f"pool {self.name!r}: all its {self.size.most} workers are busy (queue_timeout=0)")
+        if not self.workers:
+            self.restarts.check(monotonic())
+
+    def _cannot_grow(self) -> bool:
+        """Locked: True when neither more workers may be started nor some of those that start are for newcomers."""
+        staying = self.staying()
+        starting = sum(worker.state is State.STARTING for worker in staying)
+        return len(staying) >= self.size.most and starting <= len(self.waiting)
 
     def serve_next(self, worker: Worker) -> Job | None:
         """Locked: this worker is free; return the job it takes, if it is a job that takes it."""
+        if worker.due is not None and self._spare(self._due()) > 0:
+            worker.reason = worker.reason or worker.due
         if worker.reason is not None:  # somebody wants it to end
             worker.move(State.RETIRING)
             return None
@@ -131,14 +207,53 @@ class Roster:
         """Locked: return False when it is certain, at a glance, that no worker is to be started."""
         return self.phase is Phase.NEW or (self.has_recipe and len(self.workers) < self.size.most)
 
-    def missing(self) -> int:
-        """Locked: return how many workers are to be started now."""
-        if not self.has_recipe:
-            return 0
-        living = len(self.workers) - self.count(State.RETIRING, State.EXITED)
+    def staying(self) -> list[Worker]:
+        """Locked: return the workers that live and are not to be replaced."""
+        leaving = (State.RETIRING, State.EXITED)
+        return [w for w in self.workers.values() if w.due is None and w.reason is None and w.state not in leaving]
+
+    def wanted(self) -> int:
+        """Locked: return how many workers the pool should have now."""
         at_work = self.count(State.BUSY, State.ABANDONED)
         least = self.goal if self.phase is Phase.OPEN else 0
-        return min(self.size.most, max(least, at_work + len(self.waiting))) - living
+        return min(self.size.most, max(least, at_work + len(self.waiting)))
+
+    def may_start(self, now: float) -> tuple[bool, float]:
+        """Locked: return whether one more worker is to be started, and if not yet, in how many seconds (else 0)."""
+        if not self.has_recipe or self.phase is Phase.CLOSED or (self.rules.is_lone and self.workers_started):
+            return False, 0.0
+        staying = len(self.staying())
+        if self.wanted() <= staying:
+            return False, 0.0
+        if self.restarts.has_failed and not (self.waiting or self.warming or self.renewing):
+            return False, 0.0  # nobody asks: not to be tried for ever
+        wait = self.restarts.delay(now)
+        if staying >= self.size.least and self.phase is not Phase.CLOSING:
+            wait = max(wait, self.last_grown + self.rules.scale.cooldown - now)
+        return wait <= 0, max(0.0, wait)
+
+    def free_slot(self) -> int:
+        """Locked: return the lowest place that nobody who stays has."""
+        taken = {worker.slot for worker in self.staying()}
+        return next(slot for slot in count() if slot not in taken)
+
+    def let_due_go(self, all_of_them: bool = False) -> list[Worker]:
+        """Locked: of those to be replaced, let go as many as others can do the work of; return the idle ones."""
+        due = self._due()
+        spare = len(due) if all_of_them else self._spare(due)
+        leaving = []
+        for worker in sorted(due, key=lambda worker: worker.state is not State.IDLE)[:spare]:
+            if worker.state is State.IDLE:
+                self.idle.remove(worker)
+                worker.move(State.RETIRING, worker.due)
+                leaving.append(worker)
+            else:
+                worker.reason = worker.due
+        if self.renewing and not any(worker.due and not worker.reason for worker in self.workers.values()):
+            for ticket in self.renewing:
+                ticket.grant(None)
+            self.renewing.clear()
+        return leaving
 
     def count(self, *states: State) -> int:
         """Locked: return how many workers are in one of the states."""
@@ -147,6 +262,23 @@ class Roster:
     def ready(self) -> int:
         """Locked: return how many workers serve or may serve."""
         return self.count(State.IDLE, State.BUSY, State.ABANDONED)
+
+    def _due(self) -> list[Worker]:
+        return [w for w in self.workers.values() if w.due and not w.reason and w.state in _SERVING]
+
+    def _spare(self, due: list[Worker]) -> int:
+        """Locked: return how many of these may go."""
+        ready = sum(worker.state in _SERVING for worker in self.staying())
+        return max(0, ready + len(due) - self.wanted())
+
+    def begin_generation(self) -> None:
+        """Locked: the probe is ready: all older workers are to be replaced, and whoever asked for it is told."""
+        probe, self.probe = self.probe, None
+        for worker in self.workers.values():
+            if worker.generation < self.generation and worker.state is not State.EXITED:
+                worker.due = worker.due or Reason.DRAINED
+        if probe is not None:
+            probe.ticket.grant(None)
 
     def tell_warming(self) -> None:
         """Locked: wake those who wait for the goal if it is reached."""
