@@ -10,16 +10,16 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from .calling import encode_initializer, make_call, make_chunk, make_eval
 from .envs import Env, EnvSpec
-from .errors import CallTimeout, EncodingError
+from .errors import EncodingError
 from .exchange import Call
-from .lease import Lease, NamedWorker
+from .lease import Lease, NamedWorker, gather
 from .named import NamedWorkers
 from .options import (
     CallOptions,
@@ -62,7 +62,7 @@ class Calling:
             WorkerStartError, EnvError: no worker could be started.
             PoolClosed: the pool is closed. Besides these, whatever the target raises.
         """
-        return self._core.run(make_call(target, args, kwargs, self._call_options))
+        return self._core.calls.run(make_call(target, args, kwargs, self._call_options))
 
     def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> CallFuture:
         """Run a target in a worker and return a future of its result at once.
@@ -118,7 +118,7 @@ class Calling:
         Raises:
             SyntaxError: the worker's Python cannot parse it. Besides this, as `call`.
         """
-        return self._core.run(make_eval(text, values, "eval", "", self._call_options))
+        return self._core.calls.run(make_eval(text, values, "eval", "", self._call_options))
 
     def module(self, name: str, /) -> Module:
         """Return a handle whose attributes are functions of a module of the worker's environment."""
@@ -133,7 +133,7 @@ class Calling:
             job = Job(make_eval("None", {}, "eval", "", _DEFAULT_CALL))
             job.fail(error)
             return job
-        core.enqueue(job)
+        core.calls.enqueue(job)
         return job
 
 
@@ -225,36 +225,15 @@ class Pool(Calling, Executor):
         """
         return Lease(self._core, timeout)
 
-    @contextmanager
-    def leases(self, count: int, *, timeout: float | None = None) -> Iterator[list[Lease]]:
-        """Give the exclusive use of up to `count` workers at once, for a `with` block.
+    def leases(self, count: int, *, timeout: float | None = None) -> AbstractContextManager[list[Lease]]:
+        """Return the exclusive use of up to `count` workers at once, for a `with` block.
 
         Args:
             count: how many; no more than the pool may have.
             timeout: seconds to wait for them; then those that were had are given, and `CallTimeout` is raised if
                 that is none. None waits for all.
         """
-        if not 1 <= count <= self._core.roster.size.most:
-            raise ValueError(f"leases({count}): this pool has at most {self._core.roster.size.most} workers")
-        deadline = None if timeout is None else monotonic() + timeout
-        with ExitStack() as held:
-            yield self._gather(held, count, deadline)
-
-    def _gather(self, held: ExitStack, count: int, deadline: float | None) -> list[Lease]:
-        turn = self._core.gathering  # of two that gather, one would wait for what the other has
-        if not turn.acquire(timeout=-1 if deadline is None else max(0.0, deadline - monotonic())):
-            raise CallTimeout("leases(): no worker was free before the deadline")
-        leases: list[Lease] = []
-        try:
-            while len(leases) < count:
-                left = None if deadline is None else max(0.0, deadline - monotonic())
-                leases.append(held.enter_context(Lease(self._core, left)))
-        except CallTimeout:
-            if not leases:
-                raise
-        finally:
-            turn.release()
-        return leases
+        return gather(self._core, count, timeout)
 
     def named(self, name: str, create: bool = True, **worker_options: Any) -> NamedWorker:
         """Return the worker of that name, which keeps its state; it is started at the first use of the name.

@@ -9,12 +9,15 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
 from .calling import make_call, make_eval, placeholder
-from .errors import EncodingError, VenvoyError, WorkerError
+from .errors import CallTimeout, EncodingError, VenvoyError, WorkerError
 from .exchange import Call
 from .options import CallOptions, Target
 from .pool.core import Core
@@ -121,7 +124,12 @@ class _Hold:
                 raise error
 
     def enqueue(self, job: Job) -> None:
-        """Let the thread run a job after those before it."""
+        """Let the thread run a job after those before it.
+
+        Raises:
+            WorkerError: there is no worker.
+        """
+        self.living()
         job.future._runner, job.future._job = self, job
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="venvoy-lease", daemon=True)
@@ -178,7 +186,9 @@ class _Hold:
         with self.turn:
             if self.worker is not None:
                 self.worker.is_leased = False
-            self.core.engine.release(self.ticket)
+            self.core.engine.give_up(self.ticket)
+            if self.core.staff.gone.is_set():
+                self.core.engine.settle()  # the collector may have ended
 
 
 class Lease(OneWorker):
@@ -236,6 +246,38 @@ class Lease(OneWorker):
         return self._hold.living()
 
 
+@contextmanager
+def gather(core: Core, count: int, timeout: float | None) -> Iterator[list[Lease]]:
+    """Hold up to `count` workers of a pool at once, for a `with` block.
+
+    Args:
+        timeout: seconds to wait for them; then those that were had are given. None waits for all.
+
+    Raises:
+        ValueError: more than the pool may have.
+        CallTimeout: there was none before the time was over.
+    """
+    most = core.roster.size.most
+    if not 1 <= count <= most:
+        raise ValueError(f"leases({count}): this pool has at most {most} workers")
+    deadline = None if timeout is None else monotonic() + timeout
+    with ExitStack() as held:
+        leases: list[Lease] = []
+        turn = core.gathering  # of two that gather, one would wait for what the other has
+        if not turn.acquire(timeout=-1 if timeout is None else timeout):
+            raise CallTimeout("leases(): no worker was free before the deadline")
+        try:
+            while len(leases) < count:
+                left = None if deadline is None else max(0.0, deadline - monotonic())
+                leases.append(held.enter_context(Lease(core, left)))
+        except CallTimeout:
+            if not leases:
+                raise
+        finally:
+            turn.release()
+        yield leases
+
+
 class NamedWorker(OneWorker):
     """A worker with a name and a state of its own; made by `Pool.named()`.
 
@@ -260,10 +302,10 @@ class NamedWorker(OneWorker):
         return view
 
     def _run(self, call: Call) -> Any:
-        return self._core.run(call)
+        return self._core.calls.run(call)
 
     def _enqueue(self, job: Job) -> None:
-        self._core.enqueue(job)
+        self._core.calls.enqueue(job)
 
     def _living(self) -> Worker:
         workers = self._core.staff.known()

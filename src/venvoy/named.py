@@ -15,7 +15,8 @@ from .errors import PoolError, WorkerError
 from .lease import NamedWorker
 from .options import Size, WorkerOptions
 from .pool.core import Core
-from .pool.roster import Phase, Rules
+from .pool.phase import Phase
+from .pool.roster import Rules
 
 
 class NamedWorkers:

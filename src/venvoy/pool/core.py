@@ -22,11 +22,11 @@ from ..collector import Collector
 from ..envs import Cancel, Env, home_folder, resolve
 from ..errors import PoolError
 from ..events import Event, Kind
-from ..exchange import Call
 from ..notifier import Notifier
 from ..options import Size, WorkerOptions
 from ..worker import Worker
 from ..worker_state import State
+from .calls import Calls
 from .direct import Direct
 from .drivers import Drivers
 from .engine import Engine
@@ -34,9 +34,10 @@ from .job_queue import JobQueue
 from .jobs import Decoder, Job
 from .opening import Opening
 from .output import Router
+from .phase import Phase
 from .recipe import EncodedInitializer, make_recipe
 from .renewal import Renewal
-from .roster import ErrorMaker, Phase, Roster, Rules
+from .roster import ErrorMaker, Roster, Rules
 from .staff import Staff
 from .supervisor import RecipeMaker, Supervisor
 
@@ -85,6 +86,7 @@ class Core:
         self.queue = JobQueue(self.roster, self)
         self.engine = Engine(self.roster, self.queue, self)
         self.direct = Direct(self.roster, self.engine, self.queue, self, lambda: self.decoder)
+        self.calls = Calls(self.engine, self.queue, self.direct, self)
         self.opening = Opening(self.roster, self)
         self.renewal = Renewal(self.roster, self)
         self._router = Router(options.output)
@@ -143,50 +145,6 @@ class Core:
         self._start()
         assert self._collector is not None
         return self._collector.call_later(delay, callback)
-
-    def run(self, call: Call) -> Any:
-        """Run a call, as often as its options say, and return its result.
-
-        Raises:
-            As `Engine.run`; besides this, what the call raises.
-        """
-        while True:
-            value, error = self.decoder.outcome(self.engine.run(call))
-            if error is None:
-                return value
-            if not call.may_repeat(error):
-                raise error
-
-    # --- calls with a future ------------------------------------------------------------------
-
-    def enqueue(self, job: Job) -> None:
-        """Send a job to an idle worker, or let it wait for one.
-
-        Raises:
-            PoolClosed: the pool takes no calls.
-        """
-        job.future._runner, job.future._job = self, job
-        if not self.direct.send(job):
-            self.queue.enqueue(job)
-            if job.call.options.queue_timeout:
-                self.call_later(job.call.options.queue_timeout, partial(self.queue.tire, job))
-        if job.call.deadline is not None:
-            job.timer = self.call_later(job.call.deadline - monotonic(), partial(self.queue.expire, job))
-            if job.future.done():  # meanwhile; nobody else will forget the timer then
-                job.timer.cancel()
-
-    def stop(self, job: Job) -> bool:
-        """Cancel a job whose future is RUNNING; return False when it has ended meanwhile."""
-        return self.queue.stop(job)
-
-    def repeat(self, job: Job) -> None:
-        """Run a job again."""
-        job.reply = None
-        self.queue.requeue([job])
-
-    def read(self, job: Job, timeout: float | None) -> None:
-        """Read the reply of a job in this thread, if nobody else does yet."""
-        self.direct.read(job, timeout)
 
     # --- hands ------------------------------------------------------------------------------
 

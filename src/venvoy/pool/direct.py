@@ -20,7 +20,8 @@ from ..worker_state import State
 from .engine import Engine
 from .job_queue import Hands, JobQueue
 from .jobs import Decoder, Job, run_aside
-from .roster import Phase, Roster, Ticket
+from .phase import Phase
+from .roster import Roster, Ticket
 
 _LARGEST = 32_768  # bytes of a request that surely fits into the buffer of a socket on which nothing is on its way
 

@@ -26,7 +26,8 @@ from ..worker import Worker, WorkerLost
 from ..worker_state import Reason, State
 from .job_queue import Hands, JobQueue
 from .jobs import Job
-from .roster import Phase, Roster, Ticket
+from .phase import Phase
+from .roster import Roster, Ticket
 
 
 class Engine:

@@ -19,7 +19,8 @@ from ..post_mortem import crash_error
 from ..worker import Worker, WorkerLost
 from ..worker_state import Reason, State
 from .jobs import Job
-from .roster import ErrorMaker, Phase, Roster
+from .phase import Phase
+from .roster import ErrorMaker, Roster
 
 _MOST_FREE_RETRIES = 5  # of a call that never started: workers that die while idle do not come in hundreds
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..errors import CallTimeout
 from .job_queue import Hands
-from .roster import Phase, Roster, Ticket
+from .phase import Phase
+from .roster import Roster, Ticket
 
 
 class Opening:

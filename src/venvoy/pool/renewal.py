@@ -11,8 +11,9 @@ from time import monotonic
 
 from ..worker import Worker
 from ..worker_state import Reason, State
+from . import policy
 from .job_queue import Hands
-from .roster import Phase, Probe, Roster, Ticket
+from .roster import Probe, Roster, Ticket
 
 _LOOKS = 4  # in the time after which an idle worker is ended
 
@@ -50,7 +51,7 @@ class Renewal:
             now = monotonic()
             waits = self._find_old(now)
             leaving = self._roster.let_due_go()
-            before = len(self._roster.staying())
+            before = len(policy.staying(self._roster))
             idle, wait = self._find_idle(now)
             leaving += idle
         for worker in leaving:
@@ -62,7 +63,7 @@ class Renewal:
     def reap(self) -> int:
         """End the idle workers above the least number now, the one idle longest first; return how many."""
         with self._lock:
-            leaving = self._shrink(self._roster.idle[: self._surplus()])
+            leaving = self._shrink(self._roster.idle[: policy.surplus(self._roster)])
         for worker in leaving:
             worker.retire()
         return len(leaving)
@@ -70,7 +71,7 @@ class Renewal:
     def _find_old(self, now: float) -> list[float]:
         """Locked: mark those past their age; return in how many seconds others will be."""
         waits = []
-        for worker in self._roster.staying():
+        for worker in policy.staying(self._roster):
             age = worker.limits.age if worker.limits is not None else None
             if age is not None and worker.state is not State.STARTING:
                 if now >= worker.born + age:
@@ -79,13 +80,6 @@ class Renewal:
                     waits.append(worker.born + age - now)
         return waits
 
-    def _surplus(self) -> int:
-        """Locked: return how many workers there are above the least number."""
-        roster = self._roster
-        if roster.phase is not Phase.OPEN or roster.rules.is_lone:
-            return 0
-        return max(0, len(roster.staying()) - roster.size.least)
-
     def _find_idle(self, now: float) -> tuple[list[Worker], float]:
         """Locked: end those idle for too long; return them, and in how many seconds to look again.
 
@@ -93,7 +87,7 @@ class Renewal:
         """
         timeout = self._roster.rules.scale.idle_timeout
         seen, self._idle_since = self._idle_since, {}
-        surplus = self._surplus()
+        surplus = policy.surplus(self._roster)
         if not surplus:
             return [], 0.0
         late = []
@@ -142,7 +136,7 @@ class Renewal:
             self._await(probe)
             self._await_the_others(patience)
             with self._lock:
-                ready = sum(worker.generation == roster.generation for worker in roster.staying())
+                ready = sum(worker.generation == roster.generation for worker in policy.staying(roster))
         self._hands.emit("reloaded", detail=f"{ready} workers have the new code")
         return ready
 

@@ -8,7 +8,6 @@ done without it: a job is appended to the queue, by a thread that looks at the f
 
 from __future__ import annotations
 
-import enum
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -21,14 +20,15 @@ from ..options import Size
 from ..policies import RestartPolicy, ScalePolicy
 from ..worker import Worker
 from ..worker_state import Reason, State
+from . import policy
 from .jobs import Job
+from .phase import Phase
 from .restarts import Restarts
 
 ErrorMaker = Callable[[], BaseException]
 
 
 _KEPT_EXITED = 10  # workers whose output can still be read
-_SERVING = (State.IDLE, State.BUSY, State.ABANDONED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +47,6 @@ class Rules:
     is_lone: bool = False
     closed_error: Callable[[str], VenvoyError] = PoolClosed
     numbers: Iterator[int] | None = None
-
-
-class Phase(enum.Enum):
-    """What the pool as a whole is doing."""
-
-    NEW = "new"  # nothing started; also after a failed opening
-    OPENING = "opening"
-    OPEN = "open"
-    CLOSING = "closing"  # takes no new calls; those it has are finished
-    CLOSED = "closed"
 
 
 class Ticket:
@@ -154,20 +144,14 @@ class Roster:
         most = self.rules.max_waiting
         if most is not None and len(self.waiting) >= most:
             raise TooManyWaiting(f"pool {self.name!r}: {most} calls wait already (max_waiting)")
-        if queue_timeout == 0 and self.phase is Phase.OPEN and self._cannot_grow():
+        if queue_timeout == 0 and self.phase is Phase.OPEN and policy.cannot_grow(self):
             raise TooManyWaiting(f"pool {self.name!r}: all its {self.size.most} workers are busy (queue_timeout=0)")
         if not self.workers:
             self.restarts.check(monotonic())
 
-    def _cannot_grow(self) -> bool:
-        """Locked: True when neither more workers may be started nor some of those that start are for newcomers."""
-        staying = self.staying()
-        starting = sum(worker.state is State.STARTING for worker in staying)
-        return len(staying) >= self.size.most and starting <= len(self.waiting)
-
     def serve_next(self, worker: Worker) -> Job | None:
         """Locked: this worker is free; return the job it takes, if it is a job that takes it."""
-        if worker.due is not None and self._spare(self._due()) > 0:
+        if worker.due is not None and policy.spare(self):
             worker.reason = worker.reason or worker.due
         if worker.reason is not None:  # somebody wants it to end
             worker.move(State.RETIRING)
@@ -207,42 +191,11 @@ class Roster:
         """Locked: return False when it is certain, at a glance, that no worker is to be started."""
         return self.phase is Phase.NEW or (self.has_recipe and len(self.workers) < self.size.most)
 
-    def staying(self) -> list[Worker]:
-        """Locked: return the workers that live and are not to be replaced."""
-        leaving = (State.RETIRING, State.EXITED)
-        return [w for w in self.workers.values() if w.due is None and w.reason is None and w.state not in leaving]
-
-    def wanted(self) -> int:
-        """Locked: return how many workers the pool should have now."""
-        at_work = self.count(State.BUSY, State.ABANDONED)
-        least = self.goal if self.phase is Phase.OPEN else 0
-        return min(self.size.most, max(least, at_work + len(self.waiting)))
-
-    def may_start(self, now: float) -> tuple[bool, float]:
-        """Locked: return whether one more worker is to be started, and if not yet, in how many seconds (else 0)."""
-        if not self.has_recipe or self.phase is Phase.CLOSED or (self.rules.is_lone and self.workers_started):
-            return False, 0.0
-        staying = len(self.staying())
-        if self.wanted() <= staying:
-            return False, 0.0
-        if self.restarts.has_failed and not (self.waiting or self.warming or self.renewing):
-            return False, 0.0  # nobody asks: not to be tried for ever
-        wait = self.restarts.delay(now)
-        if staying >= self.size.least and self.phase is not Phase.CLOSING:
-            wait = max(wait, self.last_grown + self.rules.scale.cooldown - now)
-        return wait <= 0, max(0.0, wait)
-
-    def free_slot(self) -> int:
-        """Locked: return the lowest place that nobody who stays has."""
-        taken = {worker.slot for worker in self.staying()}
-        return next(slot for slot in count() if slot not in taken)
-
     def let_due_go(self, all_of_them: bool = False) -> list[Worker]:
         """Locked: of those to be replaced, let go as many as others can do the work of; return the idle ones."""
-        due = self._due()
-        spare = len(due) if all_of_them else self._spare(due)
+        due = policy.due(self)
         leaving = []
-        for worker in sorted(due, key=lambda worker: worker.state is not State.IDLE)[:spare]:
+        for worker in due[: len(due) if all_of_them else policy.spare(self)]:
             if worker.state is State.IDLE:
                 self.idle.remove(worker)
                 worker.move(State.RETIRING, worker.due)
@@ -262,14 +215,6 @@ class Roster:
     def ready(self) -> int:
         """Locked: return how many workers serve or may serve."""
         return self.count(State.IDLE, State.BUSY, State.ABANDONED)
-
-    def _due(self) -> list[Worker]:
-        return [w for w in self.workers.values() if w.due and not w.reason and w.state in _SERVING]
-
-    def _spare(self, due: list[Worker]) -> int:
-        """Locked: return how many of these may go."""
-        ready = sum(worker.state in _SERVING for worker in self.staying())
-        return max(0, ready + len(due) - self.wanted())
 
     def begin_generation(self) -> None:
         """Locked: the probe is ready: all older workers are to be replaced, and whoever asked for it is told."""

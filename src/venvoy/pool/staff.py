@@ -16,9 +16,11 @@ from ..post_mortem import start_error
 from ..process import Sink
 from ..worker import Worker
 from ..worker_state import Reason, State
+from . import policy
 from .job_queue import Hands, JobQueue
 from .jobs import Job
-from .roster import ErrorMaker, Phase, Roster
+from .phase import Phase
+from .roster import ErrorMaker, Roster
 
 _QUICK_DEATH = 1.0  # seconds; a worker that dies younger, having done nothing, counts as one that did not start
 
@@ -66,13 +68,13 @@ class Staff:
             now = monotonic()
             probe = roster.probe
             is_probe = probe is not None and probe.worker is None
-            may, wait = (True, 0.0) if is_probe else roster.may_start(now)
+            may, wait = (True, 0.0) if is_probe else policy.may_start(roster, now)
             if not may:
                 return None, wait
-            before = len(roster.staying())
+            before = len(policy.staying(roster))
             roster.workers_started += 1
             number = next(roster.numbers)
-            worker = roster.workers[number] = make(number, roster.free_slot(), roster.generation)
+            worker = roster.workers[number] = make(number, policy.free_slot(roster), roster.generation)
             if is_probe and probe is not None:
                 probe.worker = worker
             elif before >= roster.size.least:
@@ -284,5 +286,5 @@ class Staff:
                 self._roster.phase = Phase.CLOSED
         if is_last:
             self._hands.emit("closed")
-            self.gone.set()
             self._hands.all_gone()
+            self.gone.set()  # last: whoever waits for it joins the threads then
