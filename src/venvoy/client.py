@@ -210,6 +210,7 @@ class Pool(Calling, Executor):
         size, name = pool_size(workers, max_workers), options.get("name") or f"pool-{next(_numbers)}"
         self._core = Core(size, name, env, module or "", worker, _setup(worker, options))
         self._named = NamedWorkers(self._core, options.get("max_named", 10))
+        self._core.on_reload = self._named.tell_outdated
         check_platform()
         weakref.finalize(self, _drop, self._core, self._named).atexit = False
 
@@ -274,10 +275,7 @@ class Pool(Calling, Executor):
         Raises:
             WorkerStartError: the first fresh one did not start; the old ones go on serving.
         """
-        core = self._core
-        ready = core.renewal.reload(core.options.start_timeout)
-        self._named.tell_outdated()
-        return ready
+        return self._core.reload()
 
     def stats(self) -> PoolStats:
         """Return the pool's numbers as they are now."""
@@ -389,4 +387,5 @@ def _setup(worker: WorkerOptions, options: PoolOptions) -> Setup:
         progress=options.get("progress"),
         build_timeout=options.get("build_timeout", 600.0),
         on_event=options.get("on_event"),
+        watch=options.get("watch", False),
     )

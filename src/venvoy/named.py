@@ -68,7 +68,7 @@ class NamedWorkers:
         parent.opening.warm(0)
         rules = Rules(is_lone=True, closed_error=WorkerError, numbers=parent.roster.numbers)
         initializer = encode_initializer(worker) if "initializer" in options else setup.initializer
-        own = replace(setup, rules=rules, initializer=initializer, label=name)
+        own = replace(setup, rules=rules, initializer=initializer, label=name, watch=False)
         core = Core(Size(1, 1), f"{parent.roster.name}/{name}", parent.env, parent.module, worker, own)
         core.roster.closed_why = f"the worker {name!r} is gone"
         try:

@@ -40,6 +40,7 @@ from .renewal import Renewal
 from .roster import ErrorMaker, Roster, Rules
 from .staff import Staff
 from .supervisor import RecipeMaker, Supervisor
+from .watch import Watcher, code_places, forget_bytecode
 
 _JOIN_SECONDS = 2.0
 _EXIT_PATIENCE = 0.4  # seconds that workers get at interpreter exit before they are killed
@@ -54,6 +55,7 @@ class Setup:
         home, progress, build_timeout: as in `build`.
         on_event: is told of changes, on the notifier thread.
         label: of a named worker.
+        watch: reload when the code changes.
     """
 
     rules: Rules = field(default_factory=Rules)
@@ -63,6 +65,7 @@ class Setup:
     build_timeout: float = 600.0
     on_event: Callable[[Event], object] | None = None
     label: str | None = None
+    watch: bool = False
 
 
 class Core:
@@ -91,8 +94,10 @@ class Core:
         self.renewal = Renewal(self.roster, self)
         self._router = Router(options.output)
         self.staff = Staff(self.roster, self.queue, self, self._router.sink, self.direct.answered)
-        self.decoder = Decoder(is_home=False)
+        self.decoder: Decoder = Decoder(is_home=False)
         self.env: Env | None = None
+        self.on_reload: Callable[[], object] = lambda: None  # after the workers have been replaced
+        self._watcher: Watcher | None = None
         self._start_lock = threading.Lock()  # guards the starting and stopping of the threads below
         self._collector: Collector | None = None
         self._threads: list[threading.Thread] = []
@@ -120,6 +125,8 @@ class Core:
             if self._collector is None or self._threads:
                 return
             self._supervisor.close()
+            if self._watcher is not None:
+                self._watcher.stop()
             self._threads = [self._supervisor.thread, *self._drivers.threads]
             self._threads += filter(None, (_collector.let_go(), _notifier.let_go()))
 
@@ -191,7 +198,27 @@ class Core:
         self.env = env
         self.decoder = Decoder(is_home=env.is_current)
         home = Path(home_folder(setup.home))
+        if setup.watch:
+            self._watcher = Watcher(self._places(), self.reload, self.roster.name)
         return partial(make_recipe, env, self.options, home, self.module, setup.initializer)
+
+    def _places(self) -> list[str]:
+        is_home = self.env is not None and self.env.is_current
+        return code_places([str(path) for path in self.options.paths], self.module, is_home)
+
+    def reload(self) -> int:
+        """Replace the workers by fresh ones with the code as it is now; return how many are ready.
+
+        Raises:
+            WorkerStartError: the first fresh one did not start; the old ones go on serving.
+        """
+        forget_bytecode(self._places())
+        ready = self.renewal.reload(self.options.start_timeout)
+        for worker in self.staff.known():
+            if worker.is_leased and worker.generation < self.roster.generation:
+                self.emit("outdated", worker, "it is leased, and is replaced afterwards")
+        self.on_reload()
+        return ready
 
     def output(self, number: int | None, stream: str | None) -> str:
         """Return the last output of one worker, or of all there are, as text.

@@ -144,13 +144,16 @@ class Renewal:
         assert probe.ticket.event is not None
         try:
             probe.ticket.event.acquire()
-            if probe.ticket.error is not None:
-                error = probe.ticket.error()
-                self._hands.emit("reload_failed", probe.worker, str(error))
-                raise error
+            self._raise(probe.ticket, probe.worker)
         finally:
             with self._lock:
                 self._roster.probe = None
+
+    def _raise(self, ticket: Ticket, worker: Worker | None = None) -> None:
+        if ticket.error is not None:
+            error = ticket.error()
+            self._hands.emit("reload_failed", worker, str(error))
+            raise error
 
     def _await_the_others(self, patience: float) -> None:
         """Wait until every older worker has a successor, or for so many seconds; then none takes another call."""
@@ -163,6 +166,8 @@ class Renewal:
         with self._lock:
             if ticket in self._roster.renewing:
                 self._roster.renewing.remove(ticket)
+        self._raise(ticket)
+        with self._lock:
             leaving = self._roster.let_due_go(all_of_them=True)
         for worker in leaving:
             worker.retire()

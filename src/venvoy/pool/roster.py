@@ -238,9 +238,21 @@ class Roster:
             ticket.grant(None, error)
         self.warming.clear()
         self.goal = self.size.least
+        self._keep_old(error)
         if len(self.workers) > self.count(State.RETIRING, State.EXITED):
             return []
         return self.fail_waiting(error)
+
+    def _keep_old(self, error: ErrorMaker) -> None:
+        """Locked: the code has become worse while workers are being replaced: the others stay as they are."""
+        if not self.renewing:
+            return
+        for ticket in self.renewing:
+            ticket.grant(None, error)
+        self.renewing.clear()
+        for worker in policy.due(self):
+            if worker.due is Reason.DRAINED:
+                worker.due = None
 
     def fail_waiting(self, error: ErrorMaker) -> list[Job]:
         """Locked: empty the queue; tickets are told here, the jobs are returned to be failed outside."""
