@@ -199,12 +199,8 @@ class Core:
         self.decoder = Decoder(is_home=env.is_current)
         home = Path(home_folder(setup.home))
         if setup.watch:
-            self._watcher = Watcher(self._places(), self.reload, self.roster.name)
+            self._watcher = Watcher(code_places(self.options.paths, self.module, env), self.reload, self.roster.name)
         return partial(make_recipe, env, self.options, home, self.module, setup.initializer)
-
-    def _places(self) -> list[str]:
-        is_home = self.env is not None and self.env.is_current
-        return code_places([str(path) for path in self.options.paths], self.module, is_home)
 
     def reload(self) -> int:
         """Replace the workers by fresh ones with the code as it is now; return how many are ready.
@@ -212,7 +208,8 @@ class Core:
         Raises:
             WorkerStartError: the first fresh one did not start; the old ones go on serving.
         """
-        forget_bytecode(self._places())
+        if self.env is not None:
+            forget_bytecode(code_places(self.options.paths, self.module, self.env))
         ready = self.renewal.reload(self.options.start_timeout)
         for worker in self.staff.known():
             if worker.is_leased and worker.generation < self.roster.generation:

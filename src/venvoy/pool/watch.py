@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from ..envs import Env
 from ..errors import PoolError, VenvoyError
 from ..log import logger
 
@@ -21,18 +22,17 @@ _RECENT = 3.0  # seconds: bytecode is matched to its source by whole seconds and
 _MOST_FILES = 20_000  # looked at for recent changes
 
 
-def code_places(paths: Iterable[str], module: str, is_home: bool, project: str | None = None) -> list[str]:
+def code_places(paths: Iterable[str | os.PathLike[str]], module: str, env: Env) -> list[str]:
     """Return the folders and files a pool's own code is in.
 
     Args:
         paths: those of `WorkerOptions`.
         module: of the pool, or "".
-        is_home: the host's `sys.path` is that of the workers.
-        project: a folder that is installed in the environment as it stands.
+        env: of the pool; the host's own gives its `sys.path` to the workers.
     """
-    places = [*paths, *([project] if project else [])]
+    places = [os.fspath(path) for path in paths]
     top = module.partition(".")[0]
-    spec = PathFinder.find_spec(top, [*paths, *(sys.path if is_home else [])]) if top else None
+    spec = PathFinder.find_spec(top, [*places, *(sys.path if env.is_current else [])]) if top else None
     if spec is not None and spec.submodule_search_locations:
         places += list(spec.submodule_search_locations)
     elif spec is not None and spec.origin:
