@@ -17,7 +17,7 @@ from typing import Any
 from .. import collector as _collector
 from .. import notifier as _notifier
 from ..collector import Collector
-from ..envs import Cancel, Env, home_folder, resolve
+from ..envs import Cancel, Env, EnvLease, hold, home_folder
 from ..errors import PoolClosed, PoolError
 from ..notifier import Notifier
 from ..options import Size, WorkerOptions
@@ -74,6 +74,7 @@ class Core:
         self.staff = Staff(self.roster, self.queue, self, self._router.sink)
         self.decoder = Decoder(is_home=False)
         self.env: Env | None = None
+        self._env_lease: EnvLease | None = None  # nobody removes the environment before the pool is gone
         self._start_lock = threading.Lock()  # guards the starting and stopping of the threads below
         self._collector: Collector | None = None
         self._threads: list[threading.Thread] = []
@@ -95,7 +96,9 @@ class Core:
             self._collector = collector
 
     def all_gone(self) -> None:
-        """Nothing of the pool is left: stop its threads."""
+        """Nothing of the pool is left: stop its threads, let the environment go."""
+        if self._env_lease is not None:
+            self._env_lease.release()
         with self._start_lock:
             if self._collector is None or self._threads:
                 return
@@ -151,8 +154,12 @@ class Core:
             self._notifier.post(lambda job=job: job.fail_aside(error()))  # type: ignore[misc]
 
     def _open(self, cancel: Cancel) -> Recipe:
-        env = resolve(self._env, home=self._home, progress=self._progress, timeout=self._build_timeout, cancel=cancel)
-        self.env = env
+        env, lease = hold(
+            self._env, home=self._home, progress=self._progress, timeout=self._build_timeout, cancel=cancel
+        )
+        self.env, self._env_lease = env, lease
+        if self.staff.gone.is_set():  # closed meanwhile
+            lease.release()
         self.decoder = Decoder(is_home=env.is_current)
         home = Path(home_folder(self._home))
         return make_recipe(env, self._options, home, self._module, self._initializer)
