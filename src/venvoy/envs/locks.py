@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,29 +97,31 @@ class EnvLease:
 
     def __init__(self, path: str | None) -> None:
         descriptor = None if path is None else _open_shared(path)
-        self._descriptors = [] if descriptor is None else [descriptor]  # a list, since `pop` is one atomic step
-        if self._descriptors:
+        self._descriptor = descriptor
+        self._releasing = threading.Lock()  # once it is released for one thread, it is for all
+        if descriptor is not None:
             _held.add(self)
             _watch_forks()
 
     def release(self) -> None:
         """Give it back; a no-op the second time."""
-        try:
-            descriptor = self._descriptors.pop()
-        except IndexError:
-            return
-        fcntl = _fcntl()
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
+        with self._releasing:
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is not None:
+                fcntl = _fcntl()
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                os.close(descriptor)
 
     def pass_on(self) -> None:
         """Let the program that takes the place of this one by `exec` hold the lease."""
-        for descriptor in self._descriptors:
-            os.set_inheritable(descriptor, True)
+        if self._descriptor is not None:
+            os.set_inheritable(self._descriptor, True)
 
     def _after_fork_in_child(self) -> None:
-        while self._descriptors:
-            os.close(self._descriptors.pop())  # and not unlocked: the lock is the parent's as well
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)  # and not unlocked: the lock is the parent's as well
+        self._releasing = threading.Lock()  # the parent may hold the other one
 
     def __enter__(self) -> Self:
         return self
@@ -129,7 +132,7 @@ class EnvLease:
         self.release()
 
     def __del__(self) -> None:
-        if getattr(self, "_descriptors", None):
+        if getattr(self, "_descriptor", None) is not None:
             self.release()
 
 

@@ -1,18 +1,22 @@
 """pip at work: the interpreter's own `venv` and `pip`, where uv is not wanted or not there.
 
-Owns nothing; see `installer` for the laws. pip itself lives in an environment beside the new one while it works, so
-that the result is what uv makes: an environment with what was asked for and nothing else.
+Owns nothing; see `installer` for the laws. pip itself stays outside of the new environment, so that the result is
+what uv makes: an environment with what was asked for and nothing else.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 
+from venvoy.envs.command import run
 from venvoy.envs.installer import Job, Progress, as_url
 from venvoy.envs.place import environment_python
 from venvoy.envs.settings import tool_environment
 from venvoy.errors import EnvError
+
+_LEAST_PIP = (22, 3)  # knows `--python`
 
 
 def build_with_pip(job: Job) -> None:
@@ -31,12 +35,23 @@ def build_with_pip(job: Job) -> None:
     environment |= job.begin_scratch()
     commands = list(_commands(job))
     if commands:
-        own = os.path.join(job.scratch, "pip")
-        job.run("create", [python, "-I", "-m", "venv", own], environment, "python installs pip")
-        pip = [environment_python(own), "-I", "-m", "pip", "--python", environment_python(job.folder), "install"]
+        pip = [_python_with_pip(job, environment), "-I", "-m", "pip", "--python", environment_python(job.folder)]
         for command in commands:
-            job.run("install", [*pip, *command()], environment, "pip runs 'install'")
+            job.run("install", [*pip, "install", *command()], environment, "pip runs 'install'")
     job.end_scratch()
+
+
+def _python_with_pip(job: Job, environment: dict[str, str]) -> str:
+    """Return an interpreter of the same version whose pip can install elsewhere: this one, or one made for it."""
+    python, doing = job.interpreter.origin, "asking python for its pip"
+    argv = [python, "-I", "-m", "pip", "--version"]
+    status, output = run(argv, env=environment, cwd=os.sep, limit=job.limit, doing=doing, keep=job.keep)
+    found = re.search(r"^pip (\d+)\.(\d+)", output, re.M)
+    if status == 0 and found and (int(found[1]), int(found[2])) >= _LEAST_PIP:
+        return python
+    own = os.path.join(job.scratch, "pip")
+    job.run("create", [python, "-I", "-m", "venv", own], environment, "python runs 'venv'")
+    return environment_python(own)
 
 
 def _commands(job: Job) -> Iterator[Callable[[], list[str]]]:

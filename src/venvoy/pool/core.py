@@ -97,14 +97,13 @@ class Core:
 
     def all_gone(self) -> None:
         """Nothing of the pool is left: stop its threads, let the environment go."""
-        if self._env_lease is not None:
-            self._env_lease.release()
         with self._start_lock:
             if self._collector is None or self._threads:
                 return
             self._supervisor.close()
             self._threads = [self._supervisor.thread, *self._drivers.threads]
             self._threads += filter(None, (_collector.let_go(), _notifier.let_go()))
+        self._let_env_go()
 
     def join(self, timeout: float | None) -> bool:
         """Wait until nothing of the pool is left, its threads included; False when that takes too long."""
@@ -116,7 +115,13 @@ class Core:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - monotonic()))
+        self._let_env_go()
         return True
+
+    def _let_env_go(self) -> None:
+        """Give the lease back: by whoever comes first of the thread that ends the pool and those who wait for it."""
+        if self._env_lease is not None:
+            self._env_lease.release()
 
     def _own_threads(self) -> list[threading.Thread]:
         if self._collector is None:
