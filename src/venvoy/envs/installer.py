@@ -127,8 +127,8 @@ class Job:
             os.mkdir(self.scratch)
             with open(config, "w", encoding="utf-8") as file:
                 file.write(_SETUPTOOLS.format(self.scratch))
-        # Version plugins ask git, which would refresh its index in passing.
-        return {"DIST_EXTRA_CONFIG": config, "GIT_OPTIONAL_LOCKS": "0"}
+        # A setup.py may import what lies beside it; a version plugin asks git, which would refresh its index in passing.
+        return {"DIST_EXTRA_CONFIG": config, "PYTHONDONTWRITEBYTECODE": "1", "GIT_OPTIONAL_LOCKS": "0"}
 
     def end_scratch(self) -> None:
         """Remove it: nothing secret stays in the store."""
@@ -156,11 +156,7 @@ class Job:
         if status != 0:
             how = f"exit status {status}" if status > 0 else f"signal {-status}"
             words = output.strip()[-8000:]
-            raise InstallerFailed(f"{self.spec!r} cannot be built ({how}):\n{words}", output=output)
-
-
-class InstallerFailed(EnvBuildError):
-    """The installer came to an end without success; who waited for the same build need not try it again."""
+            raise EnvBuildError(f"{self.spec!r} cannot be built ({how}):\n{words}", output=output)
 
 
 def _private(path: str, flags: int) -> int:

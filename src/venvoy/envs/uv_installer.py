@@ -85,7 +85,7 @@ def _project(job: Job) -> list[str]:
     project = job.source.project
     assert project is not None
     # uv would take the wheel it built from this folder last time, as long as pyproject.toml is unchanged.
-    fresh = ["--refresh-package", project.name] if project.name and not project.editable else []
+    fresh = ["--reinstall-package", project.name] if project.name and not project.editable else []
     return [*fresh, *(["--editable"] if project.editable else []), job.target]
 
 
@@ -94,7 +94,7 @@ def _sync(job: Job) -> list[str]:
     assert project is not None
     options = ["--offline"] if job.spec.offline else []
     if not project.editable:
-        options += ["--no-editable", *(["--refresh-package", project.name] if project.name else [])]
+        options += ["--no-editable", *(["--reinstall-package", project.name] if project.name else [])]
     options += [word for extra in project.extras for word in ("--extra", extra)]
     options += [word for group in project.groups for word in ("--group", group)]
     named = os.environ.get("UV_CONFIG_FILE")
