@@ -127,7 +127,7 @@ class Job:
             os.mkdir(self.scratch)
             with open(config, "w", encoding="utf-8") as file:
                 file.write(_SETUPTOOLS.format(self.scratch))
-        # A setup.py may import what lies beside it; a version plugin asks git, which would refresh its index in passing.
+        # A setup.py may import what lies beside it; a version plugin asks git, which may refresh its index.
         return {"DIST_EXTRA_CONFIG": config, "PYTHONDONTWRITEBYTECODE": "1", "GIT_OPTIONAL_LOCKS": "0"}
 
     def end_scratch(self) -> None:
