@@ -59,7 +59,8 @@ def _become(env: vv.Env, command: list[str]) -> NoReturn:
     program = shutil.which(command[0], path=environ["PATH"])
     if program is None:
         raise vv.EnvError(f"there is no program {command[0]!r} in {env.prefix}, nor on PATH")
-    env.lease().pass_on()
+    lease = env.lease()  # has a name, since a lease that is dropped is released
+    lease.pass_on()
     sys.stdout.flush()
     try:
         os.execve(program, [program, *command[1:]], environ)
