@@ -354,6 +354,18 @@ def test_a_full_disk_is_a_build_error_and_leaves_nothing(small_disk: Path) -> No
     assert used < 100_000
 
 
+def test_a_store_that_is_read_only_serves_what_it_holds(tiny: EnvSpec, small_disk: Path) -> None:
+    """As in an image of a container; what is not there is an error that names the folder."""
+    env = build(tiny, home=small_disk)
+    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    (small_disk / "locks" / f"{env.key}.lease").unlink()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert build(tiny, home=small_disk) == env
+    assert env.run(["python", "-c", "import tiny"], env=environ).returncode == 0
+    with pytest.raises(EnvBuildError, match=f"{small_disk}.*cannot be written"):
+        build(dataclasses.replace(tiny, packages=["other"]), home=small_disk)
+
+
 def test_without_a_network_the_error_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package index that cannot be reached is named."""
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")

@@ -143,6 +143,9 @@ def test_an_extra_group_or_folder_that_is_not_there_is_named(project: Path, tmp_
         EnvSpec.project(project, groups=["nope"])
     with pytest.raises(EnvError, match="there is none in"):
         EnvSpec.project(tmp_path / "nowhere")
+    (project / "pyproject.toml").write_text("project = 3\n")
+    with pytest.raises(EnvError, match="project must be a table"):
+        EnvSpec.project(project)
     (project / "pyproject.toml").write_text("[project\n")
     with pytest.raises(EnvError, match=r"pyproject\.toml is not valid TOML.*line 1"):
         EnvSpec.project(project)
@@ -296,6 +299,13 @@ def test_a_requirements_file_that_cannot_be_read_is_named(
         EnvSpec.requirements(tmp_path / "r.txt")
 
 
+def test_a_pipe_is_refused_and_waited_for_by_nobody(tmp_path: Path) -> None:
+    """A requirements file is read for the key, and again by the installer."""
+    os.mkfifo(tmp_path / "r.txt")
+    with pytest.raises(EnvError, match="not a regular file"):
+        EnvSpec.requirements(tmp_path / "r.txt")
+
+
 # --- lock files of PEP 751 ------------------------------------------------------------------------
 
 
@@ -361,6 +371,8 @@ def test_a_script_is_run_by_the_python_it_requires(tmp_path: Path, home: Path, o
         ("# /// script\n# dependencies = 'six'\n# ///\n", "dependencies must be a list of strings"),
         ("# /// script\n# dependencies = ['six=1']\n# ///\n", "'six=1' is not a requirement"),
         ("# /// script\n# requires-python = 'three'\n# ///\n", "requires-python.*'three'"),
+        ("# /// script\n# tool = 3\n# ///\n", "tool must be a table"),
+        ("# /// script\n# [tool.uv]\n# index = [3]\n# ///\n", r"tool\.uv\.index.*must be tables with a url"),
         ("# /// script\n# ///\n\n# /// script\n# ///\n", "has no|more than one"),
     ],
 )

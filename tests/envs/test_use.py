@@ -14,9 +14,9 @@ import pytest
 
 import venvoy as vv
 from venvoy.envs import Env, EnvSpec, build
-from venvoy.errors import EnvError
+from venvoy.errors import EnvBuildError, EnvError
 
-from .projects import files_in
+from .projects import files_in, make_project, write_word
 
 POISON = {
     "PYTHONHOME": "/nowhere",
@@ -118,6 +118,38 @@ def test_an_environment_does_not_change_while_it_is_used(home: Path) -> None:
             assert [pool.call("markupsafe:escape.__name__.upper") for _ in range(100)] == ["ESCAPE"] * 100
             pool.call("iniconfig:IniConfig.__name__.upper")
         assert files_in(Path(env.prefix)) == before
+
+
+def test_edits_of_a_project_are_seen_by_the_next_worker(wheels: Path, home: Path, tmp_path: Path) -> None:
+    """In the same pool: the worker that runs keeps what it has imported."""
+    project = make_project(tmp_path / "project", "first")
+    spec = EnvSpec.project(project, find_links=[wheels], offline=True)
+    with vv.Pool(spec, workers=1, home=home) as pool:
+        assert pool.call("sample:WORD.upper") == "FIRST"
+        write_word(project, "changed")
+        assert pool.call("sample:WORD.upper") == "FIRST"
+        pool.terminate(pool.workers()[0].id)
+        assert pool.call("sample:WORD.upper") == "CHANGED"
+
+
+@pytest.mark.slow
+def test_one_bad_environment_of_twenty_leaves_nineteen_serving(wheels: Path, home: Path) -> None:
+    """With versions that clash; the bad one raises its own error."""
+    specs = [
+        EnvSpec([f"tiny=={1 + n % 2}.0"], constraints=[f"unused=={n}"], find_links=[wheels], offline=True)
+        for n in range(20)
+    ]
+    specs[7] = EnvSpec(["tiny==9.9"], find_links=[wheels], offline=True)
+    pools = [vv.Pool(spec, workers=1, home=home) for spec in specs]
+    try:
+        futures = [pool.submit("importlib.metadata:version", "tiny") for pool in pools]
+        with pytest.raises(EnvBuildError, match="unsatisfiable"):
+            futures.pop(7).result(60)
+        answers = [future.result(60) for future in futures]
+    finally:
+        for pool in pools:
+            pool.close(0)
+    assert sorted(answers) == ["1.0"] * 10 + ["2.0"] * 9
 
 
 # --- interpreters ---------------------------------------------------------------------------------

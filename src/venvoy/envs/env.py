@@ -49,12 +49,14 @@ class Env:
         It is the host's without what belongs to the host's own environment (`PYTHON*`, `VIRTUAL_ENV`, `CONDA_*`, …),
         and `PATH` begins with the environment's programs. In the host's own environment nothing is left out.
         """
-        scripts = os.path.dirname(self.python)
         if self.is_current:
-            path = os.environ.get("PATH", os.defpath)
-            return {**os.environ, "PATH": os.pathsep.join(filter(None, [scripts, path]))}
+            return {**os.environ, "PATH": self._path(os.environ.get("PATH", os.defpath))}
         in_venv = sys.prefix != sys.base_prefix and bool(sys.executable)
-        return program_environment(scripts, [os.path.dirname(os.path.abspath(sys.executable))] if in_venv else [])
+        environ = program_environment([os.path.dirname(os.path.abspath(sys.executable))] if in_venv else [])
+        return {**environ, "PATH": self._path(environ["PATH"])}
+
+    def _path(self, rest: str) -> str:
+        return os.pathsep.join(filter(None, [os.path.dirname(self.python), rest]))
 
     def run(self, command: Sequence[str | os.PathLike[str]], /, **options: Any) -> subprocess.CompletedProcess[Any]:
         """Run a command in it, as `uv run` does, and return how it ended.
@@ -64,7 +66,7 @@ class Env:
 
         Args:
             command: the program and its arguments.
-            options: keywords of `subprocess.run`; `env` replaces `environ()`.
+            options: keywords of `subprocess.run`; `env` replaces `environ()`, and its `PATH` is led by the same folder.
 
         Raises:
             EnvError: the environment was removed.
@@ -74,9 +76,10 @@ class Env:
 
         if isinstance(command, (str, bytes)):
             raise TypeError(f"run() takes a list of a program and its arguments, not {type(command).__name__}")
-        environ = options.pop("env", None)
+        given = options.pop("env", None)
+        environ = self.environ() if given is None else {**given, "PATH": self._path(given.get("PATH", os.defpath))}
         with self.lease():
-            return subprocess.run(list(command), env=self.environ() if environ is None else environ, **options)  # noqa: PLW1510
+            return subprocess.run(list(command), env=environ, **options)  # noqa: PLW1510 - for the caller to say
 
     def lease(self) -> EnvLease:
         """Return a lease: while it is held, by however many, nobody removes the environment.

@@ -7,13 +7,14 @@ Owns no state. A key must change when a build would give something else, so cont
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from typing import Any
 
-from venvoy.envs.hashing import content_hash
+from venvoy.envs.hashing import bytes_hash, content_hash
 from venvoy.errors import EnvError
 
-_LARGE = 1 << 20
+_LARGE = 8 << 20  # bytes; reading and hashing so many takes about 10 ms
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 _NOT_SOURCE = frozenset({"__pycache__", "node_modules", "build", "dist"})
 
@@ -28,6 +29,8 @@ def read_text(path: str, what: str) -> str:
     Raises:
         EnvError: it cannot be read, or is not UTF-8.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise EnvError(f"{what}: {path} is not a regular file, and it is read more than once")
     try:
         with open(path, encoding="utf-8-sig") as file:
             return file.read()
@@ -62,10 +65,12 @@ def file_fingerprint(path: str) -> str:
     """Return what stands for a file's content; "" where there is none."""
     try:
         facts = os.stat(path)
+        if not stat.S_ISREG(facts.st_mode):
+            return ""  # reading a pipe could wait for ever
         if facts.st_size > _LARGE:
             return f"{facts.st_size} {facts.st_mtime_ns}"
         with open(path, "rb") as file:
-            return content_hash(file.read())
+            return bytes_hash(file.read())
     except OSError:
         return ""
 

@@ -46,29 +46,36 @@ def read_script_metadata(path: str) -> dict[str, Any]:
     return parse_toml("".join(lines), f"script: the metadata of {path}")
 
 
+def table(tables: Tables, names: Sequence[str], where: str) -> dict[str, Any]:
+    """Return the table at a path in the tables; empty where there is none.
+
+    Raises:
+        EnvError: something else is there.
+    """
+    found: dict[str, Any] = dict(tables)
+    for count, name in enumerate(names, 1):
+        value = found.get(name, {})
+        if not isinstance(value, dict):
+            raise EnvError(f"{where}: {'.'.join(names[:count])} must be a table")
+        found = value
+    return found
+
+
 def texts(tables: Tables, names: Sequence[str], where: str) -> list[str]:
     """Return the list of strings at a path in the tables; empty where there is none.
 
     Raises:
         EnvError: something else is there.
     """
-    value: Any = tables
-    for name in names:
-        value = _at(value, name)
-    if value is None:
-        return []
+    value = table(tables, names[:-1], where).get(names[-1], [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise EnvError(f"{where}: {'.'.join(names)} must be a list of strings")
     return value
 
 
-def _at(table: object, name: str) -> Any:
-    return table.get(name) if isinstance(table, Mapping) else None
-
-
-def requires_python(table: object, where: str) -> str | None:
+def requires_python(tables: Tables, where: str) -> str | None:
     """Return a table's `requires-python`, pre-release suffixes left out; None where there is none."""
-    value = _at(table, "requires-python")
+    value = tables.get("requires-python")
     if value is None:
         return None
     if not isinstance(value, str):
@@ -82,7 +89,7 @@ def group_requirements(tables: Tables, group: str, where: str, including: tuple[
     Raises:
         EnvError: there is no such group, or it includes itself.
     """
-    groups = {plain_name(name): items for name, items in tables.get("dependency-groups", {}).items()}
+    groups = {plain_name(name): items for name, items in table(tables, ["dependency-groups"], where).items()}
     name = plain_name(group)
     if name in including:
         raise EnvError(f"{where}: the dependency group {group!r} includes itself")
@@ -102,9 +109,9 @@ def group_requirements(tables: Tables, group: str, where: str, including: tuple[
 
 def uv_indexes(tables: Tables, folder: str, where: str) -> Indexes:
     """Return the index settings of `[tool.uv]`; paths are relative to the folder of the file."""
-    settings = tables.get("tool", {}).get("uv", {})
+    settings = table(tables, ["tool", "uv"], where)
     indexes = settings.get("index", [])
-    if not isinstance(indexes, list) or any(not isinstance(_at(index, "url"), str) for index in indexes):
+    if not isinstance(indexes, list) or any(not _has_url(index) for index in indexes):
         raise EnvError(f"{where}: [[tool.uv.index]] must be tables with a url")
     main = [index["url"] for index in indexes if index.get("default")]
     more = [index["url"] for index in indexes if not index.get("default")]
@@ -119,13 +126,17 @@ def uv_indexes(tables: Tables, folder: str, where: str) -> Indexes:
     )
 
 
+def _has_url(index: object) -> bool:
+    return isinstance(index, Mapping) and isinstance(index.get("url"), str)
+
+
 def with_sources(requirements: Sequence[str], tables: Tables, folder: str, where: str) -> list[str]:
     """Return requirements with `[tool.uv.sources]` applied: those that name a path, a URL or a repository.
 
     Raises:
         EnvError: a source is of another kind.
     """
-    sources = {plain_name(name): src for name, src in tables.get("tool", {}).get("uv", {}).get("sources", {}).items()}
+    sources = {plain_name(name): source for name, source in table(tables, ["tool", "uv", "sources"], where).items()}
     found = []
     for text in requirements:
         name, rest = re.fullmatch(r"\s*([\w.-]*\w)?(.*)", text, re.S).groups()  # type: ignore[union-attr]

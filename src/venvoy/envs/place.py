@@ -127,10 +127,8 @@ class Place:
     def touch(self) -> None:
         """Note that it is used now; a failure to write is no failure."""
         try:
+            os.close(os.open(self.lease_path, os.O_WRONLY | os.O_CREAT, 0o644))
             os.utime(self.lease_path)
-        except FileNotFoundError:
-            with open(self.lease_path, "a", encoding="ascii"):
-                pass
         except OSError:
             pass  # a read-only home
 

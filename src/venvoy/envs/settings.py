@@ -136,15 +136,14 @@ def tool_environment() -> dict[str, str]:
     return {**kept, **ours, "NO_COLOR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_PROGRESS_BAR": "off"}
 
 
-def program_environment(scripts: str, host_scripts: Iterable[str]) -> dict[str, str]:
+def program_environment(host_scripts: Iterable[str]) -> dict[str, str]:
     """Return the process environment for programs of an environment: the host's, without what is only the host's own.
 
     Args:
-        scripts: the environment's folder of programs, which `PATH` begins with.
         host_scripts: folders taken out of `PATH`, since they are those of the host's environment.
     """
     environ = {name: value for name, value in os.environ.items() if not _HOST_VARIABLES.fullmatch(name)}
     active = [os.environ.get(name) for name in ("VIRTUAL_ENV", "CONDA_PREFIX")]
     foreign = {*host_scripts, *(os.path.join(prefix, "bin") for prefix in active if prefix)}
     path = [folder for folder in environ.get("PATH", os.defpath).split(os.pathsep) if folder and folder not in foreign]
-    return {**environ, "PATH": os.pathsep.join([scripts, *path])}
+    return {**environ, "PATH": os.pathsep.join(path)}

@@ -18,6 +18,7 @@ from venvoy.envs.metadata import (
     group_requirements,
     read_script_metadata,
     requires_python,
+    table,
     texts,
     uv_indexes,
     with_sources,
@@ -114,7 +115,7 @@ def read_script(path: str) -> Source:
     asked = with_sources(texts(tables, ["dependencies"], where), tables, folder, where)
     packages = _normalised(asked, where)
     constraints = _normalised(texts(tables, ["tool", "uv", "constraint-dependencies"], where), where)
-    settings = _canonical(tables.get("tool", {}).get("uv", {}))
+    settings = _canonical(table(tables, ["tool", "uv"], where))
     python = _python(tables, path)
     indexes = uv_indexes(tables, folder, where)
     fingerprint = (packages, python, settings, indexes)
@@ -142,15 +143,20 @@ def read_project(folder: str, extras: Sequence[str], groups: Sequence[str], edit
         raise EnvError(f"project: there is none in {folder}: no pyproject.toml with [project] or [build-system]")
     text = read_text(path, "project") if os.path.isfile(path) else ""
     tables = parse_toml(text, path)
-    about = tables.get("project", {})
-    _check_extras(about, extras, where)
+    about = table(tables, ["project"], where)
+    _check_extras(about, table(about, ["optional-dependencies"], where), extras, where)
     grouped = [line for group in groups for line in group_requirements(tables, group, where)]
     project = Project(folder, about.get("name"), tuple(sorted(extras)), tuple(sorted(groups)), editable)
     lock = next((name for name in ("uv.lock", "pylock.toml") if os.path.isfile(os.path.join(folder, name))), None)
     if lock == "pylock.toml" and (extras or groups):
         raise EnvError(f"project: {folder} is locked by pylock.toml, which has no extras and groups to choose from")
     return Source(
-        (project, _canonical(_sorted_dependencies(tables)), lock, *_files(project, about, lock)),
+        (
+            project,
+            _canonical({**tables, "project": {**about, **_sorted_dependencies(about, where)}}),
+            lock,
+            *_files(project, about, lock),
+        ),
         _python(about, path),
         () if lock else _normalised(grouped, where),
         files=(os.path.join(folder, lock),) if lock == "pylock.toml" else (),
@@ -161,10 +167,10 @@ def read_project(folder: str, extras: Sequence[str], groups: Sequence[str], edit
     )
 
 
-def _check_extras(about: Tables, extras: Sequence[str], where: str) -> None:
+def _check_extras(about: Tables, optional: Tables, extras: Sequence[str], where: str) -> None:
     if not about or "optional-dependencies" in about.get("dynamic", ()):
         return  # only the build backend knows them
-    known = {plain_name(name): name for name in about.get("optional-dependencies", {})}
+    known = {plain_name(name): name for name in optional}
     for extra in extras:
         if plain_name(extra) not in known:
             raise EnvError(f"{where} has no extra {extra!r}; it has {', '.join(known.values()) or 'none'}")
@@ -180,8 +186,8 @@ def _files(project: Project, about: Tables, lock: str | None) -> list[str]:
     return found if project.editable else [*found, tree_fingerprint(project.folder)]
 
 
-def _python(table: object, path: str) -> str | None:
-    request = requires_python(table, path)
+def _python(tables: Tables, path: str) -> str | None:
+    request = requires_python(tables, path)
     if request is not None:
         try:
             VersionRequest.parse(request)
@@ -194,12 +200,13 @@ def _normalised(requirements: Sequence[str], where: str) -> tuple[str, ...]:
     return tuple(sorted({normalise_requirement(where, text) for text in requirements}))
 
 
-def _sorted_dependencies(tables: Tables) -> dict[str, Any]:
-    """Return the tables with every list of requirements sorted."""
-    about = dict(tables.get("project", {}))
-    lists = {"dependencies": about.get("dependencies", []), **about.get("optional-dependencies", {})}
-    about.pop("optional-dependencies", None)
-    return {**tables, "project": {**about, "dependencies": {name: sorted(found) for name, found in lists.items()}}}
+def _sorted_dependencies(about: Tables, where: str) -> dict[str, Any]:
+    """Return a project's lists of requirements, each sorted."""
+    optional = table(about, ["optional-dependencies"], where)
+    return {
+        "dependencies": sorted(texts(about, ["dependencies"], where)),
+        "optional-dependencies": {name: sorted(texts(optional, [name], where)) for name in optional},
+    }
 
 
 def _canonical(value: object) -> object:
