@@ -171,19 +171,34 @@ def test_a_pool_that_is_dropped_gives_its_lease_back(one: Env, tmp_path: Path) -
         time.sleep(0.02)
 
 
+HOLDER = """
+import os, sys, time
+from venvoy.envs import Env
+lease = Env(*sys.argv[1:5], home=sys.argv[5]).lease()
+pid = os.fork()
+if pid == 0:
+    time.sleep(60)
+    os._exit(0)
+print(pid, flush=True)
+time.sleep(60)
+"""
+
+
 def test_a_process_that_is_killed_gives_its_lease_back(one: Env) -> None:
-    """The kernel does it."""
-    code = "import sys, time; from venvoy.envs import Env; lease = Env(*sys.argv[1:5], home=sys.argv[5]).lease()"
-    code += "; print(1, flush=True); time.sleep(60)"
-    arguments = [one.key, one.python, one.version, one.prefix, str(one.home)]
+    """The kernel does it, and a fork that lives on holds nothing."""
+    command = [sys.executable, "-c", HOLDER, one.key, one.python, one.version, one.prefix, str(one.home)]
     environ = {**os.environ, "PYTHONPATH": str(SRC)}
-    with subprocess.Popen([sys.executable, "-c", code, *arguments], env=environ, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.readline()
-        with pytest.raises(EnvError, match="in use"):
+        fork = int(process.stdout.readline())
+        try:
+            with pytest.raises(EnvError, match="in use"):
+                one.remove()
+            process.kill()
+            process.wait()
             one.remove()
-        process.kill()
-    one.remove()
+        finally:
+            os.kill(fork, signal.SIGKILL)
 
 
 def test_a_lease_is_inherited_by_nobody(one: Env) -> None:

@@ -110,6 +110,10 @@ def test_a_uv_lock_is_installed_exactly_and_into_our_folder(
         build(EnvSpec.project(project, packages=["tiny>=2"], **options), home=home)
     assert files_in(project) == before
     assert not (project / ".venv").exists()
+    for word in ("second", "third"):
+        write_word(project, word)
+        copied = build(EnvSpec.project(project, editable=False, **options), home=home)
+        assert run(copied, "import sample; print(sample.WORD)") == word
 
 
 def test_a_uv_lock_and_pip_do_not_go_together(project: Path, options: dict[str, object], home: Path) -> None:

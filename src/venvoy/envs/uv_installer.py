@@ -99,18 +99,8 @@ def _sync(job: Job) -> list[str]:
     options += [word for group in project.groups for word in ("--group", group)]
     named = os.environ.get("UV_CONFIG_FILE")
     config = ["--config-file", named] if named else []
-    python = job.interpreter.origin
-    return [
-        "sync",
-        "--frozen",
-        "--no-default-groups",
-        "--project",
-        project.folder,
-        "--python",
-        python,
-        *options,
-        *config,
-    ]
+    where = ["--project", project.folder, "--python", environment_python(job.folder)]
+    return ["sync", "--frozen", "--no-default-groups", *where, *options, *config]
 
 
 def _config() -> list[str]:
