@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .client import Pool
-    from .envs import Env, EnvSpec, build
+    from .envs import Collected, Env, EnvInfo, EnvLease, EnvSpec, build, collect_garbage, environments
     from .errors import (
         CallCancelled,
         CallTimeout,
@@ -47,9 +47,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "client": ("Pool",),
     "envs": (
+        "Collected",
         "Env",
+        "EnvInfo",
+        "EnvLease",
         "EnvSpec",
         "build",
+        "collect_garbage",
+        "environments",
     ),
     "errors": (
         "CallCancelled",
@@ -95,10 +100,13 @@ __all__ = [
     "CallCancelled",
     "CallFuture",
     "CallTimeout",
+    "Collected",
     "EncodingError",
     "Env",
     "EnvBuildError",
     "EnvError",
+    "EnvInfo",
+    "EnvLease",
     "EnvSpec",
     "Event",
     "InterpreterNotFound",
@@ -124,6 +132,8 @@ __all__ = [
     "WorkerStartError",
     "build",
     "by_source",
+    "collect_garbage",
+    "environments",
 ]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from .. import collector as _collector
 from .. import notifier as _notifier
 from ..collector import Collector
-from ..envs import Cancel, Env, home_folder, resolve
+from ..envs import Cancel, Env, EnvLease, hold, home_folder
 from ..errors import PoolError
 from ..events import Event, Kind
 from ..notifier import Notifier
@@ -98,6 +98,7 @@ class Core:
         self.env: Env | None = None
         self.on_reload: Callable[[], object] = lambda: None  # after the workers have been replaced
         self._watcher: Watcher | None = None
+        self._env_lease: EnvLease | None = None  # nobody removes the environment before the pool is gone
         self._start_lock = threading.Lock()  # guards the starting and stopping of the threads below
         self._collector: Collector | None = None
         self._threads: list[threading.Thread] = []
@@ -120,7 +121,7 @@ class Core:
             self._collector = collector
 
     def all_gone(self) -> None:
-        """Nothing of the pool is left: stop its threads."""
+        """Nothing of the pool is left: stop its threads, let the environment go."""
         with self._start_lock:
             if self._collector is None or self._threads:
                 return
@@ -129,6 +130,8 @@ class Core:
                 self._watcher.stop()
             self._threads = [self._supervisor.thread, *self._drivers.threads]
             self._threads += filter(None, (_collector.let_go(), _notifier.let_go()))
+        if self._env_lease is not None:
+            self._env_lease.release()
 
     def join(self, timeout: float | None) -> bool:
         """Wait until nothing of the pool is left, its threads included; False when that takes too long."""
@@ -194,8 +197,12 @@ class Core:
 
     def _open(self, cancel: Cancel) -> RecipeMaker:
         setup = self.setup
-        env = resolve(self._env, home=setup.home, progress=setup.progress, timeout=setup.build_timeout, cancel=cancel)
-        self.env = env
+        env, lease = hold(
+            self._env, home=setup.home, progress=setup.progress, timeout=setup.build_timeout, cancel=cancel
+        )
+        self.env, self._env_lease = env, lease
+        if self._threads:  # closed meanwhile
+            lease.release()
         self.decoder = Decoder(is_home=env.is_current)
         home = Path(home_folder(setup.home))
         if setup.watch:

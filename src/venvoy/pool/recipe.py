@@ -15,12 +15,6 @@ from ..options import WorkerOptions, check_env_vars
 from ..worker_start import Recipe
 
 _MAIN_FILE = str(Path(venvoy_worker.__file__).with_name("__main__.py"))
-_NOT_INHERITED = (
-    "VIRTUAL_ENV",
-    "VIRTUAL_ENV_PROMPT",
-    "__PYVENV_LAUNCHER__",
-    "UV_PROJECT_ENVIRONMENT",
-)
 
 EncodedInitializer = tuple[int, str, tuple[str, bytes] | None, bytes]
 """Kind of target, its name, digest and body of what DEFINE would carry for it, and the encoded arguments."""
@@ -62,15 +56,10 @@ def _flags(env_vars: Mapping[str, str] | None) -> tuple[str, ...]:
 
 def _environ(env: Env, env_vars: Mapping[str, str] | None) -> dict[str, str]:
     """Return the host's environment without what would lead another interpreter astray, plus what was asked for."""
-    environ = dict(os.environ)
-    if not env.is_current:
-        for name in [name for name in environ if name in _NOT_INHERITED or name.startswith(("PYTHON", "CONDA_"))]:
-            del environ[name]
-    elif _flags(env_vars) != ("-I",):
+    environ = env.environ()
+    if env.is_current and _flags(env_vars) != ("-I",):
         for name in [name for name in environ if name.startswith("PYTHON")]:
             del environ[name]
-    scripts = os.path.dirname(env.python)
-    environ["PATH"] = os.pathsep.join(filter(None, [scripts, environ.get("PATH", "")]))
     environ.update(env_vars or {})
     return environ
 
