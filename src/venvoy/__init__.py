@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         EnvBuildError,
         EnvError,
         InterpreterNotFound,
+        MessageTooLarge,
         PoolClosed,
         PoolError,
         ProtocolError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
     from .source import by_source
+    from .values import Record, register
 
 __version__ = "0.1.0"
 
@@ -56,6 +58,7 @@ _HOMES = {
         "EnvBuildError",
         "EnvError",
         "InterpreterNotFound",
+        "MessageTooLarge",
         "PoolClosed",
         "PoolError",
         "ProtocolError",
@@ -79,6 +82,7 @@ _HOMES = {
         "WorkerInfo",
     ),
     "source": ("by_source",),
+    "values": ("Record", "register"),
 }  # where each public name lives: they are imported at their first use, since together they take 50 ms
 
 __all__ = [
@@ -92,12 +96,14 @@ __all__ = [
     "EnvSpec",
     "InterpreterNotFound",
     "Lease",
+    "MessageTooLarge",
     "OutputChunk",
     "Pool",
     "PoolClosed",
     "PoolError",
     "PoolStats",
     "ProtocolError",
+    "Record",
     "RemoteError",
     "RemoteTraceback",
     "TargetNotFound",
@@ -110,6 +116,7 @@ __all__ = [
     "WorkerStartError",
     "build",
     "by_source",
+    "register",
 ]
 
 

@@ -10,14 +10,17 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
-from venvoy_worker.contract import codec
+from venvoy_worker.contract import codec, reducers
 
+from .binding import bind
 from .calling import definition_of, make_call, make_chunk, make_eval
+from .classes import declared_names
 from .envs import Env, EnvSpec
 from .errors import EncodingError
 from .lease import Lease
@@ -29,6 +32,7 @@ from .pool.recipe import EncodedInitializer
 from .pool.stats import PoolStats, WorkerInfo, pool_stats, worker_infos
 from .source import VALUE, target_for
 
+T = TypeVar("T")
 _numbers = itertools.count(1)
 _DEFAULT_CALL = CallOptions()
 
@@ -54,8 +58,9 @@ class Calling:
             PoolClosed: the pool is closed. Besides these, whatever the target raises.
         """
         core = self._core
-        frame = core.engine.run(make_call(target, args, kwargs, self._call_options))
-        return core.decoder.value(frame)
+        call = make_call(target, args, kwargs, self._call_options, core.table)
+        frame = core.engine.run(call)
+        return core.decoder.value(frame, call.convert)
 
     def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> CallFuture:
         """Run a target in a worker and return a future of its result at once.
@@ -63,7 +68,8 @@ class Calling:
         Raises:
             PoolClosed: the pool is closed. What `call` raises besides is raised by `future.result()`.
         """
-        return self._submit(lambda: make_call(target, args, kwargs, self._call_options))
+        table = self._core.table
+        return self._submit(lambda: make_call(target, args, kwargs, self._call_options, table))
 
     def map(
         self,
@@ -91,11 +97,11 @@ class Calling:
             chunksize = 1  # a deadline is that of one call
         deadline = None if timeout is None else monotonic() + timeout
         is_starred = len(iterables) != 1
-        resolved = target_for(target)
+        resolved, core = target_for(target), self._core
         mapping = Mapping(
             zip(*iterables) if is_starred else iterables[0],  # noqa: B905 - the shortest ends it, as in Executor.map
-            lambda items: self._enqueue(lambda: make_chunk(resolved, items, is_starred, self._call_options)),
-            self._core.roster.size.most,
+            lambda items: self._enqueue(lambda: make_chunk(resolved, items, is_starred, self._call_options, core.table)),
+            core.roster.size.most,
             chunksize,
             buffersize,
         )
@@ -111,12 +117,37 @@ class Calling:
         Raises:
             SyntaxError: the worker's Python cannot parse it. Besides this, as `call`.
         """
-        frame = self._core.engine.run(make_eval(text, values, "eval", "", self._call_options))
-        return self._core.decoder.value(frame)
+        core = self._core
+        call = make_eval(text, values, "eval", "", self._call_options)
+        frame = core.engine.run(call)
+        return core.decoder.value(frame, call.convert)
 
     def module(self, name: str, /) -> Module:
         """Return a handle whose attributes are functions of a module of the worker's environment."""
         return Module(self.call, name, ())
+
+    def bind(self, protocol: type[T], module: str | None = None) -> T:
+        """Return a typed handle: each method of a protocol is a call of the function of that name in a worker.
+
+        Results are converted to the types that the methods declare, as by `options(returns=)`.
+
+        Args:
+            protocol: a class, usually a `typing.Protocol`, whose public methods are annotated.
+            module: where the functions are; by default the pool's own module.
+
+        Raises:
+            TypeError: it declares no methods, or annotations that cannot be resolved.
+        """
+        options, core = self._call_options, self._core
+
+        def call_as(returns: Any, target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            wanted = options if returns is None else replace(options, returns=returns)
+            call = make_call(target, args, kwargs, wanted, core.table)
+            frame = core.engine.run(call)
+            return core.decoder.value(frame, call.convert)
+
+        bound: T = bind(protocol, call_as, f"{module}:" if module else "")
+        return bound
 
     def _submit(self, make: Callable[[], Any]) -> CallFuture:
         return self._enqueue(make).future
@@ -209,7 +240,8 @@ class Pool(Calling, Executor):
             raise TypeError(f"env is an EnvSpec, an Env, a path or None, not {env!r}")
         check_pool_options(module, worker, options)
         worker = worker if worker is not None else WorkerOptions()
-        self._call_options = _DEFAULT_CALL
+        limit = worker.max_message_bytes
+        self._call_options = _DEFAULT_CALL if limit is None else CallOptions(max_bytes=limit)
         self._core = Core(
             pool_size(workers, max_workers),
             options.get("name") or f"pool-{next(_numbers)}",
@@ -220,13 +252,18 @@ class Pool(Calling, Executor):
             home=options.get("home"),
             progress=options.get("progress"),
             build_timeout=options.get("build_timeout", 600.0),
+            classes=declared_names(options.get("classes", ())),
+            is_safe=options.get("unpickle") == "safe",
         )
         check_platform()
         weakref.finalize(self, self._core.drop).atexit = False
 
-    def options(self, *, timeout: float | None = None, retries: int = 0) -> View:
+    def options(
+        self, *, timeout: float | None = None, retries: int = 0, returns: Any = None, max_bytes: int | None = None
+    ) -> View:
         """Return a light view of this pool whose calls have these `CallOptions`."""
-        return View(self, CallOptions(timeout=timeout, retries=retries))
+        given = {"timeout": timeout, "retries": retries, "returns": returns, "max_bytes": max_bytes}
+        return View(self, self._call_options.replaced(**given))
 
     def lease(self, *, timeout: float | None = None) -> Lease:
         """Return the exclusive use of one worker, for a `with` block.
@@ -234,7 +271,7 @@ class Pool(Calling, Executor):
         Args:
             timeout: seconds to wait for a worker; `CallTimeout` after that.
         """
-        return Lease(self._core, timeout)
+        return Lease(self._core, timeout, self._call_options)
 
     def warm(self, workers: int | None = None) -> int:
         """Build, start, and wait until so many workers are ready; return how many are.
@@ -324,7 +361,7 @@ def _encode_initializer(worker: WorkerOptions) -> EncodedInitializer | None:
     encoded = None if definition is None else (definition.digest, definition.encoded())
     args = (*target.bound_args, *worker.initializer_args)
     try:
-        body = codec.encode_inline((args, dict(target.bound_kwargs)))
+        body = codec.encode_inline((args, dict(target.bound_kwargs)), reducers.ARGUMENTS)
     except codec.CodecError as error:
         raise EncodingError(f"an argument of the initializer {error}") from error.__cause__
     return target.kind, target.name, encoded, body

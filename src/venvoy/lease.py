@@ -78,11 +78,11 @@ class Lease:
 
     def call(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
         """Run a target on this worker and return its result; as `Pool.call`."""
-        return self._run(make_call(target, args, kwargs, self._options))
+        return self._run(make_call(target, args, kwargs, self._options, self._core.table))
 
     def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a target on this worker, after what was submitted before, and return its future."""
-        call = make_call(target, args, kwargs, self._options)
+        call = make_call(target, args, kwargs, self._options, self._core.table)
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="venvoy-lease")
         return self._thread.submit(self._run, call)
@@ -96,8 +96,8 @@ class Lease:
         self._run(make_eval(text, values, "exec", self._session(), self._options))
 
     def options(self, **options: Any) -> Lease:
-        """Return a view of this lease with other `CallOptions` (`timeout=`)."""
-        view = Lease(self._core, self._timeout, CallOptions(**options))
+        """Return a view of this lease with other `CallOptions` (`timeout=`, `returns=`, `max_bytes=`)."""
+        view = Lease(self._core, self._timeout, self._options.replaced(**options))
         view._ticket, view._turn, view._worker = self._ticket, self._turn, self._worker
         view._session_name = self._session_name
         view._parent = self  # which ends the lease when nobody has it any more
@@ -127,4 +127,4 @@ class Lease:
             worker = self._living()
             frame = self._core.engine.run_on(self._ticket, call)
             worker.calls += 1
-        return self._core.decoder.value(frame)
+        return self._core.decoder.value(frame, call.convert)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -38,6 +38,8 @@ class WorkerOptions:
         output: where what workers print goes: "forward" (the host's stdout and stderr), "log" (logger
             `venvoy.output`), "discard", or a function called with each `OutputChunk` on a background thread.
         output_tail_bytes: how much of each stream is kept for `Pool.output()` and for errors.
+        max_message_bytes: the most bytes that the arguments or the result of a call may take, encoded; None is any
+            number. `options(max_bytes=)` says less for single calls.
 
     Raises:
         TypeError, ValueError: an argument is not what is described here.
@@ -52,6 +54,7 @@ class WorkerOptions:
     start_timeout: float = 60.0
     output: OutputPolicy = "forward"
     output_tail_bytes: int = 262_144
+    max_message_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.paths, str | bytes | os.PathLike):
@@ -69,6 +72,7 @@ class WorkerOptions:
             raise TypeError(f"output_tail_bytes is a number of bytes, not {self.output_tail_bytes!r}")
         if self.output_tail_bytes < 0:
             raise ValueError(f"output_tail_bytes is a number of bytes, not {self.output_tail_bytes!r}")
+        _check_bytes("max_message_bytes", self.max_message_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,25 +82,45 @@ class CallOptions:
     Args:
         timeout: seconds from the call to its deadline, waiting in the queue included; None has no deadline.
         retries: how often a call whose worker crashed is run again, besides those that never started.
+        returns: the type that a result is converted to, or "plain" for values that JSON can say; see `returns`.
+        max_bytes: the most bytes that the arguments or the result may take, encoded; for `map` those of one item.
     """
 
     timeout: float | None = None
     retries: int = 0
+    returns: Any = None
+    max_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.timeout is not None:
             _check_seconds("timeout", self.timeout)
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f"retries is a number of further attempts, not {self.retries!r}")
+        _check_bytes("max_bytes", self.max_bytes)
+        if isinstance(self.returns, str) and self.returns != "plain":
+            raise ValueError(f'returns is a type or "plain", not {self.returns!r}')
+
+    def replaced(self, **given: Any) -> CallOptions:
+        """Return options for a view: what is given, within the limit that these set."""
+        limits = [limit for limit in (self.max_bytes, given.get("max_bytes")) if limit is not None]
+        options = CallOptions(**given)  # checks them first
+        return options if not limits else CallOptions(**{**given, "max_bytes": min(limits)})
 
 
 class PoolOptions(TypedDict, total=False):
-    """Keywords of `Pool` besides its first arguments."""
+    """Keywords of `Pool` besides its first arguments.
+
+    `classes` lists the classes, modules and packages whose instances come back from workers of another environment as
+    themselves, where their fields are the same here; all others come in their plain form. With `unpickle="safe"` a reply
+    can construct builtins, standard value types, arrays, frames, and these and registered classes, nothing else.
+    """
 
     name: str
     home: str | os.PathLike[str] | None
     progress: Callable[[Any], object] | None
     build_timeout: float
+    classes: Iterable[str | type]
+    unpickle: Literal["full", "safe"]
 
 
 def check_pool_options(module: object, worker: object, options: Mapping[str, Any]) -> None:
@@ -122,6 +146,8 @@ def check_pool_options(module: object, worker: object, options: Mapping[str, Any
     if options.get("progress") is not None and not callable(options["progress"]):
         raise TypeError(f"progress is a function, not {options['progress']!r}")
     _check_seconds("build_timeout", options.get("build_timeout", 0.0))
+    if options.get("unpickle", "full") not in ("full", "safe"):
+        raise ValueError(f'unpickle is "full" or "safe", not {options["unpickle"]!r}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +194,15 @@ def _check_seconds(name: str, value: object) -> None:
         raise TypeError(f"{name} is a number of seconds, not {value!r}")
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name} is a number of seconds from 0 up, not {value!r}")
+
+
+def _check_bytes(name: str, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is a number of bytes, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} is a number of bytes from 1 up, not {value!r}")
 
 
 def _check_env_vars(env_vars: object) -> None:

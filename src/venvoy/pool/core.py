@@ -14,8 +14,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from venvoy_worker.contract import reducers
+
 from .. import collector as _collector
 from .. import notifier as _notifier
+from ..classes import Classes
 from ..collector import Collector
 from ..envs import Cancel, Env, home_folder, resolve
 from ..errors import PoolClosed, PoolError
@@ -48,6 +51,8 @@ class Core:
         options: of the workers.
         initializer: kind, name, definition and encoded arguments, or None.
         home, progress, build_timeout: as in `build`.
+        classes: names of the classes that results may become.
+        is_safe: replies are decoded with an allow-list.
     """
 
     def __init__(
@@ -62,6 +67,8 @@ class Core:
         home: Any,
         progress: Callable[[Any], object] | None,
         build_timeout: float,
+        classes: tuple[str, ...] = (),
+        is_safe: bool = False,
     ) -> None:
         self._env, self._module, self._options = env, module, options
         self._initializer, self._home = initializer, home
@@ -72,7 +79,9 @@ class Core:
         self.stop = self.queue.stop  # one bound method for all futures
         self._router = Router(options.output)
         self.staff = Staff(self.roster, self.queue, self, self._router.sink)
-        self.decoder = Decoder(is_home=False)
+        self._classes, self._is_safe = classes, is_safe
+        self.table = reducers.HOME if env is None else reducers.ARGUMENTS  # how arguments are encoded
+        self.decoder = Decoder(Classes(False, classes, is_safe))
         self.env: Env | None = None
         self._start_lock = threading.Lock()  # guards the starting and stopping of the threads below
         self._collector: Collector | None = None
@@ -153,9 +162,9 @@ class Core:
     def _open(self, cancel: Cancel) -> Recipe:
         env = resolve(self._env, home=self._home, progress=self._progress, timeout=self._build_timeout, cancel=cancel)
         self.env = env
-        self.decoder = Decoder(is_home=env.is_current)
+        self.decoder = Decoder(Classes(env.is_current, self._classes, self._is_safe))
         home = Path(home_folder(self._home))
-        return make_recipe(env, self._options, home, self._module, self._initializer)
+        return make_recipe(env, self._options, home, self._module, self._initializer, self._classes)
 
     def output(self, number: int | None, stream: str | None) -> str:
         """Return the last output of one worker, or of all there are, as text.

@@ -305,7 +305,8 @@ def _complete_all(decoder: Decoder, answered: list[tuple[Job, Frame]]) -> None:
     for job, frame in answered:
         try:
             is_chunk = job.call.flags & messages.FLAG_CHUNK
-            value = decoder.chunk(frame) if is_chunk else decoder.value(frame)
+            decode = decoder.chunk if is_chunk else decoder.value
+            value = decode(frame, job.call.convert)
         except BaseException as error:  # what the call raised, whatever it is
             job.fail(error)
         else:

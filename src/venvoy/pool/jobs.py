@@ -13,10 +13,10 @@ from typing import Any
 from venvoy_worker.contract import codec, messages
 from venvoy_worker.contract.frames import Frame
 
+from ..classes import Classes
 from ..collector import Timer
 from ..errors import CallCancelled, EncodingError
-from ..exchange import Call
-from ..failures import find_portable, rebuild
+from ..exchange import Call, Convert
 from ..worker import Worker
 
 
@@ -131,36 +131,56 @@ class Decoder:
     """Turns replies into values and errors, in the thread that waits for them.
 
     Args:
-        is_home: the workers run in the host's own environment, where classes go by name.
+        classes: which classes a reply may bring.
     """
 
-    def __init__(self, is_home: bool) -> None:
-        self._is_home = is_home
-        self._find_class = None if is_home else find_portable
+    def __init__(self, classes: Classes) -> None:
+        self._classes = classes
+        self._find_class = classes.find_class
+        self._trusts = not classes.is_safe
 
-    def value(self, frame: Frame) -> Any:
+    def value(self, frame: Frame, convert: Convert | None = None) -> Any:
         """Return the value of a RESULT.
 
+        Args:
+            convert: makes of the value what `options(returns=)` asks for.
+
         Raises:
-            EncodingError: it cannot be decoded here.
+            EncodingError: it cannot be decoded here, or is not what was asked for.
             BaseException: the frame is an ERROR; whatever it describes.
         """
         try:
-            value = codec.decode_frame(frame, self._find_class)
+            value = codec.decode_frame(frame, self._find_class, self._trusts)
+            if frame.opcode == messages.ERROR:
+                raise self._classes.rebuild(value)
         except codec.CodecError as error:
             raise EncodingError(f"the result {error}") from error.__cause__
-        if frame.opcode == messages.ERROR:
-            raise rebuild(value, is_home=self._is_home)
-        return value
+        return value if convert is None else convert(value)
 
-    def chunk(self, frame: Frame) -> tuple[list[Any], BaseException | None]:
+    def chunk(self, frame: Frame, convert: Convert | None = None) -> tuple[list[Any], BaseException | None]:
         """Return the values of a chunk of a map, and the error that ended it early, if one did.
 
         Raises:
             As `value`, when the chunk failed as a whole.
         """
         value = self.value(frame)
-        if not frame.flags & messages.FLAG_PARTIAL:
-            return value, None
-        values, snapshot = value
-        return values, rebuild(snapshot, is_home=self._is_home)
+        error: BaseException | None = None
+        if frame.flags & messages.FLAG_PARTIAL:
+            value, snapshot = value
+            try:
+                error = self._classes.rebuild(snapshot)
+            except codec.CodecError as refused:
+                error = EncodingError(f"the result {refused}")
+        return (value, error) if convert is None else _converted(value, error, convert)
+
+
+def _converted(
+    values: list[Any], error: BaseException | None, convert: Convert
+) -> tuple[list[Any], BaseException | None]:
+    done: list[Any] = []
+    for value in values:
+        try:
+            done.append(convert(value))
+        except EncodingError as mismatch:
+            return done, mismatch
+    return done, error
