@@ -21,7 +21,7 @@ from venvoy_worker.contract.reducers import is_declared, is_standard, name_of
 from .failures import find_portable, rebuild
 
 _CONTRACT = "venvoy_worker.contract."
-_RESTORERS = ("arrays", "dataframes", "records", "standard")
+_RESTORERS = ("arrays", "arrow_values", "pandas_values", "records", "standard")
 _OF_CLASSES = ("new_object", "make_object", "new_container", "restore_subclass", "restore_tuple", "restore_enum")
 _CONSTANTS = {"Ellipsis": ..., "NotImplemented": NotImplemented}
 _SAFE = {
@@ -80,7 +80,7 @@ class Classes:
         return find_portable(module, name)
 
     def _restorer(self, module: str, name: str) -> object:
-        if name in _OF_CLASSES:
+        if module == records.__name__ and name in _OF_CLASSES:
             return partial(getattr(records, name), find=self._class_named)
         return self.rebuild if name == "restore_error" else codec.import_global(module, name)
 

@@ -101,7 +101,8 @@ def _reduce_scalar(scalar: Numpy) -> tuple[object, ...]:
     dtype = scalar.dtype
     if dtype.hasobject or dtype.fields:
         return restore_item, (sys.modules["numpy"].array(scalar, dtype),)
-    plain = scalar.item()
+    kind = dtype.kind
+    plain = (scalar.astype("%s8[us]" % kind) if kind in "Mm" else scalar).item()  # nanoseconds would be a bare number
     if type(plain).__module__.partition(".")[0] == "numpy":  # a long double has no plain form
         plain = None
     return restore_scalar, (dtype.str, scalar.tobytes(), plain)
@@ -125,7 +126,7 @@ def _reduce_masked(array: Numpy) -> tuple[object, ...]:
 
 
 def _reduce_subclass(array: Numpy) -> tuple[object, ...]:
-    return restore_subclass, (type(array).__name__, array.view(sys.modules["numpy"].ndarray))
+    return restore_kind, (type(array).__name__, array.view(sys.modules["numpy"].ndarray))
 
 
 def _numpy() -> Numpy | None:
@@ -213,7 +214,7 @@ def restore_masked(data: Any, mask: Any, fill: Any, is_hard: bool) -> object:
     return array
 
 
-def restore_subclass(kind: str, array: Any) -> object:
+def restore_kind(kind: str, array: Any) -> object:
     """Return an array as one of numpy's own subclasses; as it is where there is no such class."""
     numpy = _numpy()
     if numpy is None or kind not in _SUBCLASSES:

@@ -2,7 +2,7 @@
 
 Pickle's own form of a value names modules that other versions of Python or of a library do not have, and classes the
 other side need not have. A `Table` answers for each class with a reducer whose form every receiver reads. Everything
-heavy (`classes`, `standard`, `arrays`, `dataframes`) is imported when a value of that kind is first met: a worker that
+heavy (`classes`, `standard`, `arrays`, `pandas_values`) is imported when a value of that kind is first met: a worker that
 never meets one does not pay for it.
 
 Owns the classes registered by `register`, and the tables' memory of what they found. Law: builtin scalars, str, bytes
@@ -17,7 +17,7 @@ from _operator import methodcaller
 from copyreg import dispatch_table as _of_copyreg
 
 by_pickle = methodcaller("__reduce_ex__", 5)  # what a pickler does without a table
-_FAMILIES = {"numpy": "arrays", "pandas": "dataframes", "polars": "dataframes", "pyarrow": "dataframes"}
+_FAMILIES = {"numpy": "arrays", "pandas": "pandas_values", "polars": "arrow_values", "pyarrow": "arrow_values"}
 _MOST_KINDS = 2000  # remembered by a table: classes may be made again and again, and must not live for ever
 _NATIVE = (type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, type)
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
