@@ -1,4 +1,4 @@
-"""Typed handles: `pool.bind(Protocol)` has the methods a protocol declares, and gives the types it declares. Stateless."""
+"""Typed handles: `pool.bind(Protocol)` has the methods that a protocol declares, and gives their types. Stateless."""
 
 from __future__ import annotations
 

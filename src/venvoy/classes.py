@@ -79,7 +79,7 @@ class Classes:
                 return found
         return find_portable(module, name)
 
-    def _restorer(self, module: str, name: str) -> object:
+    def _restorer(self, module: str, name: str) -> Any:
         if module == records.__name__ and name in _OF_CLASSES:
             return partial(getattr(records, name), find=self._class_named)
         return self.rebuild if name == "restore_error" else codec.import_global(module, name)
@@ -87,9 +87,9 @@ class Classes:
     def _class_named(self, name: str) -> type | None:
         """Return the class that an instance of "module:Class" may become here, None for its plain form."""
         module, _, qualname = name.partition(":")
-        if not is_declared(module, qualname, self._declared):
-            if not is_standard(module) or (self.is_safe and module not in sys.modules):
-                return None
+        is_here = is_standard(module) and not (self.is_safe and module not in sys.modules)
+        if not is_here and not is_declared(module, qualname, self._declared):
+            return None
         found = records.importable(name)
         return found if found is not None and _is_class_of(found, module, qualname) else None
 
@@ -104,9 +104,10 @@ class Classes:
         if module == "builtins" and name in _CONSTANTS:
             return _CONSTANTS[name]
         if module.startswith(_CONTRACT):
-            return partial(self._safe_restorer(module, name))  # type: ignore[arg-type]
+            return partial(self._safe_restorer(module, name))
         if f"{module}.{name}" in _SAFE_NAMES or (module == "builtins" and _is_error(name)):
-            return partial(codec.import_global(module, name))  # type: ignore[arg-type]
+            found: Any = codec.import_global(module, name)
+            return partial(found)
         if is_declared(module, name, self._declared):
             found = codec.import_global(module, name)
             if _is_class_of(found, module, name):
@@ -116,7 +117,7 @@ class Classes:
             "and classes that are declared (Pool(classes=...)) or registered"
         )
 
-    def _safe_restorer(self, module: str, name: str) -> object:
+    def _safe_restorer(self, module: str, name: str) -> Any:
         allowed = name in ("fill_object", *_OF_CLASSES) or name.startswith(("restore_", "make_"))
         if module.removeprefix(_CONTRACT) not in _RESTORERS or not allowed or "." in name:
             raise CodecError(f"names {module}.{name}, which is nothing that rebuilds a value")
@@ -155,4 +156,3 @@ def _declared_name(entry: object) -> str:
     if not all(part.isidentifier() for part in parts):
         raise ValueError(f'classes: {entry!r} is neither the name of a module nor "module:Class"')
     return entry
-

@@ -100,7 +100,9 @@ class Calling:
         resolved, core = target_for(target), self._core
         mapping = Mapping(
             zip(*iterables) if is_starred else iterables[0],  # noqa: B905 - the shortest ends it, as in Executor.map
-            lambda items: self._enqueue(lambda: make_chunk(resolved, items, is_starred, self._call_options, core.table)),
+            lambda items: self._enqueue(
+                lambda: make_chunk(resolved, items, is_starred, self._call_options, core.table)
+            ),
             core.roster.size.most,
             chunksize,
             buffersize,

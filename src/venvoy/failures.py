@@ -60,9 +60,7 @@ def _ours(snapshot: dict[str, Any]) -> BaseException | None:
     return error
 
 
-def _same_class(
-    snapshot: dict[str, Any], find_class: codec.FindClass | None, trusts: bool
-) -> BaseException | None:
+def _same_class(snapshot: dict[str, Any], find_class: codec.FindClass | None, trusts: bool) -> BaseException | None:
     """Return the exception itself, where its class and all it holds are the same here."""
     if snapshot["pickled"] is None or "Exception" not in snapshot["bases"]:
         return None

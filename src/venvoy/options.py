@@ -111,8 +111,8 @@ class PoolOptions(TypedDict, total=False):
     """Keywords of `Pool` besides its first arguments.
 
     `classes` lists the classes, modules and packages whose instances come back from workers of another environment as
-    themselves, where their fields are the same here; all others come in their plain form. With `unpickle="safe"` a reply
-    can construct builtins, standard value types, arrays, frames, and these and registered classes, nothing else.
+    themselves, where their fields are the same here; all others come in their plain form. With `unpickle="safe"` a
+    reply can construct builtins, standard value types, arrays, frames, and these and registered classes, nothing else.
     """
 
     name: str

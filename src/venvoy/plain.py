@@ -75,12 +75,15 @@ def _number(value: Any, path: str, within: frozenset[int]) -> Any:
         if type(single) is not type(value):
             return _plain(single, path, within)
     raise EncodingError(
-        f"{path} (a {type(value).__name__}) has no plain form: it is no number, text, date, container, or object with fields"
+        f"{path} (a {type(value).__name__}) has no plain form: "
+        "it is no number, text, date, container, or object with fields"
     )
 
 
 def _has_plain_value(member: enum.Enum) -> bool:
-    return isinstance(member.value, int | float | str | bytes | tuple | type(None)) or _as_text(member.value) is not None
+    return (
+        isinstance(member.value, int | float | str | bytes | tuple | type(None)) or _as_text(member.value) is not None
+    )
 
 
 def _as_text(value: Any) -> str | None:
@@ -97,7 +100,11 @@ def _duration(length: datetime.timedelta) -> str:
     """Return ISO 8601 text: days and seconds, as msgspec and pydantic write it."""
     sign, length = ("-", -length) if length < datetime.timedelta(0) else ("", length)
     days = f"{length.days}D" if length.days else ""
-    seconds = f"{length.seconds}.{length.microseconds:06d}".rstrip("0").rstrip(".") if length.microseconds else f"{length.seconds}"
+    seconds = (
+        f"{length.seconds}.{length.microseconds:06d}".rstrip("0").rstrip(".")
+        if length.microseconds
+        else f"{length.seconds}"
+    )
     rest = f"T{seconds}S" if length.seconds or length.microseconds or not days else ""
     return f"{sign}P{days}{rest}"
 
@@ -123,7 +130,9 @@ def _items_of(value: Any) -> list[Any] | None:
     if isinstance(value, list | tuple | set | frozenset | range) or type(value).__name__ == "deque":
         return list(value)
     top = type(value).__module__.partition(".")[0]
-    if isinstance(value, ArrayRecord) or (top == "numpy" and hasattr(value, "ndim") and not hasattr(value, "item_size")):
+    if isinstance(value, ArrayRecord) or (
+        top == "numpy" and hasattr(value, "ndim") and not hasattr(value, "item_size")
+    ):
         return _listed(value)
     if top in ("pandas", "polars", "pyarrow"):
         for method in ("to_dicts", "to_pylist"):

@@ -21,7 +21,7 @@ def converter(wanted: Any, name: str) -> Convert:
     """Return the function that makes of a call's result what was asked for.
 
     Args:
-        wanted: a type (a dataclass, TypedDict, NamedTuple, `msgspec.Struct`, pydantic model, an enumeration, `list[int]`
+        wanted: a type (dataclass, TypedDict, NamedTuple, `msgspec.Struct`, pydantic model, enumeration, `list[int]`,
             and so on), or "plain".
         name: of the call, for errors.
 

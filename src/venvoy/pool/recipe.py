@@ -42,7 +42,7 @@ def make_recipe(
         pycache=str(home / "pycache"),
         environ=_environ(env, options.env_vars),
         cwd=None if options.cwd is None else os.path.abspath(options.cwd),
-        settings=lambda: {**_settings(env, options, home, module, initializer), "classes": list(classes)},
+        settings=lambda: _settings(env, options, home, module, initializer, classes),
         keep=options.output_tail_bytes,
         grace_period=options.grace_period,
         start_timeout=options.start_timeout,
@@ -70,11 +70,17 @@ def _environ(env: Env, env_vars: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _settings(
-    env: Env, options: WorkerOptions, home: Path, module: str, initializer: EncodedInitializer | None
+    env: Env,
+    options: WorkerOptions,
+    home: Path,
+    module: str,
+    initializer: EncodedInitializer | None,
+    classes: tuple[str, ...],
 ) -> dict[str, Any]:
     """Return what HELLO tells a worker; made for each, since the host's own `sys.path` may have grown."""
     return {
         "is_home": env.is_current,
+        "classes": list(classes),
         "host_version": sys.version.split()[0],
         "sys_path": [os.path.abspath(path) for path in sys.path] if env.is_current else None,
         "paths": list(options.paths),

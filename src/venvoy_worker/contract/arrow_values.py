@@ -1,8 +1,7 @@
 """polars frames and series, pyarrow tables and arrays: for any version of these, and for receivers without.
 
-polars travels column by column, each a numpy array or a list with the name of its type; where there is no polars a frame
-is a list of records, a series a list. pyarrow travels in Arrow's own stream format, without a copy at the receiver.
-Stateless.
+polars travels column by column, each a numpy array or a list with the name of its type; where there is no polars a
+frame is a list of records, a series a list. pyarrow travels in Arrow's own stream format. Stateless.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import sys
 from _pickle import PickleBuffer
 
 from .codec import CodecError
+from .standard import in_zone
 
 
 def reducer_of(kind: type, module: Any) -> Reducer | None:
@@ -35,7 +35,14 @@ def _column(series: Any) -> tuple[Any, ...]:
     dtype = series.dtype
     if dtype.is_numeric() and not series.null_count() and type(dtype).__name__ != "Decimal" and _has_numpy():
         return series.name, _described(dtype), series.to_numpy()
-    return series.name, _described(dtype), series.to_list()
+    described = _described(dtype)
+    if _zone(described) is not None:  # older polars needs packages to list moments with a zone
+        series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return series.name, described, series.to_list()
+
+
+def _zone(described: tuple[Any, ...]) -> str | None:
+    return described[2] if described[0] == "Datetime" else None
 
 
 def _has_numpy() -> bool:
@@ -87,9 +94,10 @@ def _series(column: tuple[Any, ...], polars: Any) -> Any:
     data = data.tolist() if type(data).__name__ == "ArrayRecord" else data
     if described[0] not in _POLARS_TYPES:
         raise CodecError("holds a column of the unknown type %r" % (described,))
-    if described[0] == "Datetime" and described[2] is not None:  # made in UTC, which every version does, then moved
-        series = polars.Series(name, data, dtype=polars.Datetime(described[1], "UTC"))
-        return series.dt.convert_time_zone(described[2])
+    zone = _zone(described)
+    if zone is not None:
+        series = polars.Series(name, data, dtype=polars.Datetime(described[1]))
+        return series.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
     try:
         dtype = _dtype_of(described, polars)
     except (AttributeError, TypeError):  # newer than this polars: it finds a type by itself
@@ -97,10 +105,13 @@ def _series(column: tuple[Any, ...], polars: Any) -> Any:
     return polars.Series(name, data, dtype=dtype)
 
 
-_POLARS_TYPES = frozenset(
-    "Int8 Int16 Int32 Int64 Int128 UInt8 UInt16 UInt32 UInt64 UInt128 Float16 Float32 Float64 Boolean String Utf8 Binary "
-    "Date Time Datetime Duration Categorical Enum List Array Struct Decimal Null Object Unknown".split()
-)
+# fmt: off
+_POLARS_TYPES = frozenset([
+    "Int8", "Int16", "Int32", "Int64", "Int128", "UInt8", "UInt16", "UInt32", "UInt64", "UInt128",
+    "Float16", "Float32", "Float64", "Boolean", "String", "Utf8", "Binary", "Date", "Time", "Datetime",
+    "Duration", "Categorical", "Enum", "List", "Array", "Struct", "Decimal", "Null", "Object", "Unknown"
+])
+# fmt: on
 
 
 def _polars() -> Any:
@@ -111,9 +122,11 @@ def _polars() -> Any:
     return polars
 
 
-def _items(data: Any) -> list[Any]:
-    found: list[Any] = data.tolist() if hasattr(data, "tolist") else data
-    return found
+def _items(column: tuple[Any, ...]) -> list[Any]:
+    _, described, data = column
+    items: list[Any] = data.tolist() if hasattr(data, "tolist") else data
+    zone = _zone(described)
+    return items if zone is None else [in_zone(item, zone) for item in items]
 
 
 def restore_polars_frame(columns: list[tuple[Any, ...]]) -> object:
@@ -122,13 +135,13 @@ def restore_polars_frame(columns: list[tuple[Any, ...]]) -> object:
     if polars is not None:
         return polars.DataFrame([_series(column, polars) for column in columns])
     names = [name for name, _, _ in columns]
-    return [dict(zip(names, row)) for row in zip(*[_items(data) for _, _, data in columns])]
+    return [dict(zip(names, row)) for row in zip(*map(_items, columns))]
 
 
 def restore_polars_series(column: tuple[Any, ...]) -> object:
     """Return a Series of polars; a list where there is no polars."""
     polars = _polars()
-    return _items(column[2]) if polars is None else _series(column, polars)
+    return _items(column) if polars is None else _series(column, polars)
 
 
 # --- pyarrow ------------------------------------------------------------------------------------------------------

@@ -105,8 +105,8 @@ def _dump_deep(value: object, buffers: list[memoryview] | None, table: Table) ->
     """Encode what is nested more deeply than the recursion limit of this thread allows."""
     import pickle  # start-up time: hardly anything is nested so deeply
 
-    # Since Python 3.12 recursion in C has a limit of its own, which cannot be raised, and that in Python needs no stack.
-    pickler = _pickle.Pickler if sys.version_info < (3, 12) else pickle._Pickler  # type: ignore[attr-defined]
+    # Since Python 3.12 recursion in C has a limit of its own, which stays; that in Python needs no stack.
+    pickler: Any = _pickle.Pickler if sys.version_info < (3, 12) else pickle._Pickler
     with _deep_lock:
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(limit + _MORE_LEVELS)

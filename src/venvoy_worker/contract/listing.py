@@ -76,7 +76,8 @@ def items_of(dtype: object, data: bytes) -> list[Any]:
 
 def _numbers(order: str, form: str, data: bytes) -> list[Any]:
     if (order == "<") == (sys.byteorder == "little") and form != "e":
-        return memoryview(data).cast(form).tolist()
+        view: Any = memoryview(data)
+        return list(view.cast(form).tolist())
     one = Struct(order + form)
     return [number for (number,) in one.iter_unpack(data)]
 

@@ -5,10 +5,9 @@ A form is `(kind, parts…)`; docs/protocol.md has the table. Stateless.
 
 from __future__ import annotations
 
-import datetime
 import sys
 
-from .standard import restore_zone
+from .standard import in_zone
 
 # --- to forms -----------------------------------------------------------------------------------------------------
 
@@ -49,7 +48,11 @@ def _zoned(array: Any) -> Form:
 
 def _periods(array: Any) -> Form:
     missing = array.isna()
-    return ("period", [None if gone else str(item) for item, gone in zip(array, missing)], str(array.dtype)[len("period[") : -1])
+    return (
+        "period",
+        [None if gone else str(item) for item, gone in zip(array, missing)],
+        str(array.dtype)[len("period[") : -1],
+    )
 
 
 def _intervals(array: Any) -> Form:
@@ -113,10 +116,10 @@ def array_of(form: Form, pandas: Any) -> Any:
         return pandas.arrays.IntervalArray.from_arrays(*ends, closed=closed)
     if kind == "sparse":
         return pandas.arrays.SparseArray(parts[0], fill_value=parts[1])
-    return _extension_array(*parts, pandas)
+    return _extension_array(parts[0], parts[1], pandas)
 
 
-def _extension_array(name: str, items: list[Any], pandas: Any) -> Any:
+def _extension_array(name: Any, items: Any, pandas: Any) -> Any:
     if name == "str" and int(pandas.__version__.partition(".")[0]) < 3:  # means text of numpy there
         return _objects([float("nan") if item is None else item for item in items])
     try:
@@ -189,9 +192,9 @@ def items_of_index(form: Form) -> list[Any]:
 
 
 def _listed(array: Any) -> list[Any]:
-    dtype = getattr(array, "dtype", None)
-    if getattr(dtype, "kind", "") in ("M", "m"):  # of numpy, which lists nanoseconds as plain numbers
-        array = array.astype("%s8[us]" % dtype.kind)
+    kind = getattr(array.dtype, "kind", "")
+    if kind in ("M", "m"):  # of numpy, which lists nanoseconds as plain numbers
+        array = array.astype("%s8[us]" % kind)
     items: list[Any] = array.tolist()
     return items
 
@@ -201,15 +204,6 @@ def moment_of(value: Any) -> Any:
     if hasattr(value, "astype"):
         return value.astype("%s8[us]" % value.dtype.kind).item()
     return value.tolist() if hasattr(value, "tolist") else value
-
-
-def in_zone(moment: Any, zone: str | None) -> Any:
-    """Return a moment that was said in UTC in a time zone, or in UTC where this Python has no such zone."""
-    if moment is None or zone is None:
-        return moment
-    moment = moment.replace(tzinfo=datetime.timezone.utc)
-    found = restore_zone(zone)
-    return moment if isinstance(found, str) else moment.astimezone(found)
 
 
 TYPE_CHECKING = False

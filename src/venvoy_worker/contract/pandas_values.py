@@ -10,8 +10,7 @@ from __future__ import annotations
 import sys
 
 from . import pandas_columns as columns
-
-_SCALARS = {"Timestamp": "_reduce_stamp", "Timedelta": "_reduce_delta", "Period": "_reduce_period"}
+from .standard import in_zone
 
 
 def reducer_of(kind: type, pandas: Any) -> Reducer | None:
@@ -28,8 +27,7 @@ def reducer_of(kind: type, pandas: Any) -> Reducer | None:
         return lambda value: (restore_interval, (value.left, value.right, value.closed))
     if kind in (type(pandas.NaT), type(pandas.NA)):
         return lambda value: (restore_missing, ("NA" if value is pandas.NA else "NaT",))
-    name = _SCALARS.get(kind.__name__)
-    return None if name is None else globals()[name]  # type: ignore[no-any-return]
+    return {"Timestamp": _reduce_stamp, "Timedelta": _reduce_delta, "Period": _reduce_period}.get(kind.__name__)
 
 
 def _reduce_frame(frame: Any) -> tuple[object, ...]:
@@ -104,9 +102,7 @@ def restore_series(form: Form, index: Form, name: Any, attributes: dict[Any, Any
     pandas = _pandas()
     if pandas is None:
         return columns.items_of(form)
-    series = pandas.Series(
-        columns.array_of(form, pandas), index=columns.index_of(index, pandas), name=name, copy=False
-    )
+    series = pandas.Series(columns.array_of(form, pandas), index=columns.index_of(index, pandas), name=name, copy=False)
     series.attrs.update(attributes)
     return series
 
@@ -127,7 +123,7 @@ def restore_stamp(moment: Any, zone: str | None) -> object:
     """Return a Timestamp; a datetime where there is no pandas."""
     pandas = _pandas()
     if pandas is None:
-        return columns.in_zone(columns.moment_of(moment), zone)
+        return in_zone(columns.moment_of(moment), zone)
     stamp = pandas.Timestamp(moment)
     return stamp if zone is None else stamp.tz_localize("UTC").tz_convert(zone)
 

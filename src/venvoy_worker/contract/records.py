@@ -34,7 +34,7 @@ class Record(dict):  # type: ignore[type-arg]
     @property
     def type_name(self) -> str:
         """The full name of the class, as in "app.models.Item"."""
-        return self._name.replace(":", ".")
+        return str(self._name).replace(":", ".")
 
     def __getattr__(self, name: str) -> Any:
         if name in self:
@@ -130,17 +130,15 @@ def new_object(reference: tuple[str, tuple[str, ...]], find: Find = importable) 
         reference: name of the class, names of its fields.
     """
     name, names = reference
-    kind = _matching(find, name, names)
-    if kind is None:
-        return _new_record(name, names)
-    return kind.__new__(kind)
+    kind: Any = _matching(find, name, names)
+    return _new_record(name, names) if kind is None else kind.__new__(kind)
 
 
 def fill_object(target: object, state: dict[str, object]) -> None:
     """Give an object its attributes, frozen or in slots; a `Record` its items."""
     if type(target) is Record:
         target.update(state)
-    elif isinstance(target, type) or type(target).__module__ in ("builtins", "functools") and callable(target):
+    elif isinstance(target, type) or (type(target).__module__ in ("builtins", "functools") and callable(target)):
         raise CodecError("names a class or function where an object should be")
     elif type(target) not in (dict, list):  # the plain forms of their subclasses have no attributes
         for name, value in state.items():
@@ -178,7 +176,7 @@ def restore_subclass(name: str, value: Any, state: dict[str, object] | None, fin
     kind = find(name)
     if kind is None or not issubclass(kind, type(value)):
         return value
-    made = type(value).__new__(kind, value)
+    made: Any = type(value).__new__(kind, value)
     if isinstance(made, (set, bytearray)):
         (made.update if isinstance(made, set) else made.extend)(value)
     fill_object(made, state or {})
@@ -206,7 +204,7 @@ def restore_enum(name: str, member: str | None, is_plain: bool, value: Any, find
     if found is not None and (not is_plain or found.value == value):
         return found
     try:
-        return kind(value) if is_plain and found is None else value  # type: ignore[call-arg]
+        return kind(value) if is_plain and found is None else value
     except (ValueError, TypeError):
         return value
 

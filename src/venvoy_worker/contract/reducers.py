@@ -1,9 +1,9 @@
 """Which class is pickled how: the dispatch tables of our picklers, filled when a class is first met.
 
 Pickle's own form of a value names modules that other versions of Python or of a library do not have, and classes the
-other side need not have. A `Table` answers for each class with a reducer whose form every receiver reads. Everything
-heavy (`classes`, `standard`, `arrays`, `pandas_values`) is imported when a value of that kind is first met: a worker that
-never meets one does not pay for it.
+other side need not have. A `Table` answers for each class with a reducer whose form every receiver reads. What is
+heavy (`classes`, `standard`, `arrays`, `pandas_values`) is imported when a value of that kind is first met, so that a
+worker which never meets one does not pay for it.
 
 Owns the classes registered by `register`, and the tables' memory of what they found. Law: builtin scalars, str, bytes
 and containers never come here; the pickler does them in C.

@@ -97,6 +97,17 @@ def restore_moment(moment: Any, key: str, seconds: float | None) -> object:
     return moment.replace(tzinfo=zone)
 
 
+def in_zone(moment: Any, zone: str | None) -> Any:
+    """Return a moment that was said in UTC in a time zone, or in UTC where this Python has no such zone."""
+    if moment is None or zone is None:
+        return moment
+    import datetime
+
+    moment = moment.replace(tzinfo=datetime.timezone.utc)
+    found = restore_zone(zone)
+    return moment if isinstance(found, str) else moment.astimezone(found)
+
+
 # --- views of memory ----------------------------------------------------------------------------------------------
 
 
@@ -110,15 +121,15 @@ def _reduce_view(view: memoryview) -> tuple[object, ...]:
 
 def restore_view(data: Any, form: str, shape: tuple[int, ...], is_readonly: bool) -> memoryview:
     """Return a view of received memory, of the form and shape of the one that was sent."""
-    view = memoryview(data)
+    view: Any = memoryview(data)
     if view.readonly and not is_readonly:
         view = memoryview(bytearray(view))
-    flat = view.cast("B")
+    flat: Any = view.cast("B")
     if view.nbytes == 0 or len(shape) == 1:
         flat = flat.cast(form)
     else:
         flat = flat.cast(form, shape)
-    return flat.toreadonly() if is_readonly else flat
+    return flat.toreadonly() if is_readonly else flat  # type: ignore[no-any-return]
 
 
 def _reduce_proxy(proxy: Any) -> tuple[object, ...]:

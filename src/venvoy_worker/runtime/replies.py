@@ -38,9 +38,7 @@ def encode_result(value: object, limit: int | None = None) -> codec.Encoded:
     return encoded
 
 
-def encode_chunk(
-    values: list[Any], problem: dict[str, object] | None, limit: int | None
-) -> tuple[codec.Encoded, int]:
+def encode_chunk(values: list[Any], problem: dict[str, object] | None, limit: int | None) -> tuple[codec.Encoded, int]:
     """Return body and buffers of the results of a chunk, and the flags of its frame.
 
     Args:

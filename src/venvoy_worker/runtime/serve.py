@@ -159,6 +159,7 @@ class Server:
         frame.body = b""
         kind = frame.flags & messages.KIND_MASK
         limit, target = replies.limit_of(frame.flags, frame.target)
+        result: Any = None
         problem = None
         if kind == messages.KIND_EVAL:
             text, values, mode = value
