@@ -28,7 +28,8 @@ class Record(dict):  # type: ignore[type-arg]
 
     def __init__(self, fields: Any = (), /, *, type_name: str = "", **more: Any) -> None:
         super().__init__(fields, **more)
-        _set(self, "_name", ":".join(type_name.rpartition(".")[::2]))
+        module, dot, name = type_name.rpartition(".")
+        _set(self, "_name", module + ":" + name if dot else type_name)
         _set(self, "_names", None)
 
     @property
@@ -64,6 +65,14 @@ class Record(dict):  # type: ignore[type-arg]
     def __copy__(self) -> Record:
         other = _new_record(self._name, self._names)
         other.update(self)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Record:
+        from copy import deepcopy  # start-up time
+
+        other = memo[id(self)] = _new_record(self._name, self._names)
+        for key, value in self.items():
+            other[deepcopy(key, memo)] = deepcopy(value, memo)
         return other
 
     def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:
