@@ -71,7 +71,7 @@ def _number(value: Any, path: str, within: frozenset[int]) -> Any:
         if isinstance(value, base):
             return base(value)
     if hasattr(value, "item") and hasattr(value, "dtype"):
-        single = value.item()
+        single = _in_microseconds(value).item()
         if type(single) is not type(value):
             return _plain(single, path, within)
     raise EncodingError(
@@ -148,8 +148,18 @@ def _items_of(value: Any) -> list[Any] | None:
 
 
 def _listed(array: Any) -> list[Any] | None:
-    shape = getattr(array, "shape", ())
-    return array.tolist() if shape else None
+    if not getattr(array, "shape", ()):
+        return None
+    listed: list[Any] = _in_microseconds(array).tolist()
+    return listed
+
+
+def _in_microseconds(array: Any) -> Any:
+    """Return times that are finer as Python has them: of these numpy would give the numbers."""
+    dtype = array.dtype
+    if getattr(dtype, "kind", "") in ("M", "m") and str(dtype).endswith(("ns]", "ps]", "fs]", "as]")):
+        return array.astype(f"{dtype.kind}8[us]")
+    return array
 
 
 def _key(key: Any, path: str) -> Any:

@@ -6,7 +6,6 @@ Types are converted by msgspec, which is imported when the first one is asked fo
 from __future__ import annotations
 
 import enum
-import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -41,8 +40,10 @@ def _plain_result(name: str, value: object) -> object:
 
 
 def _typed_result(wanted: Any, name: str, value: object) -> object:
-    if isinstance(wanted, type) and isinstance(value, wanted):
+    if _is_one(value, wanted):
         return value
+    if isinstance(wanted, type) and issubclass(wanted, enum.Enum):  # msgspec knows those of int or str only
+        return _member(wanted, name, value)
     import msgspec  # only for those who ask for types
 
     for simplify in (_as_it_is, _with_plain_leaves, _with_plain_arrays):
@@ -60,7 +61,7 @@ def _typed_result(wanted: Any, name: str, value: object) -> object:
 
 def _convert_other(wanted: Any, value: Any) -> object:
     """Convert to a type that msgspec does not know: a pydantic model, a class of whoever."""
-    if isinstance(wanted, type) and isinstance(value, wanted):
+    if _is_one(value, wanted):
         return value
     validate = getattr(wanted, "model_validate", None)
     if validate is not None:
@@ -69,6 +70,23 @@ def _convert_other(wanted: Any, value: Any) -> object:
         return wanted(value)
     shown = getattr(wanted, "__qualname__", repr(wanted))
     raise ValueError(f"Expected `{shown}`, got `{type(value).__name__}`")
+
+
+def _is_one(value: object, wanted: Any) -> bool:
+    try:
+        return wanted is Any or isinstance(value, wanted)
+    except TypeError:  # a generic type, or a protocol
+        return False
+
+
+def _member(wanted: type[enum.Enum], name: str, value: object) -> enum.Enum:
+    """Return the member of a value, or of a name, which is the plain form of a member without a plain value."""
+    try:
+        return wanted(value)
+    except ValueError as error:
+        if isinstance(value, str) and value in wanted.__members__:
+            return wanted[value]
+        raise EncodingError(f"{name}: the result is not what returns= says: result: {error}") from error
 
 
 def _described(error: Any) -> str:
@@ -80,7 +98,7 @@ def _described(error: Any) -> str:
         first = inner.errors()[0]
         where += "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
         text = first["msg"]
-    return f"{where}: {re.sub('^E', 'e', text)}"
+    return f"{where}: {text[:1].lower()}{text[1:]}"
 
 
 def _as_it_is(value: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -39,6 +40,19 @@ def shapes() -> Iterator[ModuleType]:
 def worker_options() -> vv.WorkerOptions:
     """Workers that have the same module in their version."""
     return vv.WorkerOptions(paths=[VALUES / "worker"], output="discard", grace_period=0.6)
+
+
+@pytest.fixture(scope="session")
+def libraries() -> None:
+    """Libraries for frames, begun: the threads and descriptors they keep are not left behind by a test."""
+    with contextlib.suppress(ImportError):
+        import polars
+
+        polars.DataFrame({"a": [1, 2]}).select(polars.col("a").sum()).to_dicts()
+    with contextlib.suppress(ImportError):
+        import pyarrow
+
+        pyarrow.table({"a": [1]}).to_pylist()
 
 
 @pytest.fixture(scope="session")

@@ -171,7 +171,7 @@ def test_values_pass(value: object) -> None:
     assert type(result) is type(value)
 
 
-def test_arrays_and_frames_pass() -> None:
+def test_arrays_and_frames_pass(libraries: None) -> None:
     """Of every kind, masked and of objects too."""
     pandas = pytest.importorskip("pandas")
     assert travel(np.arange(3)).tolist() == [0, 1, 2]

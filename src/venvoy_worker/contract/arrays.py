@@ -101,8 +101,9 @@ def _reduce_scalar(scalar: Numpy) -> tuple[object, ...]:
     dtype = scalar.dtype
     if dtype.hasobject or dtype.fields:
         return restore_item, (sys.modules["numpy"].array(scalar, dtype),)
-    kind = dtype.kind
-    plain = (scalar.astype("%s8[us]" % kind) if kind in "Mm" else scalar).item()  # nanoseconds would be a bare number
+    plain = scalar.item()
+    if dtype.kind in "Mm" and type(plain) is int:  # nanoseconds, of which nobody would know that they are
+        plain = scalar.astype("%s8[us]" % dtype.kind).item()
     if type(plain).__module__.partition(".")[0] == "numpy":  # a long double has no plain form
         plain = None
     return restore_scalar, (dtype.str, scalar.tobytes(), plain)
