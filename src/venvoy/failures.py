@@ -40,7 +40,13 @@ def rebuild(
     """
     if find_class is None and not is_home:
         find_class = find_portable
-    error = _ours(snapshot) or _same_class(snapshot, find_class, trusts) or _remote_error(snapshot)
+    error = _ours(snapshot) or _same_class(snapshot, find_class, trusts)
+    if error is None and snapshot.get("exceptions"):
+        parts = [
+            rebuild(part, is_home=is_home, find_class=find_class, trusts=trusts) for part in snapshot["exceptions"]
+        ]
+        error = _remote_group(snapshot, parts)
+    error = error or _remote_error(snapshot)
     for note in snapshot.get("notes", ()):
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
@@ -89,9 +95,22 @@ def find_portable(module: str, name: str) -> object:
     )
 
 
+def _remote_group(snapshot: dict[str, Any], parts: list[BaseException]) -> BaseException:
+    """Return a group of the rebuilt errors, so that `except*` finds them; of a class of its own as other errors."""
+    name = snapshot["type"]
+    text = next((text for text in snapshot["args"] if isinstance(text, str)), snapshot["message"])
+    if name.rpartition(".")[2] in ("ExceptionGroup", "BaseExceptionGroup"):
+        return ExceptionGroup(text, parts)  # type: ignore[type-var]  # what ends a program there is an error here
+    kind = _made_class(name, "ExceptionGroup")
+    return _described(kind.__new__(kind, text, parts), snapshot)  # type: ignore[call-arg]
+
+
 def _remote_error(snapshot: dict[str, Any]) -> RemoteError:
     kind = _class_for(snapshot["type"], snapshot["bases"])
-    error = kind.__new__(kind)
+    return _described(kind.__new__(kind), snapshot)
+
+
+def _described(error: RemoteError, snapshot: dict[str, Any]) -> RemoteError:
     error.args = (snapshot["message"] or snapshot["type"],)
     for name, value in snapshot["attributes"].items():
         try:
@@ -107,6 +126,10 @@ def _remote_error(snapshot: dict[str, Any]) -> RemoteError:
 def _class_for(type_name: str, bases: list[str]) -> type[RemoteError]:
     """Return the class for a foreign exception: RemoteError and the nearest builtin that can be made from a text."""
     base = next((name for name in bases if _is_simple_exception(name)), "Exception")
+    return _made_class(type_name, base)
+
+
+def _made_class(type_name: str, base: str) -> type[RemoteError]:
     known = _classes.get((type_name, base))
     if known is None:
         parents = (RemoteError,) if base == "Exception" else (RemoteError, getattr(builtins, base))
