@@ -116,7 +116,10 @@ def restore_index(form: Form) -> object:
 def restore_column(form: Form) -> object:
     """Return one of pandas's arrays; a list where there is no pandas."""
     pandas = _pandas()
-    return columns.items_of(form) if pandas is None else columns.array_of(form, pandas)
+    if pandas is None:
+        return columns.items_of(form)
+    array = columns.array_of(form, pandas)
+    return pandas.Series(array, copy=False).array if form[0] in ("numpy", "objects") else array
 
 
 def restore_stamp(moment: Any, zone: str | None) -> object:
