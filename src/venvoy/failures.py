@@ -100,7 +100,7 @@ def _remote_group(snapshot: dict[str, Any], parts: list[BaseException]) -> BaseE
     name = snapshot["type"]
     text = next((text for text in snapshot["args"] if isinstance(text, str)), snapshot["message"])
     if name.rpartition(".")[2] in ("ExceptionGroup", "BaseExceptionGroup"):
-        return ExceptionGroup(text, parts)  # type: ignore[type-var]  # what ends a program there is an error here
+        return ExceptionGroup(text, parts)  # what ends a program there is an error here
     kind = _made_class(name, "ExceptionGroup")
     return _described(kind.__new__(kind, text, parts), snapshot)  # type: ignore[call-arg]
 
