@@ -110,6 +110,9 @@ def test_objects_as_arguments_are_the_workers_own(pool: vv.Pool, shapes: ModuleT
     ]:
         assert pool.call("kind_of", value) == kind
     assert pool.call("fields_of", shapes.Changed("x", 5)) == {"name": "x", "added": 5}
+    for value in (shapes.Mapping(a=1), shapes.Items([1]), shapes.Text("x"), item):
+        value.extra = "more"  # what is in an instance beside its fields
+        assert pool.call("builtins:getattr", value, "extra") == "more"
     assert pool.call("echo", item).parent.parent.name == "a"
 
 
@@ -261,6 +264,27 @@ def test_a_class_registered_on_one_side_only_is_what_it_was_encoded_as(
     options = vv.WorkerOptions(**QUIET, initializer="shapes:register_money")
     with vv.Pool(others[0], "shapes", worker=options, workers=1) as pool:
         assert pool.call("money", 5) == vv.Record(amount=5)
+
+
+def test_a_registration_holds_from_then_on(shapes: ModuleType) -> None:
+    """Also where instances of the class have travelled before it was registered."""
+    from venvoy_worker.contract import reducers
+
+    class Late(shapes.Opaque):  # type: ignore[name-defined, misc]
+        pass
+
+    strict = reducers.Table(False, True)
+    with pytest.raises(codec.CodecError):
+        codec.encode(Late(), strict)
+    try:
+        vv.register(Late, lambda late: late.number, Late, name="late")
+        for table in (strict, reducers.HOME, reducers.ARGUMENTS):
+            copy = codec.decode(codec.encode_inline(Late(7), table), [])
+            assert (type(copy), copy.number) == (Late, 7)
+    finally:
+        reducers._registered.pop(Late, None)
+        reducers._decoders.pop("late", None)
+        reducers._changes += 1
 
 
 @pytest.mark.parametrize(

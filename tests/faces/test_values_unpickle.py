@@ -266,14 +266,29 @@ def test_declared_and_registered_classes_pass(others: list[str], shapes: types.M
         assert pool.call("every")["enum"] == 1
 
 
-def test_a_declared_module_does_not_open_what_it_imports() -> None:
-    """`shapes` imports other modules; these are not declared by that."""
-    classes = Classes(declared=("shapes", "venvoy"), is_safe=True)
-    for body in (calling("shapes", "threading.Thread"), calling("shapes", "pathlib.os.system", "true")):
-        with pytest.raises(CodecError):
-            decoded(body, classes)
-    with pytest.raises(CodecError):
-        decoded(calling("venvoy.process", "os.getpid"), classes)
+@pytest.mark.parametrize("is_safe", [True, False])
+@pytest.mark.parametrize("name", ["enum.Enum", "dataclasses.dataclass", "typing.NamedTuple", "no_such_name"])
+def test_a_declared_module_does_not_open_what_it_imports(shapes: types.ModuleType, is_safe: bool, name: str) -> None:
+    """`shapes` imports other modules; what is in them is not declared by that, neither called nor made."""
+    classes = Classes(declared=("shapes",), is_safe=is_safe)
+    assert classes.find_class is not None
+    with pytest.raises((CodecError, AttributeError)):
+        classes.find_class("shapes", name)
+    assert decoded(calling(f"{CONTRACT}.records", "restore_enum", f"shapes:{name}", "x", True, 5), classes) == 5
+    assert decoded(calling(f"{CONTRACT}.records", "new_container", f"shapes:{name}", "dict"), classes) == {}
+    assert classes._class_named(f"shapes:{name}") is None
+    assert classes._class_named("shapes:Item") is shapes.Item
+
+
+def test_replies_are_decoded_name_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever opcode names something, in results and in chunks of them."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("GLOBAL opcode", "INST opcode", "old protocol"):
+        frame = frames.Frame(messages.RESULT, 0, codec.PICKLE, 0, 1, 0, b"", HOSTILE[name], [])
+        for decode in (Decoder(SAFE).value, Decoder(SAFE).chunk):
+            with pytest.raises(vv.EncodingError):
+                decode(frame)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("value", ["Safe", None, True, "none"])
