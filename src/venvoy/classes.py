@@ -48,13 +48,13 @@ class Classes:
     """
 
     def __init__(self, is_home: bool = False, declared: tuple[str, ...] = (), is_safe: bool = False) -> None:
-        self.is_home = is_home
+        self.is_home = is_home and not is_safe  # what is not trusted gives plain forms
         self.is_safe = is_safe
-        self._declared = declared
+        self.declared = declared
         self.find_class: Callable[[str, str], object] | None = self._find
         if is_safe:
             self.find_class = self._find_safe
-        elif is_home:
+        elif self.is_home:
             self.find_class = None  # what pickle does by itself, in C
 
     def rebuild(self, snapshot: Any) -> BaseException:
@@ -73,7 +73,7 @@ class Classes:
     def _find(self, module: str, name: str) -> object:
         if module.startswith(_CONTRACT):
             return self._restorer(module, name)
-        if is_declared(module, name, self._declared):
+        if is_declared(module, name, self.declared):
             found = codec.import_global(module, name)
             if _is_class_of(found, module, name):
                 return found
@@ -88,7 +88,7 @@ class Classes:
         """Return the class that an instance of "module:Class" may become here, None for its plain form."""
         module, _, qualname = name.partition(":")
         is_here = is_standard(module) and not (self.is_safe and module not in sys.modules)
-        if not is_here and not is_declared(module, qualname, self._declared):
+        if not is_here and not is_declared(module, qualname, self.declared):
             return None
         found = records.importable(name)
         return found if found is not None and _is_class_of(found, module, qualname) else None
@@ -108,7 +108,7 @@ class Classes:
         if f"{module}.{name}" in _SAFE_NAMES or (module == "builtins" and _is_error(name)):
             found: Any = codec.import_global(module, name)
             return partial(found)
-        if is_declared(module, name, self._declared):
+        if is_declared(module, name, self.declared):
             found = codec.import_global(module, name)
             if _is_class_of(found, module, name):
                 return found

@@ -68,6 +68,16 @@ def test_plain_forms_keep_cycles_and_identity(pool: vv.Pool) -> None:
     assert again is first
 
 
+def test_objects_can_be_keys_and_members(pool: vv.Pool) -> None:
+    """A Record can be where the frozen object was, and is found there."""
+    mapping, members, frozen = pool.call("as_keys")
+    assert mapping[vv.Record(a=1, b="a")] == 1
+    assert members == {vv.Record(a=2, b="b"), 1}
+    assert frozen == {(1, 2)}
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(vv.Record(a=[]))
+
+
 @pytest.mark.parametrize("entry", ["shapes", "shapes:Item", "class"])
 def test_a_declared_class_is_itself(others: list[str], shapes: ModuleType, entry: str, home: Path) -> None:
     """By module, by name, or by the class itself; what is not declared stays plain."""

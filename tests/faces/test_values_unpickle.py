@@ -254,6 +254,15 @@ def test_a_pool_refuses_what_its_worker_forges(others: list[str], tmp_path: Path
                 assert os.path.exists(mark)
 
 
+def test_at_home_too_objects_come_in_plain_form(home_pool: vv.Pool, home: Path) -> None:
+    """A pool of the host's own environment whose replies are not trusted."""
+    options = vv.WorkerOptions(paths=[VALUES / "worker"], output="discard", grace_period=0.6)
+    with vv.Pool(module="shapes", worker=options, workers=1, unpickle="safe") as pool:
+        spec = pool.eval("__import__('venvoy').WorkerOptions(grace_period=1.0)")
+        assert (type(spec), spec.type_name, spec.grace_period) == (vv.Record, "venvoy.options.WorkerOptions", 1.0)
+    assert type(home_pool.eval("__import__('venvoy').WorkerOptions()")) is vv.WorkerOptions
+
+
 def test_declared_and_registered_classes_pass(others: list[str], shapes: types.ModuleType, home: Path) -> None:
     """The owner of the host has named them."""
     options = vv.WorkerOptions(paths=[VALUES / "worker"], output="discard", grace_period=0.6)

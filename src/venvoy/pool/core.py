@@ -162,9 +162,10 @@ class Core:
     def _open(self, cancel: Cancel) -> Recipe:
         env = resolve(self._env, home=self._home, progress=self._progress, timeout=self._build_timeout, cancel=cancel)
         self.env = env
-        self.decoder = Decoder(Classes(env.is_current, self._classes, self._is_safe))
+        classes = Classes(env.is_current, self._classes, self._is_safe)
+        self.decoder = Decoder(classes)
         home = Path(home_folder(self._home))
-        return make_recipe(env, self._options, home, self._module, self._initializer, self._classes)
+        return make_recipe(env, self._options, home, self._module, self._initializer, classes)
 
     def output(self, number: int | None, stream: str | None) -> str:
         """Return the last output of one worker, or of all there are, as text.

@@ -10,6 +10,7 @@ from typing import Any
 
 import venvoy_worker
 
+from ..classes import Classes
 from ..envs import Env
 from ..options import WorkerOptions
 from ..worker_start import Recipe
@@ -32,9 +33,13 @@ def make_recipe(
     home: Path,
     module: str,
     initializer: EncodedInitializer | None,
-    classes: tuple[str, ...] = (),
+    classes: Classes,
 ) -> Recipe:
-    """Return the recipe of a pool's workers."""
+    """Return the recipe of a pool's workers.
+
+    Args:
+        classes: what the host makes of classes in their replies.
+    """
     return Recipe(
         python=env.python,
         flags=_flags(options.env_vars),
@@ -75,12 +80,12 @@ def _settings(
     home: Path,
     module: str,
     initializer: EncodedInitializer | None,
-    classes: tuple[str, ...],
+    classes: Classes,
 ) -> dict[str, Any]:
     """Return what HELLO tells a worker; made for each, since the host's own `sys.path` may have grown."""
     return {
-        "is_home": env.is_current,
-        "classes": list(classes),
+        "is_home": classes.is_home,
+        "classes": list(classes.declared),
         "host_version": sys.version.split()[0],
         "sys_path": [os.path.abspath(path) for path in sys.path] if env.is_current else None,
         "paths": list(options.paths),

@@ -17,7 +17,8 @@ class Record(dict):  # type: ignore[type-arg]
     """The plain form of an object whose class is not taken for the same here: a dict with attribute access.
 
     `type_name` is the full name of the class it had. Fields called like a method of dict are reached as
-    `record["items"]`. Sent to where the class is, it becomes an object of it again.
+    `record["items"]`. It is hashable where its fields are, so that it can be the key or the member of a set that the
+    object was; do not change one that is. Sent to where the class is, it becomes an object of it again.
 
     Args:
         fields: as for dict.
@@ -53,6 +54,9 @@ class Record(dict):  # type: ignore[type-arg]
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *(name for name in self if isinstance(name, str))]
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
 
     def __repr__(self) -> str:
         fields = dict.__repr__(self)  # which knows what to do about cycles

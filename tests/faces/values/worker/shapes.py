@@ -166,6 +166,11 @@ def echo(value):
     return value
 
 
+def as_keys():
+    """Objects where only hashable ones can be."""
+    return {Frozen(1, "a"): 1}, {Frozen(2, "b"), Frozen(2, "b"), Color.RED}, frozenset([Pair(1, 2)])
+
+
 def opaque_inside():
     return {"rows": [1, 2, 3, {"x": Opaque()}]}
 
