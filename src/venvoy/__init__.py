@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         EnvBuildError,
         EnvError,
         InterpreterNotFound,
+        MessageTooLarge,
         PoolClosed,
         PoolError,
         ProtocolError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
     from .source import by_source
+    from .values import Record, register
 
 __version__ = "0.1.0"
 
@@ -63,6 +65,7 @@ _HOMES = {
         "EnvBuildError",
         "EnvError",
         "InterpreterNotFound",
+        "MessageTooLarge",
         "PoolClosed",
         "PoolError",
         "ProtocolError",
@@ -94,6 +97,7 @@ _HOMES = {
         "WorkerInfo",
     ),
     "source": ("by_source",),
+    "values": ("Record", "register"),
 }  # where each public name lives: they are imported at their first use, since together they take 50 ms
 
 __all__ = [
@@ -111,6 +115,7 @@ __all__ = [
     "Event",
     "InterpreterNotFound",
     "Lease",
+    "MessageTooLarge",
     "NamedWorker",
     "OutputChunk",
     "Pool",
@@ -118,6 +123,7 @@ __all__ = [
     "PoolError",
     "PoolStats",
     "ProtocolError",
+    "Record",
     "RemoteError",
     "RemoteTraceback",
     "RestartPolicy",
@@ -134,6 +140,7 @@ __all__ = [
     "by_source",
     "collect_garbage",
     "environments",
+    "register",
 ]
 
 

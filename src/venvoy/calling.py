@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from venvoy_worker.contract import codec, messages
+from venvoy_worker.contract import codec, messages, reducers
 
-from .errors import EncodingError
+from .errors import EncodingError, MessageTooLarge
 from .exchange import Call, Definition
 from .options import CallOptions, Target, WorkerOptions
 from .pool.recipe import EncodedInitializer
+from .returns import converter
 from .source import SOURCE, VALUE, target_for
 from .source import Target as Resolved
 
@@ -20,13 +21,21 @@ _NO_OPTIONS = CallOptions()
 
 
 def make_call(
-    target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions = _NO_OPTIONS
+    target: Target,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: CallOptions = _NO_OPTIONS,
+    table: reducers.Table | None = None,
 ) -> Call:
     """Return an encoded call.
+
+    Args:
+        table: of the workers.
 
     Raises:
         TypeError, ValueError: the target is none.
         EncodingError: the target or an argument cannot travel.
+        MessageTooLarge: the arguments take more bytes than the options allow.
     """
     resolved = target_for(target)
     if resolved.bound_args or resolved.bound_kwargs:
@@ -35,15 +44,19 @@ def make_call(
     try:
         if resolved.kind == VALUE:
             assert resolved.value is not None
-            encoded = codec.encode((*resolved.value, args, kwargs))
+            encoded = codec.encode((*resolved.value, args, kwargs), table)
         else:
-            encoded = codec.encode_call(args, kwargs)
+            encoded = codec.encode_call(args, kwargs, table)
     except codec.CodecError as error:
-        raise _cannot_travel(resolved.name.rpartition(":")[2], args, kwargs, error) from error.__cause__
+        raise _cannot_travel(resolved.name.rpartition(":")[2], args, kwargs, error, table) from error.__cause__
+    if options.max_bytes is not None:
+        _check_size(resolved.name, encoded, options.max_bytes)
     return _call(resolved, resolved.kind, encoded, options)
 
 
-def make_chunk(target: Resolved, items: list[Any], is_starred: bool, options: CallOptions) -> Call:
+def make_chunk(
+    target: Resolved, items: list[Any], is_starred: bool, options: CallOptions, table: reducers.Table | None = None
+) -> Call:
     """Return a call that runs a target over many arguments in one go.
 
     Args:
@@ -59,9 +72,15 @@ def make_chunk(target: Resolved, items: list[Any], is_starred: bool, options: Ca
         first = None
     value: tuple[Any, ...] = (items, first, dict(target.bound_kwargs))
     try:
-        encoded = codec.encode((*target.value, *value) if target.value is not None else value)
+        encoded = codec.encode((*target.value, *value) if target.value is not None else value, table)
     except codec.CodecError as error:
-        raise EncodingError(f"{target.name}: an argument of map {error}") from error.__cause__
+        path, part = codec.failing_part(items, table)
+        where = f"items{path} (a {type(part).__name__})" if path else "an argument"
+        raise EncodingError(f"{target.name}: {where} of map {error}") from error.__cause__
+    limit = options.max_bytes
+    if limit is not None and codec.size_of(encoded) > limit:
+        for item in items:
+            _check_size(target.name, codec.encode(item, table), limit)
     return _call(target, target.kind | messages.FLAG_CHUNK, encoded, options)
 
 
@@ -75,16 +94,14 @@ def make_eval(text: str, values: dict[str, Any], mode: str, session: str, option
     if not isinstance(text, str):
         raise TypeError(f"{mode}() takes source text, not {type(text).__name__}")
     try:
-        encoded = codec.encode((text, values, mode))
+        encoded = codec.encode((text, values, mode), reducers.ARGUMENTS)
     except codec.CodecError as error:
-        raise EncodingError(f"a value for {mode}() {error}") from error.__cause__
-    return Call(
-        f"{mode}({text[:60]!r})",
-        messages.KIND_EVAL,
-        session.encode(),
-        encoded,
-        options=options,
-    )
+        path, part = codec.failing_part(values, reducers.ARGUMENTS)
+        raise EncodingError(f"values{path} (a {type(part).__name__}) for {mode}() {error}") from error.__cause__
+    name = f"{mode}({text[:60]!r})"
+    if options.max_bytes is not None:
+        _check_size(name, encoded, options.max_bytes)
+    return _made(name, messages.KIND_EVAL, session.encode(), encoded, None, options)
 
 
 def placeholder(name: str, options: CallOptions) -> Call:
@@ -107,7 +124,7 @@ def encode_initializer(worker: WorkerOptions) -> EncodedInitializer | None:
     encoded = None if definition is None else (definition.digest, definition.encoded())
     args = (*target.bound_args, *worker.initializer_args)
     try:
-        body = codec.encode_inline((args, dict(target.bound_kwargs)))
+        body = codec.encode_inline((args, dict(target.bound_kwargs)), reducers.ARGUMENTS)
     except codec.CodecError as error:
         raise EncodingError(f"an argument of the initializer {error}") from error.__cause__
     return target.kind, target.name, encoded, body
@@ -122,16 +139,45 @@ def definition_of(target: Resolved) -> Definition | None:
 def _call(target: Resolved, flags: int, encoded: codec.Encoded, options: CallOptions) -> Call:
     definition = definition_of(target)
     shown = target.name.partition(":")[2] if target.kind == SOURCE else target.name
-    return Call(shown, flags, target.name.encode(), encoded, definition, options)
+    return _made(shown, flags, target.name.encode(), encoded, definition, options)
 
 
-def _cannot_travel(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: codec.CodecError) -> EncodingError:
-    """Return the error that says which argument it is."""
-    places = [(f"argument {index}", value) for index, value in enumerate(args)]
-    places += [(f"argument {key!r}", value) for key, value in kwargs.items()]
-    for place, value in places:
-        try:
-            codec.encode(value)
-        except codec.CodecError as single:
-            return EncodingError(f"{name}: {place} (a {type(value).__name__}) {single}")
-    return EncodingError(f"{name}: {error}")
+def _made(
+    name: str,
+    flags: int,
+    target: bytes,
+    encoded: codec.Encoded,
+    definition: Definition | None,
+    options: CallOptions,
+) -> Call:
+    if options.max_bytes is not None:
+        flags |= messages.FLAG_LIMITED
+        target = b"%d %s" % (options.max_bytes, target)
+    call = Call(name, flags, target, encoded, definition, options)
+    if options.returns is not None:
+        call.convert = converter(options.returns, name)
+    return call
+
+
+def _check_size(name: str, encoded: codec.Encoded, limit: int) -> None:
+    size = codec.size_of(encoded)
+    if size > limit:
+        raise MessageTooLarge(
+            f"{name}: the arguments take {size} bytes, but at most {limit} are allowed (max_bytes)",
+            size=size,
+            limit=limit,
+        )
+
+
+def _cannot_travel(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: codec.CodecError, table: reducers.Table | None
+) -> EncodingError:
+    """Return the error that says which argument it is, and where in it the reason is."""
+    path, part = codec.failing_part(args, table)
+    path = f"args{path}" if path else ""
+    if not path and kwargs:
+        path, part = codec.failing_part(kwargs, table)
+        path = f"kwargs{path}" if path else ""
+    if not path:
+        return EncodingError(f"{name}: {error}")
+    return EncodingError(f"{name}: argument {path} (a {type(part).__name__}) {error}")

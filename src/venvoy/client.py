@@ -8,169 +8,33 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
-from time import monotonic
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
-from .calling import encode_initializer, make_call, make_chunk, make_eval
+from .calling import encode_initializer
+from .classes import declared_names
 from .envs import Env, EnvSpec
-from .errors import EncodingError
-from .exchange import Call
+from .faces import Calling, View
 from .lease import Lease, NamedWorker, gather
 from .named import NamedWorkers
 from .options import (
     CallOptions,
     CallOptionsDict,
     PoolOptions,
-    Target,
     WorkerOptions,
     check_pool_options,
     pool_size,
 )
 from .policies import RestartPolicy, ScalePolicy
 from .pool.core import Core, Setup, check_platform
-from .pool.jobs import CallFuture, Job
-from .pool.mapping import Mapping
 from .pool.roster import Rules
 from .pool.stats import PoolStats, WorkerInfo, pool_stats, worker_infos
-from .source import target_for
 
+T = TypeVar("T")
 _numbers = itertools.count(1)
 _DEFAULT_CALL = CallOptions()
-
-
-class Calling:
-    """The calling methods, of a pool and of its views alike."""
-
-    _core: Core
-    _call_options: CallOptions
-
-    def call(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
-        """Run a target in a worker and return its result.
-
-        Args:
-            target: what to run; see the README. All other arguments are the target's own.
-
-        Raises:
-            TargetNotFound: the worker's environment has no such module or attribute.
-            EncodingError: an argument or the result cannot travel.
-            CallTimeout: the deadline of `options(timeout=)` passed.
-            WorkerCrashed: the worker ended while it ran this.
-            WorkerStartError, EnvError: no worker could be started.
-            PoolClosed: the pool is closed. Besides these, whatever the target raises.
-        """
-        return self._core.calls.run(make_call(target, args, kwargs, self._call_options))
-
-    def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> CallFuture:
-        """Run a target in a worker and return a future of its result at once.
-
-        Raises:
-            PoolClosed: the pool is closed. What `call` raises besides is raised by `future.result()`.
-        """
-        return self._enqueue(make_call, target, args, kwargs, self._call_options).future
-
-    def map(
-        self,
-        target: Target,
-        /,
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | None = None,
-        buffersize: int | None = None,
-    ) -> Iterator[Any]:
-        """Run a target for each item (or each tuple of items of several iterables); yield results in order.
-
-        Args:
-            timeout: seconds from now until a result that is waited for must be there.
-            chunksize: items sent together; by default sized by the time calls are measured to take.
-            buffersize: how many items are drawn ahead of the results taken, at most.
-
-        Raises:
-            CallTimeout: a result was not there in time. Besides this, what `call` raises, in the place of a result.
-        """
-        for name, number in (("chunksize", chunksize), ("buffersize", buffersize)):
-            if number is not None and number < 1:
-                raise ValueError(f"{name} must be >= 1")
-        if self._call_options.timeout is not None and chunksize is None:
-            chunksize = 1  # a deadline is that of one call
-        deadline = None if timeout is None else monotonic() + timeout
-        is_starred = len(iterables) != 1
-        resolved = target_for(target)
-        mapping = Mapping(
-            zip(*iterables) if is_starred else iterables[0],  # noqa: B905 - the shortest ends it, as in Executor.map
-            lambda items: self._enqueue(make_chunk, resolved, items, is_starred, self._call_options),
-            self._core.roster.size.most,
-            chunksize,
-            buffersize,
-        )
-        mapping.fill()
-        return mapping.results(deadline)
-
-    def eval(self, text: str, /, **values: Any) -> Any:
-        """Evaluate a Python expression in a worker and return its value.
-
-        Args:
-            values: names the expression may use, besides the builtins.
-
-        Raises:
-            SyntaxError: the worker's Python cannot parse it. Besides this, as `call`.
-        """
-        return self._core.calls.run(make_eval(text, values, "eval", "", self._call_options))
-
-    def module(self, name: str, /) -> Module:
-        """Return a handle whose attributes are functions of a module of the worker's environment."""
-        return Module(self.call, name, ())
-
-    def _enqueue(self, make: Callable[..., Call], *args: Any) -> Job:
-        """Put a job into the queue; an argument that cannot travel is the error of its future."""
-        core = self._core
-        try:
-            job = Job(make(*args))
-        except EncodingError as error:
-            job = Job(make_eval("None", {}, "eval", "", _DEFAULT_CALL))
-            job.fail(error)
-            return job
-        core.calls.enqueue(job)
-        return job
-
-
-class View(Calling):
-    """A pool with other options for its calls; made by `Pool.options()`."""
-
-    def __init__(self, pool: Pool, options: CallOptions) -> None:
-        self._pool = pool  # keeps it alive
-        self._core = pool._core
-        self._call_options = options
-
-
-class Module:
-    """A handle to a module in a worker: `handle.attr.sub(x)` calls `"module:attr.sub"`.
-
-    It has no public names of its own, so every name of the remote module can be reached. Made by `Pool.module()`.
-    """
-
-    __slots__ = ("_call", "_name", "_path")
-
-    def __init__(self, call: Callable[..., Any], name: str, path: tuple[str, ...]) -> None:
-        self._call = call
-        self._name = name
-        self._path = path
-
-    def __getattr__(self, name: str) -> Module:
-        if name.startswith("_"):
-            raise AttributeError(f"{self!r} gives no private names: {name!r}")
-        return Module(self._call, self._name, (*self._path, name))
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._path:
-            raise TypeError(f"{self!r} is a module, not a function: call an attribute of it")
-        return self._call(f"{self._name}:{'.'.join(self._path)}", *args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<remote {self._name}:{'.'.join(self._path)}>" if self._path else f"<remote module {self._name}>"
 
 
 class Pool(Calling, Executor):
@@ -206,7 +70,8 @@ class Pool(Calling, Executor):
             raise TypeError(f"env is an EnvSpec, an Env, a path or None, not {env!r}")
         check_pool_options(module, worker, options)
         worker = worker if worker is not None else WorkerOptions()
-        self._call_options = _DEFAULT_CALL
+        limit = worker.max_message_bytes
+        self._call_options = _DEFAULT_CALL if limit is None else CallOptions(max_bytes=limit)
         size, name = pool_size(workers, max_workers), options.get("name") or f"pool-{next(_numbers)}"
         self._core = Core(size, name, env, module or "", worker, _setup(worker, options))
         self._named = NamedWorkers(self._core, options.get("max_named", 10))
@@ -216,7 +81,7 @@ class Pool(Calling, Executor):
 
     def options(self, **options: Unpack[CallOptionsDict]) -> View:
         """Return a light view of this pool whose calls have these `CallOptions`."""
-        return View(self, CallOptions(**options))
+        return View(self, self._call_options.replaced(**options))
 
     def lease(self, *, timeout: float | None = None) -> Lease:
         """Return the exclusive use of one worker, for a `with` block.
@@ -224,7 +89,7 @@ class Pool(Calling, Executor):
         Args:
             timeout: seconds to wait for a worker; `CallTimeout` after that.
         """
-        return Lease(self._core, timeout)
+        return Lease(self._core, timeout, self._call_options)
 
     def leases(self, count: int, *, timeout: float | None = None) -> AbstractContextManager[list[Lease]]:
         """Return the exclusive use of up to `count` workers at once, for a `with` block.
@@ -234,7 +99,7 @@ class Pool(Calling, Executor):
             timeout: seconds to wait for them; then those that were had are given, and `CallTimeout` is raised if
                 that is none. None waits for all.
         """
-        return gather(self._core, count, timeout)
+        return gather(self._core, count, timeout, self._call_options)
 
     def named(self, name: str, create: bool = True, **worker_options: Any) -> NamedWorker:
         """Return the worker of that name, which keeps its state; it is started at the first use of the name.
@@ -388,4 +253,6 @@ def _setup(worker: WorkerOptions, options: PoolOptions) -> Setup:
         build_timeout=options.get("build_timeout", 600.0),
         on_event=options.get("on_event"),
         watch=options.get("watch", False),
+        classes=declared_names(options.get("classes", ())),
+        is_safe=options.get("unpickle") == "safe",
     )

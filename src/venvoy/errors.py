@@ -156,6 +156,20 @@ class EncodingError(VenvoyError, TypeError):
     code = "encoding_error"
 
 
+class MessageTooLarge(EncodingError, ValueError):
+    """Arguments or a result take more bytes than `max_bytes` allows; `size` and `limit` say how many.
+
+    Nothing of it was sent; the worker goes on.
+    """
+
+    code = "message_too_large"
+
+    def __init__(self, message: str, *, size: int = 0, limit: int = 0) -> None:
+        super().__init__(message)
+        self.size = size
+        self.limit = limit
+
+
 class ProtocolError(VenvoyError):
     """The bytes on a channel are not what docs/protocol.md allows; a defect, or a foreign writer."""
 

@@ -7,6 +7,7 @@ exchange is discarded, a frame of a later one is a protocol error.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -19,6 +20,7 @@ from .options import CallOptions
 
 _MOST_SOURCES = 256  # texts a worker holds at a time
 Pieces = list[bytes | bytearray | memoryview]
+Convert = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,15 @@ class Call:
         body, buffers: the encoded arguments.
         definition: source text it needs, if any.
         options: of this call.
+
+    `convert` makes of the result what the caller asked for, None leaves it as it is.
     """
 
     __slots__ = (
         "attempts",
         "body",
         "buffers",
+        "convert",
         "deadline",
         "definition",
         "flags",
@@ -105,6 +110,7 @@ class Call:
         self.deadline = None if timeout is None else monotonic() + timeout
         self.retries = options.retries
         self.attempts = 0
+        self.convert: Convert | None = None
         if len(self.body) == 1 and not self.buffers:
             self.size = len(target) + len(self.body[0])
         else:

@@ -13,11 +13,12 @@ from typing import Any
 from venvoy_worker.contract import codec
 
 from . import errors
-from .errors import RemoteError, RemoteTraceback
+from .errors import MessageTooLarge, RemoteError, RemoteTraceback, VenvoyError
 
-_OURS = {
+_OURS: dict[str, type[VenvoyError]] = {
     "target_not_found": errors.TargetNotFound,
     "encoding_error": errors.EncodingError,
+    "message_too_large": errors.MessageTooLarge,
     "protocol_error": errors.ProtocolError,
     "call_cancelled": errors.CallCancelled,
 }
@@ -26,14 +27,26 @@ _HINT = "options of a call are given by options(), as in pool.options({0}=…).c
 _OPTION_NAMES = ("timeout", "retries")
 
 
-def rebuild(snapshot: dict[str, Any], *, is_home: bool) -> BaseException:
+def rebuild(
+    snapshot: dict[str, Any], *, is_home: bool, find_class: codec.FindClass | None = None, trusts: bool = True
+) -> BaseException:
     """Return the exception a snapshot describes, with the remote traceback as its cause.
 
     Args:
         is_home: the worker runs in the host's own environment, so classes go by name as pickle does; else only
             those of the standard library are taken for the same.
+        find_class: what says so, if it is not that.
+        trusts: as in `codec.decode`.
     """
-    error = _ours(snapshot) or _same_class(snapshot, is_home) or _remote_error(snapshot)
+    if find_class is None and not is_home:
+        find_class = find_portable
+    error = _ours(snapshot) or _same_class(snapshot, find_class, trusts)
+    if error is None and snapshot.get("exceptions"):
+        parts = [
+            rebuild(part, is_home=is_home, find_class=find_class, trusts=trusts) for part in snapshot["exceptions"]
+        ]
+        error = _remote_group(snapshot, parts)
+    error = error or _remote_error(snapshot)
     for note in snapshot.get("notes", ()):
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
@@ -47,15 +60,18 @@ def rebuild(snapshot: dict[str, Any], *, is_home: bool) -> BaseException:
 def _ours(snapshot: dict[str, Any]) -> BaseException | None:
     if "code" not in snapshot:
         return None
-    return _OURS.get(snapshot["code"], RemoteError)(snapshot["message"])
+    error: VenvoyError = _OURS.get(snapshot["code"], RemoteError)(snapshot["message"])
+    if isinstance(error, MessageTooLarge):
+        error.size, error.limit = snapshot.get("size", 0), snapshot.get("limit", 0)
+    return error
 
 
-def _same_class(snapshot: dict[str, Any], is_home: bool) -> BaseException | None:
+def _same_class(snapshot: dict[str, Any], find_class: codec.FindClass | None, trusts: bool) -> BaseException | None:
     """Return the exception itself, where its class and all it holds are the same here."""
     if snapshot["pickled"] is None or "Exception" not in snapshot["bases"]:
         return None
     try:
-        error = codec.decode(snapshot["pickled"], [], None if is_home else find_portable)
+        error = codec.decode(snapshot["pickled"], [], find_class, trusts)
     except codec.CodecError:  # a class that is not here, or whose constructor has changed
         return None
     return error if isinstance(error, Exception) else None
@@ -74,14 +90,27 @@ def find_portable(module: str, name: str) -> object:
     if (top in sys.stdlib_module_names and top != "__main__") or top in ("numpy", "venvoy_worker"):
         return codec.import_global(module, name)
     raise codec.CodecError(
-        f"holds a {module}.{name} of the worker's environment, which need not be the class of that name here; "
-        "return builtin types, standard library types or arrays"
+        f"holds {module}.{name} of the worker's environment, which need not be what has that name here; "
+        "return plain values, or declare it: Pool(classes=[...])"
     )
+
+
+def _remote_group(snapshot: dict[str, Any], parts: list[Any]) -> BaseException:
+    """Return a group of the rebuilt errors, so that `except*` finds them; of a class of its own as other errors."""
+    name = snapshot["type"]
+    text = next((text for text in snapshot["args"] if isinstance(text, str)), snapshot["message"])
+    if name.rpartition(".")[2] in ("ExceptionGroup", "BaseExceptionGroup"):
+        return ExceptionGroup(text, parts)  # what ends a program there is an error here
+    kind = _made_class(name, "ExceptionGroup")
+    return _described(kind.__new__(kind, text, parts), snapshot)
 
 
 def _remote_error(snapshot: dict[str, Any]) -> RemoteError:
     kind = _class_for(snapshot["type"], snapshot["bases"])
-    error = kind.__new__(kind)
+    return _described(kind.__new__(kind), snapshot)
+
+
+def _described(error: RemoteError, snapshot: dict[str, Any]) -> RemoteError:
     error.args = (snapshot["message"] or snapshot["type"],)
     for name, value in snapshot["attributes"].items():
         try:
@@ -97,6 +126,10 @@ def _remote_error(snapshot: dict[str, Any]) -> RemoteError:
 def _class_for(type_name: str, bases: list[str]) -> type[RemoteError]:
     """Return the class for a foreign exception: RemoteError and the nearest builtin that can be made from a text."""
     base = next((name for name in bases if _is_simple_exception(name)), "Exception")
+    return _made_class(type_name, base)
+
+
+def _made_class(type_name: str, base: str) -> type[RemoteError]:
     known = _classes.get((type_name, base))
     if known is None:
         parents = (RemoteError,) if base == "Exception" else (RemoteError, getattr(builtins, base))

@@ -26,22 +26,24 @@ from .pool.roster import Ticket
 from .worker import Worker
 
 _numbers = itertools.count(1)
+_DEFAULT_CALL = CallOptions()
 
 
 class OneWorker:
     """What can be done with one worker; the base of leases and named workers."""
 
-    _options = CallOptions()
+    _core: Core
+    _options = _DEFAULT_CALL
     _session: str
 
     def call(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
         """Run a target on this worker and return its result; as `Pool.call`."""
-        return self._run(make_call(target, args, kwargs, self._options))
+        return self._run(make_call(target, args, kwargs, self._options, self._core.table))
 
     def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> CallFuture:
         """Run a target on this worker, after what was submitted before, and return its future."""
         try:
-            job = Job(make_call(target, args, kwargs, self._options))
+            job = Job(make_call(target, args, kwargs, self._options, self._core.table))
         except EncodingError as error:
             job = Job(placeholder("submit()", self._options))
             job.fail(error)
@@ -117,7 +119,7 @@ class _Hold:
                 worker = self.living()
                 frame = self.core.engine.run_on(self.ticket, call)
                 worker.calls += 1
-            value, error = self.core.decoder.outcome(frame)
+            value, error = self.core.decoder.outcome(frame, call.convert)
             if error is None:
                 return value
             if not call.may_repeat(error):
@@ -200,10 +202,13 @@ class Lease(OneWorker):
     Args:
         core: the pool.
         timeout: seconds to wait for a worker; None waits for as long as it takes.
+        options: of its calls.
     """
 
-    def __init__(self, core: Core, timeout: float | None) -> None:
+    def __init__(self, core: Core, timeout: float | None, options: CallOptions = _DEFAULT_CALL) -> None:
         self._timeout = timeout
+        self._core = core
+        self._options = options
         self._hold = _Hold(core)
         self._session = self._hold.session
         self._parent: Lease | None = None
@@ -232,7 +237,8 @@ class Lease(OneWorker):
         """Return a view of this lease with other `CallOptions`."""
         view = Lease.__new__(Lease)
         view._timeout, view._hold, view._session = self._timeout, self._hold, self._session
-        view._options = CallOptions(**options)
+        view._core = self._core
+        view._options = self._options.replaced(**options)
         view._parent = self  # which ends the lease when nobody has it any more
         return view
 
@@ -247,11 +253,12 @@ class Lease(OneWorker):
 
 
 @contextmanager
-def gather(core: Core, count: int, timeout: float | None) -> Iterator[list[Lease]]:
+def gather(core: Core, count: int, timeout: float | None, options: CallOptions) -> Iterator[list[Lease]]:
     """Hold up to `count` workers of a pool at once, for a `with` block.
 
     Args:
         timeout: seconds to wait for them; then those that were had are given. None waits for all.
+        options: of their calls.
 
     Raises:
         ValueError: more than the pool may have.
@@ -269,7 +276,7 @@ def gather(core: Core, count: int, timeout: float | None) -> Iterator[list[Lease
         try:
             while len(leases) < count:
                 left = None if deadline is None else max(0.0, deadline - monotonic())
-                leases.append(held.enter_context(Lease(core, left)))
+                leases.append(held.enter_context(Lease(core, left, options)))
         except CallTimeout:
             if not leases:
                 raise
@@ -292,13 +299,14 @@ class NamedWorker(OneWorker):
 
     def __init__(self, core: Core, name: str) -> None:
         self._core = core
+        self._options = CallOptions(max_bytes=core.options.max_message_bytes)
         self.name = name
         self._session = f"named-{next(_numbers)}"
 
     def options(self, **options: Any) -> NamedWorker:
         """Return a view of this worker with other `CallOptions`."""
         view = NamedWorker(self._core, self.name)
-        view._session, view._options = self._session, CallOptions(**options)
+        view._session, view._options = self._session, self._options.replaced(**options)
         return view
 
     def _run(self, call: Call) -> Any:

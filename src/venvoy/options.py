@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -48,6 +48,8 @@ class WorkerOptions:
         output: where what workers print goes: "forward" (the host's stdout and stderr), "log" (logger
             `venvoy.output`), "discard", or a function called with each `OutputChunk` on a background thread.
         output_tail_bytes: how much of each stream is kept for `Pool.output()` and for errors.
+        max_message_bytes: the most bytes that the arguments or the result of a call may take, encoded; None is any
+            number. `options(max_bytes=)` says less for single calls.
 
     Raises:
         TypeError, ValueError: an argument is not what is described here.
@@ -66,6 +68,7 @@ class WorkerOptions:
     kill_on_exception: bool = False
     output: OutputPolicy = "forward"
     output_tail_bytes: int = 262_144
+    max_message_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.paths, str | bytes | os.PathLike):
@@ -90,6 +93,7 @@ class WorkerOptions:
             raise TypeError(f"output_tail_bytes is a number of bytes, not {self.output_tail_bytes!r}")
         if self.output_tail_bytes < 0:
             raise ValueError(f"output_tail_bytes is a number of bytes, not {self.output_tail_bytes!r}")
+        _check_bytes("max_message_bytes", self.max_message_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,8 @@ class CallOptions:
         queue_timeout: seconds to wait for a worker, after which the call raises `TooManyWaiting`; 0 does not wait
             when all the workers there may be are busy.
         kill_on_exception: end the worker if the call raises; None as the pool's `WorkerOptions` say.
+        returns: the type that a result is converted to, or "plain" for values that JSON can say; see `returns`.
+        max_bytes: the most bytes that the arguments or the result may take, encoded; for `map` those of one item.
     """
 
     timeout: float | None = None
@@ -112,6 +118,8 @@ class CallOptions:
     on_timeout: Literal["cancel", "abandon"] = "cancel"
     queue_timeout: float | None = None
     kill_on_exception: bool | None = None
+    returns: Any = None
+    max_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.timeout is not None:
@@ -130,6 +138,16 @@ class CallOptions:
         if self.queue_timeout is not None:
             check_seconds("queue_timeout", self.queue_timeout)
 
+        _check_bytes("max_bytes", self.max_bytes)
+        if isinstance(self.returns, str) and self.returns != "plain":
+            raise ValueError(f'returns is a type or "plain", not {self.returns!r}')
+
+    def replaced(self, **given: Any) -> CallOptions:
+        """Return options for a view: what is given, within the limit that these set."""
+        limits = [limit for limit in (self.max_bytes, given.get("max_bytes")) if limit is not None]
+        options = CallOptions(**given)  # checks them first
+        return options if not limits else CallOptions(**{**given, "max_bytes": min(limits)})
+
 
 class CallOptionsDict(TypedDict, total=False):
     """Keywords of `Pool.options()`; see `CallOptions`."""
@@ -140,6 +158,8 @@ class CallOptionsDict(TypedDict, total=False):
     on_timeout: Literal["cancel", "abandon"]
     queue_timeout: float | None
     kill_on_exception: bool | None
+    returns: Any
+    max_bytes: int | None
 
 
 class PoolOptions(TypedDict, total=False):
@@ -149,6 +169,9 @@ class PoolOptions(TypedDict, total=False):
     raise `TooManyWaiting`; `max_named` named workers may live; `on_event` is called with each `Event` on a background
     thread; `watch` reloads the workers when their code changes; `home`, `progress`, `build_timeout` are those of
     `build`.
+    `classes` lists the classes, modules and packages whose instances come back from workers of another environment as
+    themselves, where their fields are the same here; all others come in their plain form. With `unpickle="safe"` a
+    reply can construct builtins, standard value types, arrays, frames, and these and registered classes, nothing else.
     """
 
     name: str
@@ -161,6 +184,8 @@ class PoolOptions(TypedDict, total=False):
     home: str | os.PathLike[str] | None
     progress: Callable[[Any], object] | None
     build_timeout: float
+    classes: Iterable[str | type]
+    unpickle: Literal["full", "safe"]
 
 
 def check_pool_options(module: object, worker: object, options: Mapping[str, Any]) -> None:
@@ -186,6 +211,8 @@ def check_pool_options(module: object, worker: object, options: Mapping[str, Any
         if isinstance(options.get(name), bool) or (options.get(name) or 0) < 0:
             raise ValueError(f"{name} is a whole number from 0 up, not {options[name]!r}")
     check_seconds("build_timeout", options.get("build_timeout", 0.0))
+    if options.get("unpickle", "full") not in ("full", "safe"):
+        raise ValueError(f'unpickle is "full" or "safe", not {options["unpickle"]!r}')
 
 
 _POOL_OPTIONS: dict[str, tuple[Any, str]] = {
@@ -238,6 +265,15 @@ def _pair(workers: Any) -> tuple[int, int]:
     if not isinstance(least, int) or not isinstance(most, int):
         raise TypeError(f"workers is a pair of whole numbers (least, most), not {workers!r}")
     return least, most
+
+
+def _check_bytes(name: str, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is a number of bytes, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} is a number of bytes from 1 up, not {value!r}")
 
 
 def check_env_vars(env_vars: object) -> None:

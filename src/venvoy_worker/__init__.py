@@ -6,6 +6,10 @@ if venvoy_worker.is_cancelled(): ...
 
 from __future__ import annotations
 
+from .contract.reducers import register
+
+__all__ = ["Cancelled", "call_id", "is_cancelled", "register"]
+
 _call_id = 0  # of the call that runs now; set by the runtime
 _cancelled = 0  # the newest call that was asked to stop
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from venvoy_worker.contract import codec
+from venvoy_worker.contract import arrays, codec
 
 Array = Any
 
@@ -175,11 +175,13 @@ def test_arrays_of_objects_survive(shape: tuple[int, ...]) -> None:
 
 
 def test_records_of_objects_survive() -> None:
-    """Records with object fields use numpy's own form."""
-    array = np.array([(1, {"a": 2})], [("number", "i4"), ("what", object)])
-    result = travel(array)
+    """Records with object fields, nested and in sub-arrays, and one of them."""
+    kind = np.dtype([("number", "i4"), ("what", object), ("more", [("deep", object, (2,))])])
+    array = np.array([(1, {"a": 2}, ([3, "x"],)), (2, None, ([[], ()],))], kind)
+    result = travel(array, find_class=only_ours)
     assert result.dtype == array.dtype
-    assert result.tolist() == array.tolist()
+    assert repr(result.tolist()) == repr(array.tolist())
+    assert repr(travel(array[0], find_class=only_ours)) == repr(array[0])
 
 
 def test_an_array_that_holds_itself_is_refused() -> None:
@@ -233,7 +235,7 @@ def test_text_scalars_keep_their_value(scalar: Any) -> None:
 def test_record_scalars_survive() -> None:
     """One record of an array of records."""
     record = np.array([(1, 2.5)], [("a", "i4"), ("b", "f8")])[0]
-    result = travel(record)
+    result = travel(record, find_class=only_ours)
     assert result == record
     assert result.dtype == record.dtype
 
@@ -244,15 +246,87 @@ def test_dtypes_themselves_survive(value: object) -> None:
     assert travel(value) == value
 
 
+MASKED = {
+    "masked": lambda: np.ma.array([[1, 2], [3, 4]], mask=[[0, 1], [0, 0]], fill_value=9),
+    "no mask": lambda: np.ma.array([1, 2]),
+    "hard mask": lambda: np.ma.array([1.5, 2], mask=True, hard_mask=True),
+    "large": lambda: np.ma.masked_less(np.arange(5000), 50),
+    "records": lambda: np.ma.array([(1, 2.0)], mask=[(True, False)], dtype=[("a", "i4"), ("b", "f8")]),
+    "big-endian": lambda: np.ma.array([1, 2], mask=[0, 1], dtype=">i4"),
+    "shape ()": lambda: np.ma.array(5, mask=True),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masked_arrays_survive(name: str) -> None:
+    """Data below the mask, the mask or that there is none, the fill value and whether the mask is hard."""
+    array = MASKED[name]()
+    result = travel(array, find_class=only_ours)
+    assert type(result) is np.ma.MaskedArray
+    assert_same(result.data, array.data)
+    assert (result.mask is np.ma.nomask) == (array.mask is np.ma.nomask)
+    assert np.array_equal(result.mask, array.mask)
+    assert result.fill_value == array.fill_value
+    assert result.hardmask == array.hardmask
+
+
 @pytest.mark.parametrize(
-    "make", [lambda: np.ma.array([1, 2], mask=[0, 1]), lambda: np.rec.array([(1, 2.0)], names="a,b")]
+    "make",
+    [
+        lambda: np.rec.array([(1, 2.0)], names="a,b"),
+        lambda: np.asmatrix([[1, 2]]),
+        lambda: np.char.array(["a", "bc"]),
+    ],
+    ids=["recarray", "matrix", "chararray"],
 )
-def test_subclasses_survive_in_numpys_own_form(make: Any) -> None:
-    """Subclasses carry state of their own, which only their own reduction knows."""
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
+def test_numpys_own_subclasses_survive(make: Any) -> None:
+    """As what they are, without naming numpy's modules."""
     value = make()
-    result = travel(value)
+    result = travel(value, find_class=only_ours)
     assert type(result) is type(value)
+    assert result.dtype == value.dtype
     assert result.tolist() == value.tolist()
+
+
+class Labelled(np.ndarray[Any, Any]):
+    """A subclass of somebody's."""
+
+
+def test_subclasses_of_others_use_their_own_form() -> None:
+    """They carry state of their own, which only their own reduction knows."""
+    value = np.arange(3).view(Labelled)
+    assert type(travel(value)) is Labelled
+
+
+def test_memory_maps_are_arrays(tmp_path: Any) -> None:
+    """A file of the sender's is not the receiver's."""
+    value = np.memmap(tmp_path / "map", dtype="i4", shape=(3,), mode="w+")
+    value[:] = [1, 2, 3]
+    assert_same(travel(value, find_class=only_ours), np.array([1, 2, 3], "i4"))
+
+
+@pytest.mark.skipif(not hasattr(np, "dtypes"), reason="numpy 2 has variable-width strings")
+def test_variable_width_strings_survive() -> None:
+    """As that; in numpy 1 they would be objects."""
+    array = np.array([["a"], ["bc"]], dtype=np.dtypes.StringDType())
+    result = travel(array, find_class=only_ours)
+    assert result.dtype == array.dtype
+    assert result.tolist() == array.tolist()
+
+
+def test_an_array_of_objects_cannot_be_made_of_bytes() -> None:
+    """Bytes that would be taken for addresses are refused."""
+    for dtype in ("O", {"names": ["a"], "formats": ["O"], "offsets": [0], "itemsize": 8}):
+        with pytest.raises(ValueError, match="objects"):
+            arrays.restore_array(dtype, (1,), "C", bytes(8))
+
+
+def test_nothing_is_read_that_was_not_sent() -> None:
+    """An array that claims more elements than it brings is zeros, not what lay in memory."""
+    assert not np.asarray(arrays.restore_array("<i8", (100,), "C", b"")).any()
+    with pytest.raises(ValueError, match="reshape"):
+        arrays.restore_array("<i8", (100,), "C", bytes(8))
 
 
 # --- what is on the wire ------------------------------------------------------------------------------------------

@@ -217,7 +217,7 @@ def test_a_snapshot_is_plain(odd: BaseException) -> None:
     """No exception, however odd, keeps its own report from being made of builtin values only."""
     report = caught(odd)
     assert only_plain(report)
-    keys = {"type", "bases", "message", "args", "attributes", "notes", "pickled", "traceback"}
+    keys = {"type", "bases", "message", "args", "attributes", "notes", "exceptions", "pickled", "traceback"}
     assert set(report) == keys
     assert report["type"] == f"{type(odd).__module__}.{type(odd).__qualname__}"
     assert report["bases"] == [base.__name__ for base in type(odd).__mro__ if base.__module__ == "builtins"]

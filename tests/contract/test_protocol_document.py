@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import struct
+import types
 import typing
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,17 @@ from typing import Any
 import pytest
 
 import venvoy_worker
-from venvoy_worker.contract import arrays, codec, failures, frames, messages
+from venvoy_worker.contract import (
+    arrays,
+    arrow_values,
+    codec,
+    failures,
+    frames,
+    messages,
+    pandas_values,
+    records,
+    standard,
+)
 from venvoy_worker.contract.frames import Frame, FrameParser
 
 PACKAGE = Path(venvoy_worker.__file__).parent
@@ -143,14 +154,28 @@ def test_snapshots_have_the_documented_keys() -> None:
     raised, failed = (rows for rows in tables() if tuple(rows[0]) == ("key", "value"))
     assert names(raised, "key") == list(failures.snapshot(ValueError(), "/none/"))
     assert names(failed, "key") == list(failures.failure("code", "message"))
+    assert "`size` and `limit`" in TEXT
     codes = re.findall(r"`(\w+)`", failed[0]["value"])
     assert set(codes) == {*_OURS, "remote_error"}
 
 
-def test_the_functions_of_arrays_are_there() -> None:
-    """Each with as many arguments as documented, and none besides."""
-    rows = table("function", "arguments", "without numpy gives")
-    assert set(names(rows, "function")) == {name for name in vars(arrays) if name.startswith("restore_")}
+@pytest.mark.parametrize("module", [arrays, arrow_values, pandas_values, records, standard], ids=lambda m: m.__name__)
+def test_the_functions_that_bodies_name_are_there(module: types.ModuleType) -> None:
+    """Each function of these modules that rebuilds a value is documented, in the table that names its module."""
+    after = TEXT[TEXT.index(f"`{module.__name__}`") :]
+    found: list[str] = []
+    for block in after.split("\n\n|")[1:]:
+        if block.startswith(" function"):
+            found += re.findall(r"^\| `(\w+)` \|", block.partition("\n\n")[0], re.M)
+            break
+    made = [name for name, value in vars(module).items() if _rebuilds(name, value, module)]
+    assert sorted(found) == sorted(made)
+    assert "fill_object" in TEXT
+
+
+def _rebuilds(name: str, value: object, module: types.ModuleType) -> bool:
+    is_own = getattr(value, "__module__", "") == module.__name__
+    return is_own and name.startswith(("restore_", "make_", "new_"))
 
 
 # --- examples -----------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ CODES = {
     "EnvBuildError": "env_build_failed",
     "EnvError": "env_error",
     "InterpreterNotFound": "interpreter_not_found",
+    "MessageTooLarge": "message_too_large",
     "PoolClosed": "pool_closed",
     "PoolError": "pool_error",
     "ProtocolError": "protocol_error",
@@ -66,6 +67,7 @@ def test_every_error_is_a_venvoy_error_that_can_be_imported(cls: type[errors.Ven
         (vv.CallCancelled, (vv.WorkerError, concurrent.futures.CancelledError)),
         (vv.TargetNotFound, (LookupError,)),
         (vv.EncodingError, (TypeError,)),
+        (vv.MessageTooLarge, (vv.EncodingError, ValueError)),
     ],
     ids=lambda value: value.__name__ if inspect.isclass(value) else "",
 )

@@ -171,6 +171,8 @@ class Wire:
     """
 
     settings: ClassVar[dict[str, Any]] = {
+        "is_home": False,
+        "classes": [],
         "host_version": "3.11.0",
         "sys_path": None,
         "paths": [],

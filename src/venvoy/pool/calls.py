@@ -46,7 +46,7 @@ class Calls:
         """
         while True:
             frame = self._engine.run(call)
-            value, error = self._pool.decoder.outcome(frame)
+            value, error = self._pool.decoder.outcome(frame, call.convert)
             if error is None:
                 return value
             if not call.may_repeat(error):

@@ -16,8 +16,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from venvoy_worker.contract import reducers
+
 from .. import collector as _collector
 from .. import notifier as _notifier
+from ..classes import Classes
 from ..collector import Collector
 from ..envs import Cancel, Env, EnvLease, hold, home_folder
 from ..errors import PoolError
@@ -56,6 +59,8 @@ class Setup:
         on_event: is told of changes, on the notifier thread.
         label: of a named worker.
         watch: reload when the code changes.
+        classes: names of the classes that results may become.
+        is_safe: replies are decoded with an allow-list.
     """
 
     rules: Rules = field(default_factory=Rules)
@@ -66,6 +71,8 @@ class Setup:
     on_event: Callable[[Event], object] | None = None
     label: str | None = None
     watch: bool = False
+    classes: tuple[str, ...] = ()
+    is_safe: bool = False
 
 
 class Core:
@@ -94,7 +101,9 @@ class Core:
         self.renewal = Renewal(self.roster, self)
         self._router = Router(options.output)
         self.staff = Staff(self.roster, self.queue, self, self._router.sink, self.direct.answered)
-        self.decoder: Decoder = Decoder(is_home=False)
+        is_home = env is None or getattr(env, "is_current", False)
+        self.table = reducers.HOME if is_home else reducers.ARGUMENTS  # how arguments are encoded
+        self.decoder: Decoder = Decoder(Classes(False, setup.classes, setup.is_safe))
         self.env: Env | None = None
         self.on_reload: Callable[[], object] = lambda: None  # after the workers have been replaced
         self._watcher: Watcher | None = None
@@ -203,11 +212,12 @@ class Core:
         self.env, self._env_lease = env, lease
         if self._threads:  # closed meanwhile
             lease.release()
-        self.decoder = Decoder(is_home=env.is_current)
+        classes = Classes(env.is_current, setup.classes, setup.is_safe)
+        self.decoder = Decoder(classes)
         home = Path(home_folder(setup.home))
         if setup.watch:
             self._watcher = Watcher(code_places(self.options.paths, self.module, env), self.reload, self.roster.name)
-        return partial(make_recipe, env, self.options, home, self.module, setup.initializer)
+        return partial(make_recipe, env, self.options, home, self.module, setup.initializer, classes)
 
     def reload(self) -> int:
         """Replace the workers by fresh ones with the code as it is now; return how many are ready.

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from venvoy_worker.contract import codec, messages
 from venvoy_worker.contract.frames import Frame
 
+from ..classes import Classes
 from ..collector import Timer
 from ..errors import CallCancelled, EncodingError
-from ..exchange import Call
-from ..failures import find_portable, rebuild
+from ..exchange import Call, Convert
 from ..worker import Worker
 
 if TYPE_CHECKING:
@@ -255,49 +255,74 @@ class Decoder:
     """Turns replies into values and errors, in the thread that waits for them.
 
     Args:
-        is_home: the workers run in the host's own environment, where classes go by name.
+        classes: which classes a reply may bring.
     """
 
-    def __init__(self, is_home: bool) -> None:
-        self._is_home = is_home
-        self._find_class = None if is_home else find_portable
+    def __init__(self, classes: Classes) -> None:
+        self._classes = classes
+        self._find_class = classes.find_class
+        self._trusts = not classes.is_safe
 
-    def value(self, frame: Frame) -> Any:
+    def value(self, frame: Frame, convert: Convert | None = None) -> Any:
         """Return the value of a RESULT.
 
+        Args:
+            convert: makes of the value what `options(returns=)` asks for.
+
         Raises:
-            EncodingError: it cannot be decoded here.
+            EncodingError: it cannot be decoded here, or is not what was asked for.
             BaseException: the frame is an ERROR; whatever it describes.
         """
-        value, error = self.outcome(frame)
+        value, error = self.outcome(frame, convert)
         if error is not None:
             raise error
         return value
 
-    def outcome(self, frame: Frame) -> tuple[Any, BaseException | None]:
+    def outcome(self, frame: Frame, convert: Convert | None = None) -> tuple[Any, BaseException | None]:
         """Return what `value` returns, and what it raises."""
         try:
-            value = codec.decode_frame(frame, self._find_class)
+            value = codec.decode_frame(frame, self._find_class, self._trusts)
+            if frame.opcode == messages.ERROR:
+                return None, self._classes.rebuild(value)
+            return (value if convert is None else convert(value)), None
         except codec.CodecError as error:
             failed = EncodingError(f"the result {error}")
             failed.__cause__ = error.__cause__
             return None, failed
-        if frame.opcode == messages.ERROR:
-            return None, rebuild(value, is_home=self._is_home)
-        return value, None
+        except EncodingError as mismatch:
+            return None, mismatch
 
     def complete(self, job: Job, frame: Frame) -> None:
         """Complete a job with its reply; the value of a chunk is (values, the error that ended it early or None)."""
-        value, error = self.outcome(frame)
+        is_chunk = job.call.flags & messages.FLAG_CHUNK
+        value, error = self.outcome(frame, None if is_chunk else job.call.convert)
         if error is not None:
             if job.call.may_repeat(error):
                 job.future._runner.repeat(job)
             else:
                 job.fail(error)
-        elif not job.call.flags & messages.FLAG_CHUNK:
-            job.succeed(value)
-        elif frame.flags & messages.FLAG_PARTIAL:
-            values, snapshot = value
-            job.succeed((values, rebuild(snapshot, is_home=self._is_home)))
         else:
-            job.succeed((value, None))
+            job.succeed(self._chunk(frame, value, job.call.convert) if is_chunk else value)
+
+    def _chunk(self, frame: Frame, value: Any, convert: Convert | None) -> tuple[list[Any], BaseException | None]:
+        """Return the values of a chunk of a map, and the error that ended it early, if one did."""
+        error: BaseException | None = None
+        if frame.flags & messages.FLAG_PARTIAL:
+            value, snapshot = value
+            try:
+                error = self._classes.rebuild(snapshot)
+            except codec.CodecError as refused:
+                error = EncodingError(f"the result {refused}")
+        return (value, error) if convert is None else _converted(value, error, convert)
+
+
+def _converted(
+    values: list[Any], error: BaseException | None, convert: Convert
+) -> tuple[list[Any], BaseException | None]:
+    done: list[Any] = []
+    for value in values:
+        try:
+            done.append(convert(value))
+        except EncodingError as mismatch:
+            return done, mismatch
+    return done, error

@@ -10,6 +10,7 @@ from typing import Any
 
 import venvoy_worker
 
+from ..classes import Classes
 from ..envs import Env
 from ..options import WorkerOptions, check_env_vars
 from ..worker_start import Recipe
@@ -26,9 +27,13 @@ def make_recipe(
     home: Path,
     module: str,
     initializer: EncodedInitializer | None,
+    classes: Classes,
     slot: int,
 ) -> Recipe:
     """Return the recipe of the worker of a slot.
+
+    Args:
+        classes: what the host makes of classes in their replies.
 
     Raises:
         TypeError, ValueError: a function for `env_vars` returned something else. Besides this, what it raises.
@@ -44,7 +49,7 @@ def make_recipe(
         pycache=str(home / "pycache"),
         environ=_environ(env, env_vars),
         cwd=None if options.cwd is None else os.path.abspath(options.cwd),
-        settings=lambda: _settings(env, options, home, module, initializer),
+        settings=lambda: _settings(env, options, home, module, initializer, classes),
         options=options,
     )
 
@@ -65,10 +70,17 @@ def _environ(env: Env, env_vars: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _settings(
-    env: Env, options: WorkerOptions, home: Path, module: str, initializer: EncodedInitializer | None
+    env: Env,
+    options: WorkerOptions,
+    home: Path,
+    module: str,
+    initializer: EncodedInitializer | None,
+    classes: Classes,
 ) -> dict[str, Any]:
     """Return what HELLO tells a worker; made for each, since the host's own `sys.path` may have grown."""
     return {
+        "is_home": classes.is_home,
+        "classes": list(classes.declared),
         "host_version": sys.version.split()[0],
         "sys_path": [os.path.abspath(path) for path in sys.path] if env.is_current else None,
         "paths": list(options.paths),

@@ -2,69 +2,75 @@
 
 numpy's own pickles name private modules (`numpy._core.multiarray`) that other versions do not have. Ours say
 (dtype, shape, order, buffer) and are rebuilt by `restore_array`, which exists on both sides. A receiver without
-numpy gets an `ArrayRecord`. Owns the dispatch table, made once numpy has been imported by somebody else.
+numpy gets an `ArrayRecord`. Stateless; imported when numpy has been imported by somebody else.
 """
 
 from __future__ import annotations
 
 import sys
 from _pickle import PickleBuffer
-from copyreg import dispatch_table as _default_table
-
-_table: Any = None
 
 
 class ArrayRecord:
-    """An array where numpy is not installed: `dtype` (numpy's string), `shape`, `order`, `data` (a buffer)."""
+    """An array where numpy is not installed: `dtype` (numpy's string), `shape`, `order`, `data` (a buffer).
 
-    __slots__ = ("data", "dtype", "order", "shape")
+    `mask` is another `ArrayRecord` if the array was a masked one.
+    """
+
+    __slots__ = ("data", "dtype", "mask", "order", "shape")
 
     def __init__(self, dtype: object, shape: tuple[int, ...], order: str, data: Any) -> None:
         self.dtype = dtype
         self.shape = shape
         self.order = order
         self.data = data
+        self.mask: ArrayRecord | None = None
+
+    def tolist(self) -> Any:
+        """Return the elements as nested lists of Python values, as numpy's `tolist` does; masked ones are None.
+
+        Raises:
+            TypeError: they are of a kind that only numpy can read.
+        """
+        from .listing import nested  # only where there is no numpy
+
+        return nested(self)
 
     def __repr__(self) -> str:
         return "<ArrayRecord dtype=%r shape=%r: numpy is not installed here>" % (self.dtype, self.shape)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return restore_array, (self.dtype, self.shape, self.order, PickleBuffer(self.data))
+        form = (restore_array, (self.dtype, self.shape, self.order, PickleBuffer(self.data)))
+        if self.mask is None:
+            return form
+        plain = ArrayRecord(self.dtype, self.shape, self.order, self.data)
+        return restore_masked, (plain, self.mask, None, False)
 
 
-def reducers() -> Any:
-    """Return the pickler's dispatch table, or None while nobody here uses numpy."""
-    global _table
-    if _table is None and "numpy" in sys.modules:
-        _table = _make_table(sys.modules["numpy"])
-    return _table
+def reducer_of(kind: type, numpy: Numpy) -> Reducer | None:
+    """Return how values of one of numpy's classes travel; None where its own way has to do."""
+    if kind is numpy.ndarray or kind is numpy.memmap:
+        return _reduce_array
+    if issubclass(kind, numpy.generic):
+        return _reduce_text if issubclass(kind, (str, bytes)) else _reduce_scalar
+    if issubclass(kind, numpy.dtype):
+        return _reduce_dtype
+    if issubclass(kind, numpy.ma.MaskedArray):
+        return _reduce_masked
+    return _reduce_subclass if kind.__name__ in _SUBCLASSES else None
 
 
-class _Table(dict):  # type: ignore[type-arg]
-    """Our reducers; for other classes those registered with `copyreg`, at any time."""
-
-    def __missing__(self, kind: type) -> Reducer:
-        return _default_table[kind]
-
-
-def _make_table(numpy: Numpy) -> Any:
-    generic = getattr(numpy, "generic", None)
-    if generic is None:  # another thread is in the middle of importing it
-        return None
-    table = _Table()
-    table[numpy.ndarray] = _reduce_array
-    for scalar in set(numpy.sctypeDict.values()):
-        table[scalar] = _reduce_scalar
-    table[numpy.str_] = table[numpy.bytes_] = _reduce_text
-    return table
+_SUBCLASSES = ("recarray", "matrix", "chararray")
 
 
 def _reduce_array(array: Numpy) -> tuple[object, ...]:
     dtype = array.dtype
     if dtype.hasobject:
         if dtype.fields:
-            return array.__reduce__()  # type: ignore[no-any-return]  # records of objects: numpy's own form
-        return restore_objects, (array.shape, array.ravel().tolist())
+            columns = {name: array[name] for name in dtype.names}
+            return restore_fields, (_portable(dtype), array.shape, columns)
+        items = array.ravel().tolist()
+        return (restore_strings if dtype.kind == "T" else restore_objects), (array.shape, items)
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     # Copies only what is not contiguous; a flat array may have strides, so reshape alone would not do.
     flat = sys.modules["numpy"].ascontiguousarray(array.T if order == "F" else array).reshape(-1)
@@ -94,8 +100,10 @@ def _portable(dtype: Numpy) -> object:
 def _reduce_scalar(scalar: Numpy) -> tuple[object, ...]:
     dtype = scalar.dtype
     if dtype.hasobject or dtype.fields:
-        return scalar.__reduce__()  # type: ignore[no-any-return]
+        return restore_item, (sys.modules["numpy"].array(scalar, dtype),)
     plain = scalar.item()
+    if dtype.kind in "Mm" and type(plain) is int:  # nanoseconds, of which nobody would know that they are
+        plain = scalar.astype("%s8[us]" % dtype.kind).item()
     if type(plain).__module__.partition(".")[0] == "numpy":  # a long double has no plain form
         plain = None
     return restore_scalar, (dtype.str, scalar.tobytes(), plain)
@@ -105,6 +113,21 @@ def _reduce_text(text: Numpy) -> tuple[object, ...]:
     # numpy's own str() strips trailing NULs
     plain = str.__str__(text) if isinstance(text, str) else bytes.__getitem__(text, slice(None))
     return restore_text, (plain,)
+
+
+def _reduce_dtype(dtype: Numpy) -> tuple[object, ...]:
+    return restore_dtype, (dtype.char if dtype.kind in "OT" else _portable(dtype),)
+
+
+def _reduce_masked(array: Numpy) -> tuple[object, ...]:
+    numpy = sys.modules["numpy"]
+    mask = None if array.mask is numpy.ma.nomask else array.mask
+    fill = None if array._fill_value is None else numpy.asarray(array._fill_value)
+    return restore_masked, (numpy.asarray(array.data), mask, fill, array.hardmask)
+
+
+def _reduce_subclass(array: Numpy) -> tuple[object, ...]:
+    return restore_kind, (type(array).__name__, array.view(sys.modules["numpy"].ndarray))
 
 
 def _numpy() -> Numpy | None:
@@ -121,8 +144,10 @@ def restore_array(dtype: object, shape: tuple[int, ...], order: str, data: Numpy
     if numpy is None:
         return ArrayRecord(dtype, shape, order, memoryview(data))
     kind = numpy.dtype(dtype)
+    if kind.hasobject:
+        raise ValueError("an array of objects has no buffer")
     if not len(data):
-        return numpy.empty(shape, kind, order)
+        return numpy.zeros(shape, kind, order)
     if isinstance(data, bytes):
         data = bytearray(data)  # an array that came inside the pickle is writable too
     elif isinstance(data, memoryview) and data.readonly:
@@ -139,6 +164,64 @@ def restore_objects(shape: tuple[int, ...], items: list[object]) -> object:
     for index, item in enumerate(items):
         flat[index] = item
     return flat.reshape(shape)
+
+
+def restore_strings(shape: tuple[int, ...], items: list[object]) -> object:
+    """Return an array of numpy 2's variable-width strings; of objects in numpy 1, a flat list without numpy."""
+    numpy = _numpy()
+    kind = getattr(getattr(numpy, "dtypes", None), "StringDType", None)
+    if kind is None:
+        return restore_objects(shape, items)
+    return numpy.array(items, kind()).reshape(shape)  # type: ignore[union-attr]
+
+
+def restore_fields(dtype: object, shape: tuple[int, ...], columns: dict[str, Any]) -> object:
+    """Return an array of records that hold objects; a dict of its columns where there is no numpy."""
+    numpy = _numpy()
+    if numpy is None:
+        return columns
+    array = numpy.zeros(shape, numpy.dtype(dtype))
+    for name, column in columns.items():
+        array[name] = column
+    return array
+
+
+def restore_item(array: Any) -> object:
+    """Return the one record in an array of shape (); the array where there is no numpy."""
+    return array if _numpy() is None or isinstance(array, (dict, ArrayRecord)) else array[()]
+
+
+def restore_dtype(dtype: object) -> object:
+    """Return a dtype; its portable form where there is no numpy, or one that has none such."""
+    numpy = _numpy()
+    if numpy is None:
+        return dtype
+    if dtype == "T":
+        kind = getattr(getattr(numpy, "dtypes", None), "StringDType", None)
+        return numpy.dtype("O") if kind is None else kind()
+    return numpy.dtype(dtype)
+
+
+def restore_masked(data: Any, mask: Any, fill: Any, is_hard: bool) -> object:
+    """Return a masked array; an `ArrayRecord` with a `mask` where there is no numpy."""
+    numpy = _numpy()
+    if numpy is None:
+        if isinstance(data, ArrayRecord):
+            data.mask = mask
+        return data
+    array = numpy.ma.array(data, mask=numpy.ma.nomask if mask is None else mask, copy=False, hard_mask=is_hard)
+    if fill is not None:
+        array.fill_value = fill
+    return array
+
+
+def restore_kind(kind: str, array: Any) -> object:
+    """Return an array as one of numpy's own subclasses; as it is where there is no such class."""
+    numpy = _numpy()
+    if numpy is None or kind not in _SUBCLASSES:
+        return array
+    found = numpy.char.chararray if kind == "chararray" else getattr(numpy, kind)
+    return array.view(found)
 
 
 def restore_scalar(dtype: str, data: bytes, plain: object) -> object:

@@ -1,17 +1,19 @@
 """Values to bodies and back: pickle protocol 5 with out-of-band buffers, portable where pickle is not.
 
 Encoding produces pieces, never one large copy: the C pickler hands large `bytes` to `write()` as they are, and
-buffers (numpy arrays, `PickleBuffer`) leave through the buffer callback. Laws: a value is encoded whole before a
-byte of it is sent; every failure is a `CodecError` that says what could not travel.
+buffers (numpy arrays, `PickleBuffer`) leave through the buffer callback. How instances of classes travel is said by the
+`Table` of the receiver, see `reducers`. Owns the table that is used where none is given. Laws: a value is encoded whole
+before a byte of it is sent; every failure is a `CodecError` that says what could not travel.
 """
 
 from __future__ import annotations
 
 import _pickle
+import _thread
 import sys
 from io import BytesIO
 
-from . import arrays
+from . import reducers
 
 NONE = 0  # no pickle: an empty body, or call ids
 PICKLE = 1
@@ -31,10 +33,23 @@ _DAMAGE = (
     MemoryError,
 )
 _STACK_GLOBAL = b"\x93"  # the only opcode of protocol 5 by which our picklers name a class or function
+_MORE_LEVELS = 5000 if sys.version_info < (3, 12) else 30_000  # of recursion, for deep values; since 3.12 on the heap
+_deep_lock = _thread.allocate_lock()  # the recursion limit is one for the interpreter
+
+_table = reducers.HOME
 
 
 class CodecError(Exception):
     """A value that cannot be encoded, or a body that cannot be decoded."""
+
+
+class MessageTooLarge(CodecError):
+    """A value that takes more bytes than its receiver wants."""
+
+    def __init__(self, text: str, size: int, limit: int) -> None:
+        super().__init__(text)
+        self.size = size
+        self.limit = limit
 
 
 class _Pieces(list):  # type: ignore[type-arg]
@@ -45,47 +60,84 @@ class _Pieces(list):  # type: ignore[type-arg]
         self.append(piece if type(piece) is bytes else bytes(piece))  # type: ignore[call-overload]
 
 
-def encode(value: object) -> Encoded:
+def use(table: Table) -> None:
+    """Encode for the receiver of this table where none is given."""
+    global _table
+    _table = table
+
+
+def encode(value: object, table: Table | None = None) -> Encoded:
     """Return the body pieces and the out-of-band buffers of any value.
+
+    Args:
+        table: of the receiver; by default that of `use`.
 
     Raises:
         CodecError: some part of the value cannot be pickled; the message names its type.
     """
     buffers: list[memoryview] = []
-
-    def keep(buffer: PickleBuffer) -> bool:
-        view = buffer.raw()
-        if view.nbytes < _OUT_OF_BAND:
-            return True
-        buffers.append(view)
-        return False
-
-    return _dump(value, keep), buffers
+    return _dump(value, buffers, table), buffers
 
 
-def encode_inline(value: object) -> bytes:
+def encode_inline(value: object, table: Table | None = None) -> bytes:
     """Return the body of a value as one piece without out-of-band buffers.
 
     Raises:
         CodecError: some part of the value cannot be pickled.
     """
-    return b"".join(_dump(value, None))
+    return b"".join(_dump(value, None, table))
 
 
-def _dump(value: object, keep: Callable[[PickleBuffer], bool] | None) -> list[bytes]:
-    pieces = _Pieces()
-    pickler = _pickle.Pickler(pieces, _PROTOCOL, buffer_callback=keep)
-    table = arrays.reducers()
-    if table is not None:
-        pickler.dispatch_table = table
+def _dump(value: object, buffers: list[memoryview] | None, table: Table | None) -> list[bytes]:
+    table = (_table if table is None else table).fresh()
     try:
-        pickler.dump(value)
+        return _pickled(_pickle.Pickler, value, buffers, table)
+    except RecursionError:
+        pass
+    except CodecError:
+        raise
     except Exception as error:
         raise CodecError(_why(error, "be pickled")) from error
+    return _dump_deep(value, buffers, table)
+
+
+def _dump_deep(value: object, buffers: list[memoryview] | None, table: Table) -> list[bytes]:
+    """Encode what is nested more deeply than the recursion limit of this thread allows."""
+    import pickle  # start-up time: hardly anything is nested so deeply
+
+    # Since Python 3.12 recursion in C has a limit of its own, which stays; that in Python needs no stack.
+    pickler: Any = _pickle.Pickler if sys.version_info < (3, 12) else pickle._Pickler
+    with _deep_lock:
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(limit + _MORE_LEVELS)
+        try:
+            return _pickled(pickler, value, buffers, table)
+        except CodecError:
+            raise
+        except Exception as error:
+            raise CodecError(_why(error, "be pickled")) from error
+        finally:
+            sys.setrecursionlimit(limit)
+
+
+def _pickled(make: Any, value: object, buffers: list[memoryview] | None, table: Table) -> list[bytes]:
+    def keep(buffer: PickleBuffer) -> bool:
+        view = buffer.raw()
+        if view.nbytes < _OUT_OF_BAND:
+            return True
+        buffers.append(view)  # type: ignore[union-attr]
+        return False
+
+    if buffers:
+        buffers.clear()  # of an attempt that failed
+    pieces = _Pieces()
+    pickler = make(pieces, _PROTOCOL, buffer_callback=None if buffers is None else keep)
+    pickler.dispatch_table = table
+    pickler.dump(value)
     return pieces
 
 
-def encode_call(args: tuple[object, ...], kwargs: dict[str, object]) -> Encoded:
+def encode_call(args: tuple[object, ...], kwargs: dict[str, object], table: Table | None = None) -> Encoded:
     """Return body and buffers of a call's arguments; calls with few small scalars take a short cut.
 
     Raises:
@@ -93,7 +145,7 @@ def encode_call(args: tuple[object, ...], kwargs: dict[str, object]) -> Encoded:
     """
     if not kwargs and is_small(args):
         return (_pickle.dumps((args, kwargs), _PROTOCOL),), ()
-    return encode((args, kwargs))
+    return encode((args, kwargs), table)
 
 
 def encode_result(value: object) -> Encoded:
@@ -105,6 +157,26 @@ def encode_result(value: object) -> Encoded:
     if type(value) in _SCALARS or is_small((value,)):
         return (_pickle.dumps(value, _PROTOCOL),), ()
     return encode(value)
+
+
+def failing_part(value: object, table: Table | None = None) -> tuple[str, object]:
+    """Return where in a value that cannot be encoded the reason is, as in `['rows'][3]`, and the part that is there."""
+    from .where import locate  # only after a failure
+
+    def fails(part: object) -> bool:
+        try:
+            encode(part, table)
+        except CodecError as error:
+            return not isinstance(error.__cause__, RecursionError)  # each level of it would be an answer
+        return False
+
+    return locate(value, fails)
+
+
+def size_of(encoded: Encoded) -> int:
+    """Return how many bytes an encoded value has."""
+    pieces, buffers = encoded
+    return sum(map(len, pieces)) + sum(map(len, buffers))
 
 
 def is_small(values: tuple[object, ...]) -> bool:
@@ -119,7 +191,7 @@ def is_small(values: tuple[object, ...]) -> bool:
     return True
 
 
-def decode_frame(frame: Frame, find_class: FindClass | None = None) -> Any:
+def decode_frame(frame: Frame, find_class: FindClass | None = None, trusts: bool = True) -> Any:
     """Return the value of a frame's body; see `decode`.
 
     Raises:
@@ -127,20 +199,21 @@ def decode_frame(frame: Frame, find_class: FindClass | None = None) -> Any:
     """
     if frame.codec != PICKLE:
         raise CodecError("is in codec %d, which is not known here" % frame.codec)
-    return decode(frame.body, frame.buffers, find_class)
+    return decode(frame.body, frame.buffers, find_class, trusts)
 
 
-def decode(body: Body, buffers: Sequence[Room], find_class: FindClass | None = None) -> Any:
+def decode(body: Body, buffers: Sequence[Room], find_class: FindClass | None = None, trusts: bool = True) -> Any:
     """Return the value of a body.
 
     Args:
         find_class: called as `find_class(module, name)` for every class or function the body names;
             None imports them as pickle does.
+        trusts: the body was made by a pickler of ours, so that one byte tells whether it names anything at all.
 
     Raises:
         CodecError: the body is damaged, or names what this side does not have.
     """
-    names_something = body.find(_STACK_GLOBAL) >= 0
+    names_something = not trusts or body.find(_STACK_GLOBAL) >= 0
     # Code of the user's may raise anything; without any, another error comes from a signal handler and is not ours.
     expected = Exception if names_something else _DAMAGE
     try:
@@ -193,6 +266,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Sequence, Tuple
 
     from .frames import Body, Frame, Room
+    from .reducers import Table
 
     Encoded = Tuple[Sequence[bytes], Sequence[memoryview]]  # body pieces, out-of-band buffers
     FindClass = Callable[[str, str], object]

@@ -11,14 +11,17 @@ import sys
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _MAX_TEXT = 100_000
+_MOST_DEPTH = 10  # of groups in groups
+_MOST_PARTS = 100  # of a group
 _MISSING = object()
 
 
-def snapshot(error: BaseException, hidden_folder: str) -> dict[str, object]:
+def snapshot(error: BaseException, hidden_folder: str, depth: int = 0) -> dict[str, object]:
     """Return the exception as a dict of builtin values; never raises, whatever the exception's class does.
 
     Args:
         hidden_folder: frames of files below it are ours, and are left out at the top of the traceback.
+        depth: in how many groups it is.
 
     The keys are documented in docs/protocol.md.
     """
@@ -32,6 +35,7 @@ def snapshot(error: BaseException, hidden_folder: str) -> dict[str, object]:
         "args": _guarded(lambda: tuple(_plain(value) for value in error.args), ()),
         "attributes": _guarded(lambda: _attributes(error), {}),
         "notes": _guarded(lambda: [str(note) for note in getattr(error, "__notes__", ())], []),
+        "exceptions": _guarded(lambda: _parts(error, hidden_folder, depth), []),
         "pickled": _guarded(lambda: _pickled(error), None),
         "traceback": _guarded(
             lambda: _render(error, hidden_folder), "<no traceback: it cannot be rendered>\n%s" % name
@@ -68,6 +72,14 @@ def _attributes(error: BaseException) -> dict[str, object]:
         if name not in found:
             found[name] = _guarded(lambda name=name: getattr(error, name, _MISSING), _MISSING)  # type: ignore[misc]
     return {key: value for key, value in found.items() if type(value) in _PLAIN and type(key) is str}
+
+
+def _parts(error: BaseException, hidden_folder: str, depth: int) -> list[dict[str, object]]:
+    """Return the snapshots of the exceptions in a group; of any class of group, since Python 3.8 has but backports."""
+    parts = getattr(error, "exceptions", ())
+    if type(parts) is not tuple or depth == _MOST_DEPTH or not all(isinstance(part, BaseException) for part in parts):
+        return []
+    return [snapshot(part, hidden_folder, depth + 1) for part in parts[:_MOST_PARTS]]
 
 
 def _pickled(error: BaseException) -> bytes | None:

@@ -42,6 +42,9 @@ FLAG_PARTIAL = 8
 # code may still be at work, or an import was cut short; the worker should not serve on.
 FLAG_DIRTY = 16
 
+# Flag of CALL: the target begins with the most bytes its result may have, in decimal digits, and a space.
+FLAG_LIMITED = 32
+
 CAPABILITIES = ("signals",)
 
 

@@ -21,7 +21,8 @@ import venvoy_worker
 from ..contract import codec, frames, messages
 from ..contract.channel import Channel
 from ..contract.failures import failure, snapshot
-from . import control, interrupt, stdio, targets
+from ..contract.reducers import Table
+from . import control, interrupt, replies, stdio, targets
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _put_word = Struct("<Q").pack_into
@@ -102,6 +103,8 @@ class Server:
         if settings["sys_path"] is not None:
             sys.path[:] = settings["sys_path"]
         sys.path[:0] = settings["paths"]
+        is_home = settings["is_home"]
+        codec.use(Table(is_home, not is_home, tuple(settings["classes"]), tuple(settings["paths"])))
         targets.configure(settings["module"], settings["sources_folder"])
         if settings["module"]:
             targets.import_module(settings["module"])
@@ -143,7 +146,7 @@ class Server:
             stdio.leave_if_forked()
             stdio.flush()
             _put_word(self._page, _FINISHED, call_id)
-            self._send_error(call_id, self._report(error), interrupt.is_dirty(error), begin)
+            self._send_error(call_id, self._report(error), interrupt.is_dirty(error), begin, frame)
             return
         stdio.leave_if_forked()
         stdio.flush()
@@ -155,29 +158,28 @@ class Server:
         value = codec.decode_frame(frame)
         frame.body = b""
         kind = frame.flags & messages.KIND_MASK
-        flags = 0
+        limit, target = replies.limit_of(frame.flags, frame.target)
+        result: Any = None
+        problem = None
         if kind == messages.KIND_EVAL:
             text, values, mode = value
-            result = targets.evaluate(text, values, mode, frame.target.decode())
+            result = targets.evaluate(text, values, mode, target.decode())
         else:
             if kind == messages.KIND_VALUE:
                 owner, method, *value = value
                 function = getattr(owner, method)
             else:
-                function = self._resolve(kind, frame.target.decode())
+                function = self._resolve(kind, target.decode())
             if frame.flags & messages.FLAG_CHUNK:
-                result, flags = self._chunk(function, *value)
+                result, problem = self._chunk(function, *value)
             else:
                 args, kwargs = value
                 result = function(*args, **kwargs)
         value = args = kwargs = owner = None
-        try:
-            body, buffers = _encode_result(result)
-        except codec.CodecError:
-            if not frame.flags & messages.FLAG_CHUNK or flags:
-                raise
-            flags = messages.FLAG_PARTIAL
-            body, buffers = codec.encode(_encodable_part(result))
+        if frame.flags & messages.FLAG_CHUNK:
+            (body, buffers), flags = replies.encode_chunk(result, problem, limit)
+        else:
+            (body, buffers), flags = replies.encode_result(result, limit), 0
         if interrupt.is_dirty(None):
             flags |= messages.FLAG_DIRTY
         return frames.pack(
@@ -196,8 +198,8 @@ class Server:
         items: list[Any],
         first: tuple[object, ...] | None,
         kwargs: dict[str, object],
-    ) -> tuple[object, int]:
-        """Run one function over many arguments; an error ends it after the values before it.
+    ) -> tuple[list[object], dict[str, object] | None]:
+        """Run one function over many arguments; an error ends it after the values before it, and is reported.
 
         Args:
             items: tuples of arguments, or, when `first` is None, single arguments.
@@ -216,14 +218,14 @@ class Server:
             raise
         except BaseException as error:
             stdio.leave_if_forked()
-            return (values, self._report(error)), messages.FLAG_PARTIAL
-        return values, 0
+            return values, self._report(error)
+        return values, None
 
     def _report(self, error: BaseException) -> dict[str, object]:
         if isinstance(error, targets.NotFound):
             return failure("target_not_found", str(error))
         if isinstance(error, codec.CodecError):
-            return failure("encoding_error", str(error), _cause(error))
+            return replies.report_of(error, _cause(error))
         if isinstance(error, targets.NotParsable):
             versions = (self._host_version, sys.version.split()[0], error)
             text = "the function's source, written for Python %s, does not parse on the worker's Python %s: %s"
@@ -233,32 +235,18 @@ class Server:
         return snapshot(error, _FOLDER)
 
     def _send_error(
-        self, call_id: int, report: dict[str, object], is_dirty: bool = False, begin: float | None = None
+        self,
+        call_id: int,
+        report: dict[str, object],
+        is_dirty: bool = False,
+        begin: float | None = None,
+        call: Frame | None = None,
     ) -> None:
         flags = messages.FLAG_DIRTY if is_dirty else 0
         number = 0 if begin is None else _microseconds(begin)
-        try:
-            pieces, _ = codec.encode(report)
-        except codec.CodecError as error:  # e.g. a str subclass of the user's among the attributes
-            pieces, _ = codec.encode(failure("remote_error", str(error)))
+        limit = None if call is None else replies.limit_of(call.flags, call.target)[0]
+        pieces = replies.encode_report(report, limit)
         self.send(frames.pack(messages.ERROR, flags, codec.PICKLE, call_id=call_id, number=number, body=pieces))
-
-
-def _encode_result(value: object) -> codec.Encoded:
-    try:
-        return codec.encode_result(value)
-    except codec.CodecError as error:
-        raise codec.CodecError("the result (a %s) %s" % (type(value).__name__, error)) from error.__cause__
-
-
-def _encodable_part(values: Any) -> tuple[list[object], dict[str, object]]:
-    """Return the results before the first that cannot be encoded, and the report of that one."""
-    for index, value in enumerate(values):
-        try:
-            _encode_result(value)
-        except codec.CodecError as error:
-            return values[:index], failure("encoding_error", str(error))
-    return [], failure("encoding_error", "the results cannot be pickled together")
 
 
 def _cause(error: BaseException) -> str:

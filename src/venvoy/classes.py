@@ -1,0 +1,158 @@
+"""Which classes a worker's reply may bring: what the names in a body mean here.
+
+In the host's own environment a name means what it means to pickle. In any other, a class of that name here may be
+another version of it, so only the standard library, numpy and what the pool declares are looked up; an instance of
+any other class arrives in its plain form (`venvoy_worker.contract.records`). A pool that does not trust its workers
+looks up an allow-list only. Stateless.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from venvoy_worker.contract import codec, records
+from venvoy_worker.contract.codec import CodecError
+from venvoy_worker.contract.reducers import is_declared, is_standard, name_of
+
+from .failures import find_portable, rebuild
+
+_CONTRACT = "venvoy_worker.contract."
+_RESTORERS = ("arrays", "arrow_values", "pandas_values", "records", "standard")
+_OF_CLASSES = ("new_object", "make_object", "new_container", "restore_subclass", "restore_tuple", "restore_enum")
+_CONSTANTS = {"Ellipsis": ..., "NotImplemented": NotImplemented}
+_SAFE = {
+    "builtins": "bool bytearray bytes complex dict float frozenset int list range set slice str tuple",
+    "collections": "Counter OrderedDict defaultdict deque",
+    "array": "_array_reconstructor array",
+    "datetime": "date datetime time timedelta timezone",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
+    "ipaddress": "IPv4Address IPv4Interface IPv4Network IPv6Address IPv6Interface IPv6Network",
+    "re": "_compile",
+    "types": "SimpleNamespace",
+}
+_SAFE_NAMES = {f"{module}.{name}" for module, names in _SAFE.items() for name in names.split()}
+
+
+class Classes:
+    """What names in replies mean.
+
+    Args:
+        is_home: the workers run in the host's own environment.
+        declared: names of modules, packages and classes whose instances may become themselves here.
+        is_safe: nothing but builtins, standard value types, registered and declared classes, arrays and frames.
+    """
+
+    def __init__(self, is_home: bool = False, declared: tuple[str, ...] = (), is_safe: bool = False) -> None:
+        self.is_home = is_home and not is_safe  # what is not trusted gives plain forms
+        self.is_safe = is_safe
+        self.declared = declared
+        self.find_class: Callable[[str, str], object] | None = self._find
+        if is_safe:
+            self.find_class = self._find_safe
+        elif self.is_home:
+            self.find_class = None  # what pickle does by itself, in C
+
+    def rebuild(self, snapshot: Any) -> BaseException:
+        """Return the exception that an error snapshot describes.
+
+        Raises:
+            CodecError: a worker that is not trusted has sent something else.
+        """
+        if not self.is_safe:
+            return rebuild(snapshot, is_home=self.is_home, find_class=self.find_class)
+        try:
+            return rebuild(snapshot, is_home=False, find_class=self.find_class, trusts=False)
+        except Exception as error:
+            raise CodecError(f"holds an error that is none: {error}") from error
+
+    def _find(self, module: str, name: str) -> object:
+        if module.startswith(_CONTRACT):
+            return self._restorer(module, name)
+        if is_declared(module, name, self.declared):
+            found = codec.import_global(module, name)
+            if _is_class_of(found, module, name):
+                return found
+        return find_portable(module, name)
+
+    def _restorer(self, module: str, name: str) -> Any:
+        if module == records.__name__ and name in _OF_CLASSES:
+            return partial(getattr(records, name), find=self._class_named)
+        return self.rebuild if name == "restore_error" else codec.import_global(module, name)
+
+    def _class_named(self, name: str) -> type | None:
+        """Return the class that an instance of "module:Class" may become here, None for its plain form."""
+        module, _, qualname = name.partition(":")
+        is_here = is_standard(module) and not (self.is_safe and module not in sys.modules)
+        if not is_here and not is_declared(module, qualname, self.declared):
+            return None
+        found = records.importable(name)
+        return found if found is not None and _is_class_of(found, module, qualname) else None
+
+    # --- workers that are not trusted -----------------------------------------------------
+
+    def _find_safe(self, module: str, name: str) -> object:
+        """As `_find`, for bodies that may be forged.
+
+        Each call gets an object of its own around what is found: a body can also set attributes, and shall not set
+        any on a class or function of the host.
+        """
+        if module == "builtins" and name in _CONSTANTS:
+            return _CONSTANTS[name]
+        if module.startswith(_CONTRACT):
+            return partial(self._safe_restorer(module, name))
+        if f"{module}.{name}" in _SAFE_NAMES or (module == "builtins" and _is_error(name)):
+            found: Any = codec.import_global(module, name)
+            return partial(found)
+        if is_declared(module, name, self.declared):
+            found = codec.import_global(module, name)
+            if _is_class_of(found, module, name):
+                return found
+        raise CodecError(
+            f'names {module}.{name}, which unpickle="safe" does not allow: builtins, standard value types, arrays, '
+            "and classes that are declared (Pool(classes=...)) or registered"
+        )
+
+    def _safe_restorer(self, module: str, name: str) -> Any:
+        allowed = name in ("fill_object", *_OF_CLASSES) or name.startswith(("restore_", "make_"))
+        if module.removeprefix(_CONTRACT) not in _RESTORERS or not allowed or "." in name:
+            raise CodecError(f"names {module}.{name}, which is nothing that rebuilds a value")
+        return self._restorer(module, name)
+
+
+def _is_class_of(found: object, module: str, name: str) -> bool:
+    """Return True for a class that was defined there: a declared module also has what it imported."""
+    return isinstance(found, type) and (found.__module__, found.__qualname__) == (module, name)
+
+
+def _is_error(name: str) -> bool:
+    found = getattr(builtins, name, None)
+    return isinstance(found, type) and issubclass(found, Exception)
+
+
+def declared_names(classes: Iterable[str | type]) -> tuple[str, ...]:
+    """Return what `Pool(classes=)` declares as names: of modules, of packages, or "module:Class".
+
+    Raises:
+        TypeError, ValueError: an entry is neither a class nor a name.
+    """
+    if isinstance(classes, str | type):
+        raise TypeError(f"classes is a list of classes and names of modules, not one: use classes=[{classes!r}]")
+    return tuple(_declared_name(entry) for entry in classes)
+
+
+def _declared_name(entry: object) -> str:
+    if isinstance(entry, type):
+        if entry.__module__ == "__main__" or "<locals>" in entry.__qualname__:
+            raise ValueError(f"classes: {entry.__qualname__} is in no module that a worker could import")
+        return name_of(entry)
+    if not isinstance(entry, str):
+        raise TypeError(f"classes: {entry!r} is neither a class nor the name of a module")
+    parts = entry.replace(":", ".", 1).split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise ValueError(f'classes: {entry!r} is neither the name of a module nor "module:Class"')
+    return entry

@@ -1,0 +1,100 @@
+"""From the value of a call to the body of its reply, whole and within its limit. Stateless."""
+
+from __future__ import annotations
+
+from ..contract import codec, messages
+from ..contract.failures import failure
+
+_SHORT = 8192  # characters of a text in an error that is beyond its limit
+
+
+def limit_of(flags: int, target: bytes | bytearray) -> tuple[int | None, bytes | bytearray]:
+    """Return the most bytes that the result of a CALL may have, None for any number, and its target proper."""
+    if not flags & messages.FLAG_LIMITED:
+        return None, target
+    digits, _, rest = target.partition(b" ")
+    return int(digits), rest
+
+
+def encode_result(value: object, limit: int | None = None) -> codec.Encoded:
+    """Return body and buffers of a result.
+
+    Raises:
+        CodecError: a part of it cannot travel; the message says where it is.
+        MessageTooLarge: it takes more than `limit` bytes.
+    """
+    try:
+        encoded = codec.encode_result(value)
+    except codec.CodecError as error:
+        path, part = codec.failing_part(value)
+        where = "result%s" % path if path else "the result"
+        raise codec.CodecError("%s (a %s) %s" % (where, type(part).__name__, error)) from error.__cause__
+    if limit is not None:
+        size = codec.size_of(encoded)
+        if size > limit:
+            what = type(value).__name__
+            text = "the result (a %s) takes %d bytes, but at most %d are allowed (max_bytes)" % (what, size, limit)
+            raise codec.MessageTooLarge(text, size, limit)
+    return encoded
+
+
+def encode_chunk(values: list[Any], problem: dict[str, object] | None, limit: int | None) -> tuple[codec.Encoded, int]:
+    """Return body and buffers of the results of a chunk, and the flags of its frame.
+
+    Args:
+        problem: the report of the error that ended the chunk after these values.
+        limit: of each value.
+    """
+    try:
+        encoded = _chunk(values, problem)
+    except codec.CodecError:
+        values, problem = _encodable_part(values, limit)
+        if problem is None:
+            problem = failure("encoding_error", "the results cannot be pickled together")
+            values = []
+        encoded = _chunk(values, problem)
+    if limit is not None and codec.size_of(encoded) > limit:
+        fitting, oversized = _encodable_part(values, limit)
+        if oversized is not None:
+            problem = oversized
+            encoded = _chunk(fitting, problem)
+    return encoded, messages.FLAG_PARTIAL if problem is not None else 0
+
+
+def _chunk(values: list[Any], problem: dict[str, object] | None) -> codec.Encoded:
+    return codec.encode(values if problem is None else (values, problem))
+
+
+def _encodable_part(values: list[Any], limit: int | None) -> tuple[list[Any], dict[str, object] | None]:
+    """Return the results before the first that cannot be sent, and the report of that one if there is one."""
+    for index, value in enumerate(values):
+        try:
+            encode_result(value, limit)
+        except codec.CodecError as error:
+            return values[:index], report_of(error)
+    return values, None
+
+
+def encode_report(report: dict[str, object], limit: int | None) -> Sequence[bytes]:
+    """Return the body of an error snapshot; one beyond the limit keeps its class and the ends of its texts."""
+    try:
+        pieces, _ = codec.encode(report)
+    except codec.CodecError as error:  # e.g. a str subclass of the user's among the attributes
+        pieces, _ = codec.encode(failure("remote_error", str(error)))
+    if limit is not None and sum(map(len, pieces)) > max(limit, _SHORT) and "type" in report:
+        message, traceback = str(report["message"]), str(report["traceback"])
+        short = dict(report, args=(), attributes={}, notes=[], pickled=None)
+        pieces, _ = codec.encode(dict(short, message=message[:_SHORT], traceback=traceback[-_SHORT:]))
+    return pieces
+
+
+def report_of(error: codec.CodecError, traceback: str = "") -> dict[str, object]:
+    """Return the error snapshot of a value that cannot travel."""
+    if not isinstance(error, codec.MessageTooLarge):
+        return failure("encoding_error", str(error), traceback)
+    return dict(failure("message_too_large", str(error)), size=error.size, limit=error.limit)
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Sequence
