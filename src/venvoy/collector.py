@@ -45,9 +45,7 @@ class Collector:
         on_defect: called with what a callback raised, after it was logged.
     """
 
-    def __init__(
-        self, name: str = "venvoy-collector", on_defect: Callable[[Exception], object] | None = None
-    ) -> None:
+    def __init__(self, name: str = "venvoy-collector", on_defect: Callable[[Exception], object] | None = None) -> None:
         self._on_defect = on_defect
         self._selector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = os.pipe()

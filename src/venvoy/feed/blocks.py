@@ -76,42 +76,47 @@ def cost_of(pieces: Sequence[Sequence[bytes]]) -> int:
 
 
 class Lane:
-    """A queue of blocks; the last one may still grow.
+    """A queue of blocks, and of items that are not a block yet."""
 
-    Args:
-        channels: how many there are.
-    """
+    __slots__ = ("_blocks", "_items", "_open_cost", "_rows", "cost")
 
-    __slots__ = ("_blocks", "_channels", "_open", "cost")
-
-    def __init__(self, channels: int) -> None:
+    def __init__(self) -> None:
         self._blocks: deque[Block] = deque()
-        self._channels = channels
-        self._open: Block | None = None
+        self._items: list[Any] = []  # the block that grows: its items, and the bytes of each for all channels
+        self._rows: list[Sequence[bytes]] = []
+        self._open_cost = 0
         self.cost = 0
 
     def __bool__(self) -> bool:
-        return bool(self._blocks)
+        return bool(self._blocks or self._items)
 
     def put_one(self, item: Any, pieces: Sequence[bytes]) -> None:
         """Append one item."""
-        block = self._open
-        if block is None:
-            block = self._open = Block([], [[] for _ in range(self._channels)], 0)
-            self._blocks.append(block)
-        block.items.append(item)
         cost = 0
-        for column, piece in zip(block.pieces, pieces):  # noqa: B905 - checked where the pieces were made; hot
-            column.append(piece)
+        for piece in pieces:
             cost += len(piece) + PIECE_COST
-        block.cost += cost
+        self._items.append(item)
+        self._rows.append(pieces)
         self.cost += cost
-        if block.cost >= BLOCK_BYTES:
-            self._open = None
+        self._open_cost += cost
+        if self._open_cost >= BLOCK_BYTES:
+            self._seal()
+
+    def put_rows(self, items: list[Any], rows: list[Sequence[bytes]]) -> None:
+        """Append items, given the bytes of each for all channels."""
+        self._seal()
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        self.put(Block(items, columns, cost_of(columns)))
+
+    def _seal(self) -> None:
+        if self._items:
+            columns = [list(column) for column in zip(*self._rows, strict=True)]
+            self._blocks.append(Block(self._items, columns, self._open_cost))
+            self._items, self._rows, self._open_cost = [], [], 0
 
     def put(self, block: Block) -> None:
         """Append a block."""
-        self._open = None
+        self._seal()
         self._blocks.append(block)
         self.cost += block.cost
 
@@ -123,23 +128,43 @@ class Lane:
     def take(self, limits: Sequence[int | None]) -> Block | None:
         """Remove and return what fits of the first block, at least one item; None where nothing waits."""
         if not self._blocks:
-            return None
+            self._seal()
+            if not self._blocks:
+                return None
         block = self._blocks[0]
         part = block.cut(limits)
         if part is None:
-            self._blocks.popleft()
-            if block is self._open:
-                self._open = None
-            part = block
-        elif block is self._open:
-            self._open = None  # what is cut grows no more: its beginning would never be forgotten
+            part = self._blocks.popleft()
         self.cost -= part.cost
         return part
 
     def take_all(self) -> list[Block]:
         """Remove and return all blocks."""
+        self._seal()
         blocks = list(self._blocks)
         self._blocks.clear()
-        self._open = None
         self.cost = 0
         return blocks
+
+
+class Stage:
+    """What one thread has encoded and not handed over yet.
+
+    It appends to `items`, then to `rows`, without a lock; whoever holds the swarm's lock may take what is whole.
+    So nothing is held back while the thread waits for its next item.
+    """
+
+    __slots__ = ("items", "rows")
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.rows: list[Sequence[bytes]] = []
+
+    def hand_over(self, lane: Lane) -> int:
+        """Under the lock: move what is whole to a lane; return how many items that were."""
+        count = len(self.rows)
+        if count:
+            items, rows = self.items[:count], self.rows[:count]
+            del self.rows[:count], self.items[:count]
+            lane.put_rows(items, rows)
+        return count

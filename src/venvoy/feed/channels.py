@@ -220,4 +220,6 @@ def check_folder(what: str, path: str) -> None:
     """
     folder = Path(path).parent
     if not folder.is_dir():
-        raise FileNotFoundError(f"{what}: there is no folder {str(folder)!r} for {os.path.basename(path)!r}; make it first")
+        raise FileNotFoundError(
+            f"{what}: there is no folder {str(folder)!r} for {os.path.basename(path)!r}; make it first"
+        )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from time import monotonic
 from typing import Any
 
@@ -26,6 +27,7 @@ from .report import ProcessReport, SwarmReport, summary
 from .routes import Routes
 
 _FEWEST, _MOST = 64, 8192  # items encoded in one go
+_MOST_STAGED = 128  # items between two looks at the bounds
 
 
 class Core:
@@ -201,6 +203,34 @@ class Core:
             begin += len(batch)
             size = min(_MOST, 2 * size) if self.desk.shared.cost < 4 * BLOCK_BYTES else size
         return begin
+
+    def feed_eagerly(self, iterable: Iterable[Any], timeout: float | None) -> int:
+        """Feed an iterable that may take its time for each item; return how many there were."""
+        assert self.encoders is not None
+        desk, one, stage = self.desk, self.encoders.one, self.desk.open_stage()
+        add_item, add_row = stage.items.append, stage.rows.append
+        iterator = iter(iterable)
+        count, size = 0, 1
+        try:
+            while True:
+                number = 0
+                for number, item in enumerate(islice(iterator, size), 1):
+                    try:
+                        row = one(item)
+                    except BaseException:
+                        self.lose([item])
+                        raise
+                    add_item(item)
+                    add_row(row)
+                    if not desk.is_awake:
+                        desk.wake_now()
+                count += number
+                desk.hand_over(stage, timeout)
+                if number < size:
+                    return count
+                size = min(2 * size, _MOST_STAGED)
+        finally:
+            desk.close_stage(stage)
 
     # Ending.
 
@@ -400,7 +430,8 @@ class Core:
             for child in self._pump.children:
                 child.close_in_fork()
             self._loop.close()
-        self.desk.changed = threading.Condition(threading.Lock())
+        self.desk.lock = threading.Lock()
+        self.desk.changed = threading.Condition(self.desk.lock)
         self.desk.state, self.desk.is_open = State.CLOSED, False
         self._close_lock = threading.RLock()
         self._report = SwarmReport((), 0, 0, 0, 0.0)

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 from ..errors import FeedStalled, SwarmClosed, SwarmError
-from .blocks import Block, Lane
+from .blocks import Block, Lane, Stage
 from .options import Plan
 
 _LANE_BYTES = 8 << 20  # cost of what waits for any process
@@ -42,15 +42,17 @@ class Desk:
 
     def __init__(self, plan: Plan, wake: Callable[[], object]) -> None:
         self.plan = plan
-        self.changed = threading.Condition(threading.Lock())  # guards all below
+        self.lock = threading.Lock()  # guards all below
+        self.changed = threading.Condition(self.lock)
         self.state = State.NEW
         self.failure: SwarmError | None = None
-        self.shared = Lane(len(plan.channels))
-        self.lanes = [Lane(len(plan.channels)) for _ in range(plan.count)]
+        self.shared = Lane()
+        self.lanes = [Lane() for _ in range(plan.count)]
         self.is_awake = False
         self.has_started = False  # the first process
         self.is_open = False  # for items: nobody has closed it, or broken it
         self.given = [0] * plan.count  # cost of what each process was given and has not received
+        self.stages: list[Stage] = []  # of threads that feed many items
         self.demand = [0] * plan.count  # bytes that each would take now; used where an item's bytes depend on it
         self.is_alive = [True] * plan.count
         self.generation = [0] * plan.count  # how often each was started
@@ -69,10 +71,11 @@ class Desk:
 
     def put_one(self, item: Any, pieces: Sequence[bytes], timeout: float | None) -> None:
         """Append an item for whoever has room, waiting for room here."""
-        with self.changed:
-            if not self.is_open or self.shared.cost >= self._limit:
-                self._wait(lambda: self.shared.cost < self._limit, timeout)
-            self.shared.put_one(item, pieces)
+        shared = self.shared
+        with self.lock:  # entering a Condition costs a call more
+            if not self.is_open or shared.cost >= self._limit:
+                self._wait(lambda: shared.cost < self._limit, timeout)
+            shared.put_one(item, pieces)
             if not self.is_awake:
                 self.wake()
 
@@ -87,6 +90,33 @@ class Desk:
             if not self.is_awake:
                 self.wake()
         return True
+
+    def open_stage(self) -> Stage:
+        """Return a stage for a thread that is going to feed many items."""
+        with self.lock:
+            self.check_open()
+            self.stages.append(Stage())
+            return self.stages[-1]
+
+    def hand_over(self, stage: Stage, timeout: float | None) -> None:
+        """Hand over what is on a stage, waiting for room here."""
+        with self.lock:
+            if not self.is_open or self.shared.cost >= self._limit:
+                self._wait(lambda: self.shared.cost < self._limit, timeout)
+            stage.hand_over(self.shared)
+            self.wake()
+
+    def close_stage(self, stage: Stage) -> None:
+        """Hand over the rest, whatever there is of room: it was fed."""
+        with self.lock:
+            stage.hand_over(self.shared)
+            self.stages.remove(stage)
+            self.wake()
+
+    def wake_now(self) -> None:
+        """Make the I/O thread look here."""
+        with self.lock:
+            self.wake()
 
     def put(self, block: Block, process_id: int | None, timeout: float | None) -> None:
         """Append a block for one process, or for whoever has room (None), waiting for room here."""
@@ -197,6 +227,9 @@ class Desk:
         """Return what a process is to get next, at least one item; None where nothing waits for it."""
         with self.changed:
             own = self.lanes[process_id]
+            if not own and not self.shared:
+                for stage in self.stages:
+                    stage.hand_over(self.shared)
             block = own.take(limits) if own else self.shared.take(limits)
             if block is not None:
                 self.given[process_id] += block.cost
@@ -235,7 +268,7 @@ class Desk:
     def has_nothing_for(self, process_id: int) -> bool:
         """Return whether the input of a process is complete."""
         with self.changed:
-            if self.state is not State.ENDING or self.shared or self.raw or self.lanes[process_id]:
+            if self.state is not State.ENDING or self.shared or self.raw or self.stages or self.lanes[process_id]:
                 return False
             others = (cost for other, cost in enumerate(self.given) if other != process_id)
             is_held_up = self.plan.on_exit == "reroute" and not self.given[process_id]
@@ -262,6 +295,8 @@ class Desk:
     def left(self) -> list[Any]:
         """Return the items that were given to nobody, or back by somebody."""
         with self.changed:
+            for stage in self.stages:
+                stage.hand_over(self.shared)
             items = list(self.lost)
             for lane in (*self.lanes, self.shared):
                 blocks = lane.take_all()

@@ -26,7 +26,7 @@ class Encoders:
         process_id: for which they are; None where no encoder has a state.
     """
 
-    __slots__ = ("_functions", "_names", "_settings", "finishes", "has_state")
+    __slots__ = ("_functions", "_names", "_settings", "finishes", "has_state", "one")
 
     def __init__(self, channels: Mapping[str, Channel], process_id: int | None) -> None:
         self.has_state = process_id is not None
@@ -39,24 +39,53 @@ class Encoders:
             self._functions.append(function)
             self._settings.append((channel.encoding, channel.encoder is as_is))
             self.finishes.append(finish)
+        self.one = self._make_one()  # encodes one item, raising what an encoder raises, with a note, or EncodingError
 
-    def one(self, item: Any) -> list[bytes]:
-        """Return the bytes of one item for each channel.
+    def _make_one(self) -> Callable[[Any], Sequence[bytes]]:
+        """Return the function that encodes one item; written out for one and two channels, since it is hot."""
+        if len(self._functions) == 1:
+            return self._one_for_one(self._functions[0])
+        return self._one_for_two(*self._functions) if len(self._functions) == 2 else self._one_for_many
 
-        Raises:
-            EncodingError: an encoder returned something else than it should.
-            BaseException: what an encoder raised, with a note that names the channel.
-        """
+    def _one_for_one(self, function: Callable[[Any], Any]) -> Callable[[Any], Sequence[bytes]]:
+        def one(item: Any) -> Sequence[bytes]:
+            try:
+                piece = function(item)
+            except BaseException as error:
+                raise self._noted(error, 0) from None
+            return (piece if type(piece) is bytes else self._mend(piece, 0),)
+
+        return one
+
+    def _one_for_two(
+        self, function: Callable[[Any], Any], other: Callable[[Any], Any]
+    ) -> Callable[[Any], Sequence[bytes]]:
+        def one(item: Any) -> Sequence[bytes]:
+            number = 0
+            try:
+                first = function(item)
+                number = 1
+                second = other(item)
+            except BaseException as error:
+                raise self._noted(error, number) from None
+            if type(first) is bytes and type(second) is bytes:
+                return first, second
+            return self._mended(first, 0), self._mended(second, 1)
+
+        return one
+
+    def _one_for_many(self, item: Any) -> Sequence[bytes]:
         pieces: list[bytes] = []
         for function in self._functions:
             try:
                 piece = function(item)
             except BaseException as error:
                 raise self._noted(error, len(pieces)) from None
-            if type(piece) is not bytes:
-                piece = self._mend(piece, len(pieces))
-            pieces.append(piece)
+            pieces.append(self._mended(piece, len(pieces)))
         return pieces
+
+    def _mended(self, piece: Any, number: int) -> bytes:
+        return piece if type(piece) is bytes else self._mend(piece, number)
 
     def many(self, items: list[Any]) -> tuple[Block, BaseException | None]:
         """Return the block of the items up to the first that cannot be encoded, and why that one cannot."""

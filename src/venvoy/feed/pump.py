@@ -19,7 +19,7 @@ from .report import ProcessReport, summary
 from .routes import Routes
 from .writer import Writer
 
-_LINGER = 0.001  # seconds in which what is fed next is gathered into one write; the first item goes at once
+_LINGER = 0.004  # seconds in which what is fed next is gathered into one write; the first item goes at once
 _SKEW = 1.0  # seconds that a process may leave one channel full while it waits for another one
 _MOST_IN_A_TURN = 4 << 20  # bytes for one process before the others get their turn
 
@@ -344,7 +344,9 @@ class Pump:
 
     def _on_stall(self, child: Child, idle: float) -> None:
         full = max(child.writers, key=lambda writer: (writer.pending, writer.unread()))
-        what = f"process {child.id} has stalled: for {idle:.1f} s it read nothing, wrote nothing, used no processor time"
+        what = (
+            f"process {child.id} has stalled: for {idle:.1f} s it read nothing, wrote nothing, used no processor time"
+        )
         if self._routes.is_held_up:
             what += "; its output is not consumed: iterate over Swarm.lines(), and let the function given return"
         if full.pending:

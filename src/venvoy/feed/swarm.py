@@ -50,6 +50,9 @@ class Swarm:
         plan = make_plan(command, count, inputs, (stdout, stderr), options)
         self._core = Core(plan)
         self._threads: EncodeThreads | None = None
+        is_plain = plan.distribute == "ready" and not plan.encode_threads and self._core.encoders is not None
+        self._encode_one = self._core.encoders.one if is_plain and self._core.encoders is not None else None
+        self._put_one = self._core.desk.put_one
         self._finalizer = weakref.finalize(self, self._core.abandon)
 
     def start(self) -> Self:
@@ -74,13 +77,12 @@ class Swarm:
             FeedStalled: there was no room in time; the item was not taken, and the swarm goes on.
             Exception: what an encoder raised; the item was not taken, and the swarm goes on.
         """
-        core = self._core
-        if self._threads is not None:
+        if self._encode_one is not None:
+            self._put_one(item, self._encode_one(item), timeout)
+        elif self._threads is not None:
             self._threads.feed(item, timeout)
-        elif core.plan.distribute == "ready" and core.encoders is not None:
-            core.desk.put_one(item, core.encoders.one(item), timeout)
         else:
-            core.feed_one(item, timeout)
+            self._core.feed_one(item, timeout)
 
     def feed_many(self, iterable: Iterable[Any], timeout: float | None = None) -> int:
         """Feed all items of an iterable, and return how many there were.
@@ -96,10 +98,13 @@ class Swarm:
         """
         if isinstance(iterable, list | tuple | range) and self._threads is None:
             return self._core.feed_sequence(iterable, timeout)
+        if self._encode_one is not None:
+            return self._core.feed_eagerly(iterable, timeout)
         count = 0
+        feed = self.feed
         for item in iterable:
             try:
-                self.feed(item, timeout)
+                feed(item, timeout)
             except BaseException:
                 self._core.lose([item])
                 raise

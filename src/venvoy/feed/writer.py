@@ -136,6 +136,8 @@ class Writer:
             self._is_watched = True
 
     def _has_room(self) -> None:
+        if not self._is_watched:  # closed by what another event of the same turn brought
+            return
         self._is_waiting = False
         if self.is_paced and self.pace.on_room(monotonic(), self.written - self.unread()):
             self._resize()
