@@ -12,7 +12,6 @@ import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
 from time import monotonic
@@ -208,8 +207,12 @@ class Child:
             cost += flight.block.cost
         return cost
 
-    def take_back(self) -> tuple[list[Block], int]:
-        """Return the blocks it did not receive whole, which are its no longer, and what all its blocks cost."""
+    def take_back(self, is_well: bool) -> tuple[list[Block], int]:
+        """Return the blocks that others are to receive, which are its no longer, and what all its blocks cost.
+
+        Args:
+            is_well: it ended as it should; else, at least once means all blocks again.
+        """
         cost = self.settle()
         blocks = []
         written = self._written()
@@ -222,8 +225,9 @@ class Child:
             if count < len(block.items):
                 blocks.append(Block(block.items[count:], pieces, cost_of(pieces)))
         self._flights.clear()
-        if self._plan.at_least_once and self._history:
-            blocks, self._history = self._history, []
+        if self._history and not is_well:
+            blocks = self._history
+        self._history = []
         return blocks, cost
 
     @property
@@ -321,7 +325,7 @@ class Child:
             signal=self.exit.signal if self.exit else None,
             reason=f"{reason} ({self.fault})" if self.fault else reason,
             items=self.items,
-            bytes=written,
+            written=written,
             stderr_tail=self._stderr_tail(),
             is_early=self.is_early,
             restarts=self.restarts,

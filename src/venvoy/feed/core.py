@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from time import monotonic
@@ -213,8 +213,8 @@ class Core:
         count, size = 0, 1
         try:
             while True:
-                number = 0
-                for number, item in enumerate(islice(iterator, size), 1):
+                before = count
+                for item in islice(iterator, size):
                     try:
                         row = one(item)
                     except BaseException:
@@ -222,11 +222,11 @@ class Core:
                         raise
                     add_item(item)
                     add_row(row)
+                    count += 1
                     if not desk.is_awake:
                         desk.wake_now()
-                count += number
                 desk.hand_over(stage, timeout)
-                if number < size:
+                if count - before < size:
                     return count
                 size = min(2 * size, _MOST_STAGED)
         finally:
@@ -394,7 +394,7 @@ class Core:
         return SwarmReport(
             processes,
             sum(process.items for process in processes),
-            sum(sum(process.bytes.values()) for process in processes),
+            sum(sum(process.written.values()) for process in processes),
             len(self.undelivered()),
             monotonic() - self._began if self._began else 0.0,
         )

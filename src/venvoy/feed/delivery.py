@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from io import FileIO
 from typing import Any
 
 from .channels import Destination, is_text
@@ -46,7 +47,7 @@ class Delivery:
         path = os.fspath(destination.target).replace("{id}", str(process_id))
         if path not in self._shared:
             fd = open_file(destination, process_id, is_again, ExitStack())
-            self._shared[path] = self._files.enter_context(open(fd, "wb", buffering=0))
+            self._shared[path] = self._files.enter_context(FileIO(fd, "wb"))
         return self._shared[path]
 
     def _run(self) -> None:

@@ -138,8 +138,12 @@ class Desk:
             if not self.is_alive[process_id] or self.generation[process_id] != generation:
                 return False
             self.lanes[process_id].put(block)
-            self.demand[process_id] -= block.cost
-            self.wake()
+            self.demand[process_id] -= max(sum(map(len, column)) for column in block.pieces)
+            if self.demand[process_id] <= 0:
+                self.is_awake = True
+                self._wake()  # at once, since nobody puts more there until it was taken
+            else:
+                self.wake()
         return True
 
     def choose(self, wanted: int | None, timeout: float | None) -> tuple[int, int]:

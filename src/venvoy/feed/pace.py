@@ -16,12 +16,24 @@ PAGE = 4096
 class Pace:
     """The window of one channel of one process."""
 
-    __slots__ = ("_begin", "_read", "window")
+    __slots__ = ("_asked", "_begin", "_read", "window")
 
     def __init__(self) -> None:
         self.window = 1  # bytes; at least one item is always sent
         self._begin: float | None = None
         self._read = 0
+        self._asked = (0.0, 0)
+
+    def on_request(self, now: float, written: int) -> bool:
+        """Take notice that a windowful is asked for from whoever makes it; return whether the window has changed.
+
+        Where the items' bytes are made on request, nothing ever waits for the process, and `on_room` learns nothing.
+        """
+        (at, before), self._asked = self._asked, (now, written)
+        if now - at > GOAL or written - before < self.window or self.window == LARGEST:
+            return False
+        self.window = min(2 * self.window, LARGEST)
+        return True
 
     def restart(self) -> None:
         """The process had nothing to read: the time until its next read says nothing about it."""

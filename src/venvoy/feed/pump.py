@@ -43,6 +43,7 @@ class Pump:
         self._routes = routes
         self._timers = Timers(loop)
         self._first = 0
+        self._lingers = False  # a turn is to come by itself
         self._skewed: set[Child] = set()
         self._is_ended = False  # by us
         self.on_over: Callable[[], object] = lambda: None
@@ -87,9 +88,18 @@ class Pump:
             took = self._serve(self.children[(self._first + step) % count]) or took
         with self._desk.changed:
             if took and self._desk.state is State.RUNNING:
-                self._loop.call_later(_LINGER, self.turn)
-            else:
+                self._linger()
+            elif not self._lingers:
                 self._desk.is_awake = False
+
+    def _linger(self) -> None:
+        if not self._lingers:
+            self._lingers = True
+            self._loop.call_later(_LINGER, self._after_lingering)
+
+    def _after_lingering(self) -> None:
+        self._lingers = False
+        self.turn()
 
     def _serve(self, child: Child) -> bool:
         """Give a process what it has room for; return whether it took anything."""
@@ -104,7 +114,7 @@ class Pump:
                 break
             given = self._give(child, limits)
             if not given:
-                self._on_nothing_there(child, limits)
+                self._on_nothing_there(child)
                 break
             took = True
             budget -= given
@@ -147,9 +157,10 @@ class Pump:
             self._timers.later(_SKEW, lambda: self._check_skew(child, written))
         return False
 
-    def _on_nothing_there(self, child: Child, limits: list[int | None]) -> None:
-        rooms = [limit for limit in limits if limit is not None]
-        self._desk.ask(child.id, max(rooms, default=_MOST_IN_A_TURN))
+    def _on_nothing_there(self, child: Child) -> None:
+        if self._routes.has_state:
+            rooms = [writer.request() for writer in child.writers if writer.is_paced and writer.is_hungry]
+            self._desk.ask(child.id, max(rooms, default=_MOST_IN_A_TURN))
 
     def _settle(self, child: Child) -> None:
         cost = child.settle()
@@ -186,7 +197,11 @@ class Pump:
         writer.break_off()
         if writer.is_required and not child.fault:
             child.fault = f"closed its channel {writer.name!r} before the end of the input"
-            self._timers.later(self._plan.grace_period, lambda: child.fault and child.signal(9))
+            self._timers.later(self._plan.grace_period, lambda: self._kill_faulty(child))
+
+    def _kill_faulty(self, child: Child) -> None:
+        if child.fault:
+            child.signal(9)
 
     def _on_exit(self, child: Child) -> None:
         child.reap()
@@ -194,12 +209,12 @@ class Pump:
 
     def _on_gone(self, child: Child) -> None:
         """A process is gone, or could not be started: say what it did not receive, and decide what follows."""
-        is_well = child.exit is not None and (child.has_all_input or (child.needs_nothing and child.exit.status == 0))
-        blocks, cost = child.take_back()
+        is_well = self._is_well(child)
+        blocks, cost = child.take_back(is_well)
         self._desk.received(child.id, cost)
         child.is_early = not is_well
         if not is_well and not child.fault and child.exit is not None:
-            child.fault = "before the end of its input"
+            child.fault = "after its input" if child.has_all_input else "before the end of its input"
         is_restarted = not is_well and self._restarts(child)
         with self._desk.changed:
             self._desk.generation[child.id] += 1
@@ -214,6 +229,14 @@ class Pump:
         elif not is_well:
             self._on_early_exit(child)
         self._loop.call_soon(self._look_whether_over)
+
+    def _is_well(self, child: Child) -> bool:
+        """Return whether it ended when it should."""
+        if child.exit is None or child.fault:
+            return False
+        if child.has_all_input:
+            return child.exit.status == 0 or not self._plan.at_least_once
+        return child.needs_nothing and child.exit.status == 0
 
     def _restarts(self, child: Child) -> bool:
         return (
@@ -230,6 +253,8 @@ class Pump:
             self._loop.call_soon(self.turn)
             return
         ended = f"process {child.id} {child.exit} {child.fault}"
+        if not child.fault.startswith(("before", "after")):
+            ended = f"process {child.id} {child.fault}, and {child.exit}"
         self.fail(ended if child.exit else f"process {child.id} could not be started: {child.fault}")
 
     def _give_back(self, child: Child, blocks: list[Block], is_restarted: bool) -> None:
@@ -340,7 +365,7 @@ class Pump:
         self._timers.later(max(again, _LINGER), lambda: self._check_stall(child, pid))
 
     def _is_expected_to_work(self, child: Child) -> bool:
-        return child.has_flights or child.has_all_input or any(writer.pending for writer in child.writers)
+        return child.has_flights or child.has_all_input or any(w.pending or w.unread() for w in child.writers)
 
     def _on_stall(self, child: Child, idle: float) -> None:
         full = max(child.writers, key=lambda writer: (writer.pending, writer.unread()))
@@ -349,8 +374,8 @@ class Pump:
         )
         if self._routes.is_held_up:
             what += "; its output is not consumed: iterate over Swarm.lines(), and let the function given return"
-        if full.pending:
-            what += f"; {full.pending:,} bytes wait for channel {full.name!r}"
+        if full.pending or full.unread():
+            what += f"; {full.pending + full.unread():,} bytes wait for channel {full.name!r}"
         elif child.has_all_input:
             what += "; it has got all its input"
-        self._stall(child, full.name if full.pending else None, what + " (stall_timeout)")
+        self._stall(child, full.name if full.pending or full.unread() else None, what + " (stall_timeout)")

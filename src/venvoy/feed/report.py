@@ -19,7 +19,7 @@ class ProcessReport:
         signal: the number of the signal that killed it.
         reason: in words, how it stands.
         items: that it received whole.
-        bytes: written to each channel.
+        written: bytes, for each channel.
         stderr_tail: the last of what it wrote there, as text.
         is_early: it ended before the end of its input.
         restarts: how often it was started again.
@@ -33,7 +33,7 @@ class ProcessReport:
     signal: int | None
     reason: str
     items: int
-    bytes: Mapping[str, int]
+    written: Mapping[str, int]
     stderr_tail: str = ""
     is_early: bool = False
     restarts: int = 0
@@ -43,7 +43,7 @@ class ProcessReport:
     stderr_dropped: int = 0
 
     def __str__(self) -> str:
-        written = ", ".join(f"{count:,} bytes to {name}" for name, count in self.bytes.items())
+        written = ", ".join(f"{count:,} bytes to {name}" for name, count in self.written.items())
         text = f"process {self.id}: {self.reason}; {self.items:,} items, {written}"
         if self.restarts:
             text += f"; restarted {self.restarts} times"
@@ -53,16 +53,16 @@ class ProcessReport:
 
 @dataclass(frozen=True, slots=True)
 class SwarmReport:
-    """A whole swarm: its processes, the items and bytes they received, the items nobody received, and its seconds."""
+    """A whole swarm: its processes, items they received, bytes written, items that nobody received, seconds."""
 
     processes: tuple[ProcessReport, ...]
     items: int
-    bytes: int
+    written: int
     undelivered: int
     seconds: float
 
     def __str__(self) -> str:
-        head = f"{self.items:,} items, {self.bytes:,} bytes, {self.seconds:.1f} s"
+        head = f"{self.items:,} items, {self.written:,} bytes, {self.seconds:.1f} s"
         if self.undelivered:
             head += f", {self.undelivered:,} items undelivered"
         return "\n".join([head, *(str(process) for process in self.processes)])

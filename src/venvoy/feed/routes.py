@@ -67,11 +67,10 @@ class Routes:
         Raises:
             OSError: one cannot be opened.
         """
-        for stream in _STREAMS:
-            destination = self.destinations[stream]
-            if self._delivery is not None and self._is_delivered(stream) and destination.kind == "file":
-                if not destination.is_per_process_file:
-                    self._delivery.file_of(destination, 0, False)
+        for stream, destination in self.destinations.items():
+            is_shared = destination.kind == "file" and not destination.is_per_process_file
+            if self._delivery is not None and self._is_delivered(stream) and is_shared:
+                self._delivery.file_of(destination, 0, False)
 
     def connect(self, child: Child, outputs: dict[str, int], on_progress: Callable[[], object]) -> None:
         """Let the outputs of a process that was just started be read."""

@@ -50,7 +50,7 @@ class Writer:
         self._fd = -1
         self._is_waiting = False  # until the kernel says that there is room
         self._is_watched = False
-        self._write = os.writev
+        self._write: Callable[[int, list[bytes | memoryview]], int] = os.writev
         self._file: object = None  # an open file that has no descriptor
 
     def open(self, fd: int, owner: object = None) -> None:
@@ -144,6 +144,12 @@ class Writer:
         self._on_room()
         if not self._is_waiting:
             self.rest()
+
+    def request(self) -> int:
+        """Return how many bytes to ask for, from whoever makes them for this process."""
+        if self.pace.on_request(monotonic(), self.written):
+            self._resize()
+        return self.pace.window
 
     def rest(self) -> None:
         """Nothing is there to be written: do not ask for room until there is."""
