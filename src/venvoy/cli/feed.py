@@ -1,276 +1,70 @@
-"""`venvoy feed`: split standard input, or files, over a swarm of commands."""
+"""`venvoy feed`, as it is called; `feeding` does it, and is imported by those only who feed."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Annotated
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+import typer
 
-from venvoy.errors import SwarmError
-from venvoy.feed import Swarm, SwarmReport, pipe
-
-_READ = 1 << 20
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_REFRESH = 0.2  # seconds between two looks at a swarm that is shown on a terminal
+Flag = typer.Option
 
 
-class UsageError(ValueError):
-    """An option of the command line is wrong."""
+def feed(
+    command: Annotated[list[str], typer.Argument(help="The command and its arguments, after --.")],
+    count: Annotated[int, Flag("-n", "--count", min=1, help="How many processes.")] = 1,
+    lines: Annotated[bool, Flag("--lines", help="An item is a line (the default).")] = False,
+    null: Annotated[bool, Flag("--null", help="An item ends with a NUL.")] = False,
+    block: Annotated[str | None, Flag(help="An item is a block of whole lines of about this size: 64K, 1M.")] = None,
+    records: Annotated[str | None, Flag(help="An item is a record: jsonl.")] = None,
+    files: Annotated[list[Path] | None, Flag("--in", help="Read this instead of stdin; may be repeated.")] = None,
+    side: Annotated[list[str] | None, Flag(help="NAME=EXPR: a channel for a Python expression of `item`.")] = None,
+    out: Annotated[str | None, Flag(help="Where stdout goes: a path with {id}, or discard.")] = None,
+    err: Annotated[str | None, Flag(help="Where stderr goes, as --out.")] = None,
+    key: Annotated[str | None, Flag(help="Items of one value of this Python expression stay together.")] = None,
+    on_exit: Annotated[str, Flag(help="If a process ends early: fail, reroute or restart.")] = "fail",
+    template: Annotated[bool, Flag("--template", help="Replace {id} in the command's arguments.")] = False,
+    detach: Annotated[bool, Flag("--detach", help="Run in the background.")] = False,
+    log: Annotated[Path | None, Flag(help="With --detach: the log file.")] = None,
+    pid_file: Annotated[Path | None, Flag(help="With --detach: the file for the process id.")] = None,
+) -> None:
+    """Split standard input over processes of a command; the exit status is that of the worst."""
+    from venvoy.cli import feeding  # only this command needs the swarm and rich
 
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the command line asks for.
-
-    Args:
-        command: of each process.
-        count: of processes.
-        split: "lines", "null", "block" or "records".
-        block: bytes of a block.
-        files: read instead of standard input.
-        sides: `NAME=EXPR` of each side channel.
-        out, err: where outputs go; None inherits.
-        key: an expression; the same value goes to the same process.
-        on_exit: "fail", "reroute" or "restart".
-    """
-
-    command: list[str]
-    count: int
-    split: str
-    block: int
-    files: list[Path]
-    sides: list[str]
-    out: str | None
-    err: str | None
-    key: str | None
-    on_exit: Any
-    template: bool
-
-
-def run(wanted: Wanted) -> int:
-    """Feed a swarm; return the exit status of the worst process."""
-    swarm = _swarm(wanted)
-    console = Console(stderr=True)
     try:
-        with ExitStack() as files, swarm:
-            sources = _sources(wanted.files, files)
-            if not console.is_terminal:
-                swarm.feed_many(_items(sources, wanted))
-            else:
-                with _Shown(console, swarm):
-                    swarm.feed_many(_items(sources, wanted))
-                    swarm.close()
-    except SwarmError as error:
-        print(f"venvoy: {error}", file=sys.stderr)  # noqa: T201 - this is a command line
-        return _worst(swarm.report) or 1
-    return _worst(swarm.report)
-
-
-def _worst(report: SwarmReport) -> int:
-    """Return the largest status, as a shell counts it: 128 and the number of the signal for those killed."""
-    found = [0]
-    for process in report.processes:
-        if process.signal is not None and "ended by the swarm" not in process.reason:
-            found.append(128 + process.signal)
-        elif process.status is not None:
-            found.append(process.status)
-    return max(found)
-
-
-def _swarm(wanted: Wanted) -> Swarm:
-    inputs: dict[str, Any] = {"stdin": pipe(_raw if wanted.split != "records" else _record)}
-    read = json.loads if wanted.split == "records" else _text
-    for side in wanted.sides:
-        name, equals, expression = side.partition("=")
-        if not equals:
-            raise UsageError(f"--side is NAME=EXPR, not {side!r}")
-        inputs[name] = pipe(_side(f"--side {name}", expression, read))
-    key = _evaluate("--key", wanted.key, read) if wanted.key else None
-    return Swarm(
-        wanted.command,
-        wanted.count,
-        inputs,
-        stdout=wanted.out or "inherit",
-        stderr=wanted.err or "inherit",
-        distribute="key" if key else "ready",
-        key=key,
-        on_exit=wanted.on_exit,
-        template=wanted.template,
-        name="venvoy feed",
-        stall_timeout=None,
-    )
-
-
-def _raw(item: bytes) -> bytes:
-    return item
-
-
-def _record(item: bytes) -> bytes:
-    return item if item.endswith(b"\n") else item + b"\n"
-
-
-def _text(item: bytes) -> str:
-    return item.decode("utf-8", "replace").rstrip("\r\n\0")
-
-
-def _evaluate(option: str, expression: str, read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return a function of an item that evaluates a Python expression of `item`."""
-    try:
-        code = compile(expression, option, "eval")
-    except SyntaxError as error:
-        raise UsageError(f"{option}: {expression!r} is not a Python expression: {error.msg}") from None
-    return lambda item: eval(code, {"item": read(item), "json": json})  # the user's own words, on the user's machine
-
-
-def _side(option: str, expression: str, read: Callable[[bytes], Any]) -> Callable[[bytes], bytes | None]:
-    evaluate = _evaluate(option, expression, read)
-
-    def encode(item: bytes) -> bytes | None:
-        value = evaluate(item)
-        if value is None or isinstance(value, bytes):
-            return value
-        return f"{value}\n".encode()
-
-    return encode
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes of `64K`, `1M` or `100`.
-
-    Raises:
-        UsageError: it is not a size.
-    """
-    number, unit = (text[:-1], text[-1].upper()) if text and not text[-1].isdigit() else (text, "")
-    if not number.isdigit() or unit not in _UNITS or not int(number):
-        raise UsageError(f"--block is a size as 64K, 1M or 100, not {text!r}")
-    return int(number) * _UNITS[unit]
-
-
-# --- splitting ------------------------------------------------------------------------------------
-
-
-def _sources(paths: Sequence[Path], files: ExitStack) -> Iterator[IO[bytes]]:
-    if not paths:
-        yield open(0, "rb", buffering=0, closefd=False)
-    for path in paths:
-        yield files.enter_context(open(path, "rb", buffering=0))
-
-
-def _items(sources: Iterator[IO[bytes]], wanted: Wanted) -> Iterator[bytes]:
-    """Yield the items: what was read is passed on before more is waited for."""
-    for source in sources:
-        if wanted.split == "block":
-            yield from _blocks(source, wanted.block)
-        else:
-            yield from _cut(source, b"\0" if wanted.split == "null" else b"\n")
-
-
-def _cut(source: IO[bytes], end: bytes) -> Iterator[bytes]:
-    """Yield items with their ends; the last may have none."""
-    rest: list[bytes] = []
-    while data := source.read(_READ):
-        head, found, tail = data.rpartition(end)
-        if not found:
-            rest.append(data)
-            continue
-        whole = b"".join([*rest, head])
-        rest = [tail] if tail else []
-        for item in whole.split(end):
-            yield item + end
-    if rest:
-        yield b"".join(rest)
-
-
-def _blocks(source: IO[bytes], size: int) -> Iterator[bytes]:
-    """Yield blocks of whole lines, of about `size` bytes; a longer line is a block of its own."""
-    rest = b""
-    while data := source.read(size):
-        head, found, tail = data.rpartition(b"\n")
-        if not found:
-            rest += data
-            continue
-        yield rest + head + found
-        rest = tail
-    if rest:
-        yield rest
-
-
-# --- showing --------------------------------------------------------------------------------------
-
-
-class _Shown:
-    """Bars of a swarm on a terminal, kept up to date by a thread."""
-
-    def __init__(self, console: Console, swarm: Swarm) -> None:
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[items]:>12,} items {task.fields[rate]}"),
-            TimeElapsedColumn(),
+        wanted = feeding.Wanted(
+            command=command,
+            count=count,
+            split=_split(lines, null, block, records),
+            block=feeding.parse_size(block or "1M"),
+            files=files or [],
+            sides=side or [],
+            out=out,
+            err=err,
+            key=key,
+            on_exit=on_exit,
+            template=template,
         )
-        self._progress = Progress(*columns, console=console, transient=False)
-        self._swarm = swarm
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="venvoy-feed-progress", daemon=True)
-        self._tasks: list[Any] = []
-
-    def __enter__(self) -> None:
-        self._progress.start()
-        self._tasks.append(self._progress.add_task("all", total=None, items=0, rate=""))
-        self._thread.start()
-
-    def __exit__(self, *exception: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._update()
-        self._progress.stop()
-
-    def _run(self) -> None:
-        while not self._stop.wait(_REFRESH):
-            self._update()
-
-    def _update(self) -> None:
-        report = self._swarm.report
-        seconds = max(report.seconds, 1e-3)
-        rate = f"{report.items / seconds:>12,.0f} items/s {report.written / seconds / 1e6:>8,.1f} MB/s"
-        self._progress.update(self._tasks[0], items=report.items, rate=rate)
-        for process in report.processes:
-            if process.id + 1 >= len(self._tasks):
-                self._tasks.append(self._progress.add_task(f"process {process.id}", total=1, items=0, rate=""))
-            share = process.items / max(report.items, 1)
-            self._progress.update(self._tasks[process.id + 1], completed=share, items=process.items, rate="")
+        if detach:
+            arguments = sys.argv[1:]
+            arguments.remove("--detach")  # the first: what follows -- belongs to the command
+            typer.echo(feeding.detach(wanted, arguments, log, pid_file))
+            return
+        status = feeding.run(wanted)
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error)) from None
+    except OSError as error:
+        typer.echo(f"venvoy: {error}", err=True)
+        raise typer.Exit(1) from None
+    raise typer.Exit(status)
 
 
-# --- in the background ----------------------------------------------------------------------------
-
-
-def detach(arguments: Sequence[str], log: Path, pid_file: Path) -> int:
-    """Run the same command line in a session of its own; return its process id.
-
-    Args:
-        arguments: of `venvoy`, without `--detach`.
-        log: gets its outputs.
-        pid_file: gets its process id.
-    """
-    command = [sys.executable, "-c", "from venvoy.cli import main; main()", *arguments]
-    with open(log, "ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-    pid_file.write_text(f"{process.pid}\n")
-    process.returncode = 0  # it outlives us: nobody here waits for it
-    return process.pid
-
-
-def default_files() -> tuple[Path, Path]:
-    """Return the log and the pid file of a detached run that names none."""
-    return Path(f"venvoy-feed-{os.getpid()}.log"), Path(f"venvoy-feed-{os.getpid()}.pid")
+def _split(lines: bool, null: bool, block: str | None, records: str | None) -> str:
+    wishes = {"lines": lines, "null": null, "block": block is not None, "records": records is not None}
+    chosen = [name for name, wish in wishes.items() if wish]
+    if len(chosen) > 1:
+        raise ValueError("choose one of --lines, --null, --block and --records")
+    if records not in (None, "jsonl"):
+        raise ValueError(f"--records is jsonl, not {records!r}")
+    return chosen[0] if chosen else "lines"
