@@ -302,12 +302,12 @@ class Child:
         if self._popen is not None:
             self._popen.returncode = 0  # never waited for here: it is not our child
         self._lock = threading.Lock()
-        for writer in self.writers:
-            writer.close_in_fork()
-        for reader in self.readers.values():
-            reader.close_in_fork()
-        if self._ends.lifeline[1] >= 0:
-            os.close(self._ends.lifeline[1])
+        closes = [end.close_in_fork for end in (*self.writers, *self.readers.values())]
+        for close in (*closes, lambda: os.close(self._ends.lifeline[1])):
+            try:
+                close()
+            except OSError:  # the thread that opens and closes them was in the middle of it
+                pass
 
     # Its report.
 

@@ -426,16 +426,16 @@ class Core:
 
     def after_fork_in_child(self) -> None:
         """In a process the host forked: the swarm is the parent's."""
-        if self._pump is not None and self._loop is not None:
-            for child in self._pump.children:
-                child.close_in_fork()
-            self._loop.close()
         self.desk.lock = threading.Lock()
         self.desk.changed = threading.Condition(self.desk.lock)
         self.desk.state, self.desk.is_open = State.CLOSED, False
         self._close_lock = threading.RLock()
         self._report = SwarmReport((), 0, 0, 0, 0.0)
-        self._loop = self._pump = None
+        pump, loop, self._pump, self._loop = self._pump, self._loop, None, None
+        for child in pump.children if pump is not None else ():
+            child.close_in_fork()
+        if loop is not None:
+            loop.close()
 
 
 def _bad_words(bad: Sequence[ProcessReport]) -> str:
