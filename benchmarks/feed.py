@@ -29,7 +29,7 @@ TWO_CHANNELS = ["/bin/sh", "-c", 'cat "/dev/fd/$numbers" >/dev/null & cat >/dev/
 INPUTS = {"stdin": lambda item: b"%d\n" % item, "numbers": lambda item: b"%d\n" % (item + 1)}
 MEBIBYTE = b"x" * (1 << 20)
 FAST, RATIO = 0.0004, 50  # seconds for an item, and how much longer the slow one takes
-WORK = "import sys, time\nfor line in sys.stdin: time.sleep(float(sys.argv[1]))"
+WORK = "import os, sys, time\nfor line in sys.stdin: time.sleep(float(os.environ['PACE']))"
 
 
 def feed_many(count: int) -> None:
@@ -112,12 +112,7 @@ def uneven(count: int) -> float:
     """Return the time of two processes, one slow, over the ideal, measured with the sleeps this machine makes."""
     paces = [real_sleep(FAST), real_sleep(FAST * RATIO)]
     environ = lambda process: {"PACE": str(FAST * (RATIO if process else 1))}  # noqa: E731
-    command = [
-        sys.executable,
-        "-S",
-        "-c",
-        WORK.replace("float(sys.argv[1])", "float(__import__('os').environ['PACE'])"),
-    ]
+    command = [sys.executable, "-S", "-c", WORK]
     ideal = count / sum(1 / pace for pace in paces)
     with Swarm(command, 2, {"stdin": lambda item: b"%d\n" % item}, stdout="discard", env_vars=environ) as swarm:
         begin = perf_counter()
@@ -128,7 +123,8 @@ def uneven(count: int) -> float:
 def real_sleep(seconds: float) -> float:
     """Return how long a process really takes for an item of so many seconds."""
     times = 50 if seconds > 0.01 else 500
-    script = f"import time\nt=time.perf_counter()\nfor _ in range({times}): time.sleep({seconds})\nprint(time.perf_counter()-t)"
+    loop = f"for _ in range({times}): time.sleep({seconds})"
+    script = f"import time\nt = time.perf_counter()\n{loop}\nprint(time.perf_counter() - t)"
     done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, check=True, text=True)
     return float(done.stdout) / times
 

@@ -33,19 +33,9 @@ def feed(
     from venvoy.cli import feeding  # only this command needs the swarm and rich
 
     try:
-        wanted = feeding.Wanted(
-            command=command,
-            count=count,
-            split=_split(lines, null, block, records),
-            block=feeding.parse_size(block or "1M"),
-            files=files or [],
-            sides=side or [],
-            out=out,
-            err=err,
-            key=key,
-            on_exit=on_exit,
-            template=template,
-        )
+        split, size = _split(lines, null, block, records), feeding.parse_size(block or "1M")
+        outputs, policy = (out, err), (key, on_exit, template)
+        wanted = feeding.Wanted(command, count, split, size, files or [], side or [], *outputs, *policy)
         if detach:
             arguments = sys.argv[1:]
             arguments.remove("--detach")  # the first: what follows -- belongs to the command

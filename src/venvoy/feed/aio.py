@@ -34,14 +34,14 @@ class AsyncSwarm:
 
     async def _feed(self, item: Any) -> None:
         core = self._core
-        if core.encoders is None or core.plan.distribute != "ready" or self._swarm._threads is not None:
+        if core.feeding.encoders is None or core.plan.distribute != "ready" or self._swarm._threads is not None:
             await asyncio.to_thread(self._swarm.feed, item)
             return
-        pieces = core.encoders.one(item)
+        pieces = core.feeding.encoders.one(item)
         loop = asyncio.get_running_loop()
         while True:
             room = asyncio.Event()
-            if core.desk.try_put_one(item, pieces, lambda room=room: loop.call_soon_threadsafe(room.set)):  # type: ignore[misc]
+            if core.feeding.intake.try_put_one(item, pieces, lambda room=room: loop.call_soon_threadsafe(room.set)):  # type: ignore[misc]
                 return
             await room.wait()
 
@@ -57,7 +57,7 @@ class AsyncSwarm:
             await self._feed(item)
             count += 1
             if not count % 1024:
-                await asyncio.sleep(0)  # others on the event loop have their turn
+                await _turn_of_others()
         return count
 
     async def lines(self, items: Iterable[Any] | None = None) -> AsyncIterator[tuple[int, Any]]:
@@ -113,3 +113,11 @@ def _some_of(lines: Any) -> list[tuple[int, Any]] | None:
     for line in lines:
         return [line]
     return None
+
+
+async def _turn_of_others() -> None:
+    """Let everything else that is ready on the event loop run."""
+    loop = asyncio.get_running_loop()
+    turn = loop.create_future()
+    loop.call_soon(turn.set_result, None)
+    await turn

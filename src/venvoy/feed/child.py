@@ -1,7 +1,7 @@
 """One process of a swarm under its id: its start, channels, outputs, what it has received, and how it ended.
 
 Belongs to the swarm's I/O thread; reports may be made elsewhere. Laws: the group is killed before its leader is reaped;
-an item counts as received when its bytes of all channels were written.
+which items it has received is told by `flights`.
 """
 
 from __future__ import annotations
@@ -9,19 +9,16 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable
-from itertools import accumulate
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from .. import _process_posix as _platform
 from ..collector import Collector
 from ..process import Exit
-from .blocks import Block, cost_of
+from .blocks import Block
 from .channels import Destination
+from .flights import Flights
 from .options import Plan
 from .outputs import Kept, Reader
 from .plumbing import Ends, FifoOpening, open_ends, tie_to_host
@@ -29,26 +26,6 @@ from .report import ProcessReport, describe
 from .writer import Writer
 
 _TAIL = 4096  # bytes of stderr shown in a report
-
-
-class Flight:
-    """A block that was given to the process: where its bytes end on each channel."""
-
-    __slots__ = ("begins", "block", "ends")
-
-    def __init__(self, block: Block, begins: list[int], ends: list[int]) -> None:
-        self.block = block
-        self.begins = begins
-        self.ends = ends
-
-    def received(self, written: list[int]) -> int:
-        """Return how many of its items were written whole, given the bytes written on each channel."""
-        count = len(self.block.items)
-        for column, begin, done in zip(self.block.pieces, self.begins, written, strict=True):
-            if done < 0:
-                continue
-            count = min(count, bisect_right(list(accumulate(map(len, column))), done - begin))
-        return count
 
 
 class Child:
@@ -77,7 +54,7 @@ class Child:
         self.fault = ""  # why it is to be ended, or what was wrong with its start
         self.is_early = False  # it ended before the end of its input
         self.restarts = 0
-        self.items = 0  # received, by all processes of this id
+        self.flights = Flights(len(plan.channels), plan.at_least_once)
         self.writers: list[Writer] = []
         self.readers: dict[str, Reader] = {}
         self.kept: dict[str, Kept] = {}
@@ -88,9 +65,6 @@ class Child:
         self._loop = loop
         self._on_room = on_room
         self._on_exit = on_exit
-        self._flights: deque[Flight] = deque()
-        self._pushed: list[int] = []
-        self._history: list[Block] = []
         self._ends = Ends()
         self._fifos: list[FifoOpening] = []
         self._lock = threading.Lock()  # held while a signal is sent or the child is reaped: never a stranger's pid
@@ -145,7 +119,7 @@ class Child:
 
     def _open_writers(self) -> None:
         self.writers = []
-        self._pushed = [0] * len(self._plan.channels)
+        self.flights.begin()
         for name, channel in self._plan.channels.items():
             writer = Writer(name, channel, self._loop, lambda: self._on_room(self))
             self.writers.append(writer)
@@ -178,63 +152,6 @@ class Child:
             return None
         return [writer.pace.window if writer.is_paced and writer.is_hungry else None for writer in self.writers]
 
-    def push(self, block: Block) -> list[int]:
-        """Give it a block; return the bytes for each channel."""
-        pieces = block.joined()
-        begins = self._pushed
-        self._pushed = [begin + len(data) for begin, data in zip(begins, pieces, strict=True)]
-        for writer, data in zip(self.writers, pieces, strict=True):
-            writer.push(data)
-        self._flights.append(Flight(block, begins, self._pushed))
-        if self._plan.at_least_once:
-            self._history.append(block)
-        return [len(data) for data in pieces]
-
-    def _written(self) -> list[int]:
-        """Return the bytes written on each channel; -1 where it does not matter any more."""
-        return [-1 if w.is_broken and not w.is_required else w.written for w in self.writers]
-
-    def settle(self) -> int:
-        """Forget the blocks that were received whole; return what they cost."""
-        cost = 0
-        written = self._written()
-        while self._flights:
-            flight = self._flights[0]
-            if any(0 <= done < end for done, end in zip(written, flight.ends, strict=True)):
-                break
-            self._flights.popleft()
-            self.items += len(flight.block.items)
-            cost += flight.block.cost
-        return cost
-
-    def take_back(self, is_well: bool) -> tuple[list[Block], int]:
-        """Return the blocks that others are to receive, which are its no longer, and what all its blocks cost.
-
-        Args:
-            is_well: it ended as it should; else, at least once means all blocks again.
-        """
-        cost = self.settle()
-        blocks = []
-        written = self._written()
-        for flight in self._flights:
-            cost += flight.block.cost
-            count = flight.received(written)
-            self.items += count
-            block = flight.block
-            pieces = [column[count:] for column in block.pieces]
-            if count < len(block.items):
-                blocks.append(Block(block.items[count:], pieces, cost_of(pieces)))
-        self._flights.clear()
-        if self._history and not is_well:
-            blocks = self._history
-        self._history = []
-        return blocks, cost
-
-    @property
-    def has_flights(self) -> bool:
-        """Whether it was given items that it has not received whole."""
-        return bool(self._flights)
-
     @property
     def has_all_input(self) -> bool:
         """Whether the end of file was sent on every channel it has to read."""
@@ -244,6 +161,17 @@ class Child:
     def needs_nothing(self) -> bool:
         """Whether it may leave whenever it likes."""
         return all(not writer.is_required for writer in self.writers)
+
+    def push(self, block: Block) -> list[int]:
+        """Give it a block; return the bytes for each channel."""
+        pieces = self.flights.add(block)
+        for writer, data in zip(self.writers, pieces, strict=True):
+            writer.push(data)
+        return [len(data) for data in pieces]
+
+    def written(self) -> list[int]:
+        """Return the bytes written on each channel; -1 where it does not matter any more."""
+        return [-1 if w.is_broken and not w.is_required else w.written for w in self.writers]
 
     # Its end.
 
@@ -302,7 +230,8 @@ class Child:
         if self._popen is not None:
             self._popen.returncode = 0  # never waited for here: it is not our child
         self._lock = threading.Lock()
-        closes = [end.close_in_fork for end in (*self.writers, *self.readers.values())]
+        closes = [writer.close_in_fork for writer in self.writers]
+        closes += [reader.close_in_fork for reader in self.readers.values()]
         for close in (*closes, lambda: os.close(self._ends.lifeline[1])):
             try:
                 close()
@@ -324,7 +253,7 @@ class Child:
             status=self.exit.status if self.exit else None,
             signal=self.exit.signal if self.exit else None,
             reason=f"{reason} ({self.fault})" if self.fault else reason,
-            items=self.items,
+            items=self.flights.items,
             written=written,
             stderr_tail=self._stderr_tail(),
             is_early=self.is_early,
@@ -348,19 +277,3 @@ class Child:
                 return file.read().decode("utf-8", "replace")
         except OSError:
             return ""
-
-
-def processor_ticks(group: int) -> int:
-    """Return the processor time that a process group has used, in clock ticks; 0 where the system does not tell.
-
-    Source: proc(5), /proc/pid/stat, fields 5 (pgrp), 14 to 17 (utime, stime, cutime, cstime).
-    """
-    total = 0
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields: list[Any] = path.read_text(errors="replace").rpartition(")")[2].split()
-        except OSError:  # it has just ended
-            continue
-        if len(fields) > 14 and int(fields[2]) == group:
-            total += sum(map(int, fields[11:15]))
-    return total

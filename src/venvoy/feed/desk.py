@@ -11,15 +11,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
-from time import monotonic
 from typing import Any
 
-from ..errors import FeedStalled, SwarmClosed, SwarmError
+from ..errors import SwarmClosed, SwarmError
 from .blocks import Block, Lane, Stage
 from .options import Plan
 
-_LANE_BYTES = 8 << 20  # cost of what waits for any process
-_OWN_LANE_BYTES = 1 << 20  # cost of what waits for one
+LANE_BYTES = 8 << 20  # cost of what waits for any process
+OWN_LANE_BYTES = 1 << 20  # cost of what waits for one
 
 
 class State(Enum):
@@ -62,113 +61,9 @@ class Desk:
         self.waiting = 0  # threads that wait for room
         self.is_draining = False  # somebody waits until everything was received
         self.calls_for_room: list[Callable[[], object]] = []
-        self._wake = wake
-        self._limit = min(_LANE_BYTES, plan.max_bytes)
-        self._own_limit = min(_OWN_LANE_BYTES, plan.max_bytes)
-        self._next = 0
-
-    # For threads that feed.
-
-    def put_one(self, item: Any, pieces: Sequence[bytes], timeout: float | None) -> None:
-        """Append an item for whoever has room, waiting for room here."""
-        shared = self.shared
-        with self.lock:  # entering a Condition costs a call more
-            if not self.is_open or shared.cost >= self._limit:
-                self._wait(lambda: shared.cost < self._limit, timeout)
-            shared.put_one(item, pieces)
-            if not self.is_awake:
-                self.wake()
-
-    def try_put_one(self, item: Any, pieces: Sequence[bytes], call_for_room: Callable[[], object]) -> bool:
-        """Append an item if there is room; else return False and call back once there is."""
-        with self.changed:
-            self.check_open()
-            if self.shared.cost >= self._limit:
-                self.calls_for_room.append(call_for_room)
-                return False
-            self.shared.put_one(item, pieces)
-            if not self.is_awake:
-                self.wake()
-        return True
-
-    def open_stage(self) -> Stage:
-        """Return a stage for a thread that is going to feed many items."""
-        with self.lock:
-            self.check_open()
-            self.stages.append(Stage())
-            return self.stages[-1]
-
-    def hand_over(self, stage: Stage, timeout: float | None) -> None:
-        """Hand over what is on a stage, waiting for room here."""
-        with self.lock:
-            if not self.is_open or self.shared.cost >= self._limit:
-                self._wait(lambda: self.shared.cost < self._limit, timeout)
-            stage.hand_over(self.shared)
-            self.wake()
-
-    def close_stage(self, stage: Stage) -> None:
-        """Hand over the rest, whatever there is of room: it was fed."""
-        with self.lock:
-            stage.hand_over(self.shared)
-            self.stages.remove(stage)
-            self.wake()
-
-    def wake_now(self) -> None:
-        """Make the I/O thread look here."""
-        with self.lock:
-            self.wake()
-
-    def put(self, block: Block, process_id: int | None, timeout: float | None) -> None:
-        """Append a block for one process, or for whoever has room (None), waiting for room here."""
-        with self.changed:
-            lane, limit = self._lane(process_id)
-            if not self.is_open or lane.cost >= limit:
-                self._wait(lambda: lane.cost < limit, timeout)
-            if process_id is not None and not self.is_alive[process_id]:
-                lane = self._lane(self.substitute(process_id))[0]
-            lane.put(block)
-            self.wake()
-
-    def _lane(self, process_id: int | None) -> tuple[Lane, int]:
-        return (self.shared, self._limit) if process_id is None else (self.lanes[process_id], self._own_limit)
-
-    def put_encoded(self, process_id: int, generation: int, block: Block) -> bool:
-        """Append a block encoded for one start of one process; return False when that is gone."""
-        with self.changed:
-            if not self.is_alive[process_id] or self.generation[process_id] != generation:
-                return False
-            self.lanes[process_id].put(block)
-            self.demand[process_id] -= max(sum(map(len, column)) for column in block.pieces)
-            if self.demand[process_id] <= 0:
-                self.is_awake = True
-                self._wake()  # at once, since nobody puts more there until it was taken
-            else:
-                self.wake()
-        return True
-
-    def choose(self, wanted: int | None, timeout: float | None) -> tuple[int, int]:
-        """Wait until a process has room, and return its id and generation.
-
-        Args:
-            wanted: the only one that may be chosen; None is any.
-        """
-        with self.changed:
-            if not self.is_open or self._with_room(wanted) is None:
-                self._wait(lambda: self._with_room(wanted) is not None, timeout)
-            found = self._with_room(wanted)
-            assert found is not None
-            return found, self.generation[found]
-
-    def _with_room(self, wanted: int | None) -> int | None:
-        if wanted is not None:
-            process_id = wanted if self.is_alive[wanted] else self.substitute(wanted)
-            return process_id if self.lanes[process_id].cost < self._own_limit else None
-        for step in range(self.plan.count):
-            process_id = (self._next + step) % self.plan.count
-            if self.is_alive[process_id] and self.demand[process_id] > 0:
-                self._next = process_id  # until its demand is met: few large writes
-                return process_id
-        return None
+        self.call = wake  # the I/O thread
+        self.limit = min(LANE_BYTES, plan.max_bytes)
+        self.own_limit = min(OWN_LANE_BYTES, plan.max_bytes)
 
     def substitute(self, process_id: int) -> int:
         """Under the lock: return who gets the items of a process that is gone."""
@@ -182,31 +77,7 @@ class Desk:
         """Under the lock: make the I/O thread look here."""
         if not self.is_awake:
             self.is_awake = True
-            self._wake()
-
-    def _wait(self, has_room: Callable[[], bool], timeout: float | None) -> None:
-        """Under the lock: wait for room.
-
-        Raises:
-            SwarmError: the swarm failed or was closed meanwhile.
-            FeedStalled: there was none in time; the swarm goes on.
-        """
-        deadline = None if timeout is None else monotonic() + timeout
-        self.waiting += 1
-        try:
-            while True:
-                self.check_open()
-                if has_room():
-                    return
-                remaining = None if deadline is None else deadline - monotonic()
-                if remaining is not None and remaining <= 0:
-                    raise FeedStalled(
-                        f"{self.plan.name}: no process took input within {timeout} s; the item was not fed."
-                        f" {self.waiting_input()}"
-                    )
-                self.changed.wait(remaining)
-        finally:
-            self.waiting -= 1
+            self.call()
 
     def waiting_input(self) -> str:
         """Return in words where input is held up."""
@@ -244,7 +115,7 @@ class Desk:
         """Under the lock: wake those who wait for room, once there is a good deal of it."""
         if not self.waiting and not self.calls_for_room:
             return
-        if self.shared.cost <= self._limit // 2:
+        if self.shared.cost <= self.limit // 2:
             self.changed.notify_all()
             calls, self.calls_for_room = self.calls_for_room, []
             for call in calls:

@@ -71,7 +71,7 @@ class EncodeThreads:
     def _run(self) -> None:
         while items := self._take():
             try:
-                self._core.feed_batch(items, None)
+                self._core.feeding.feed_batch(items, None)
             except BaseException as error:  # told to whoever feeds next, or closes
                 with self._changed:
                     self._failure = self._failure or error

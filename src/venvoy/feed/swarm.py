@@ -50,9 +50,11 @@ class Swarm:
         plan = make_plan(command, count, inputs, (stdout, stderr), options)
         self._core = Core(plan)
         self._threads: EncodeThreads | None = None
-        is_plain = plan.distribute == "ready" and not plan.encode_threads and self._core.encoders is not None
-        self._encode_one = self._core.encoders.one if is_plain and self._core.encoders is not None else None
-        self._put_one = self._core.desk.put_one
+        is_plain = plan.distribute == "ready" and not plan.encode_threads and self._core.feeding.encoders is not None
+        self._encode_one = (
+            self._core.feeding.encoders.one if is_plain and self._core.feeding.encoders is not None else None
+        )
+        self._put_one = self._core.feeding.intake.put_one
         self._finalizer = weakref.finalize(self, self._core.abandon)
 
     def start(self) -> Self:
@@ -82,7 +84,7 @@ class Swarm:
         elif self._threads is not None:
             self._threads.feed(item, timeout)
         else:
-            self._core.feed_one(item, timeout)
+            self._core.feeding.feed_one(item, timeout)
 
     def feed_many(self, iterable: Iterable[Any], timeout: float | None = None) -> int:
         """Feed all items of an iterable, and return how many there were.
@@ -97,16 +99,16 @@ class Swarm:
             As `feed`; what the iterable raises.
         """
         if isinstance(iterable, list | tuple | range) and self._threads is None:
-            return self._core.feed_sequence(iterable, timeout)
+            return self._core.feeding.feed_sequence(iterable, timeout)
         if self._encode_one is not None:
-            return self._core.feed_eagerly(iterable, timeout)
+            return self._core.feeding.feed_eagerly(iterable, timeout)
         count = 0
         feed = self.feed
         for item in iterable:
             try:
                 feed(item, timeout)
             except BaseException:
-                self._core.lose([item])
+                self._core.feeding.lose([item])
                 raise
             count += 1
         return count
