@@ -85,13 +85,13 @@ def test_a_wrong_channel_is_refused(make: Any, error: type[Exception]) -> None:
 def test_braces_stay_as_they_are(tmp_path: Path) -> None:
     """`{id}` is replaced in file names, and in arguments only where asked; nothing else is a template."""
     out = str(tmp_path / "{x}{id}{{}}.out")
-    with Swarm(["echo", "{id} {} {x}"], 1, stdout=out, check=False) as swarm:
+    with Swarm(["/bin/sh", "-c", 'cat; echo "$0"', "{id} {} {x}"], 1, stdout=out) as swarm:
         pass
     assert (tmp_path / "{x}0{{}}.out").read_text() == "{id} {} {x}\n"
-    with Swarm(["echo", "{id} {} {x}"], 2, stdout=out, template=True, check=False) as swarm:
+    with Swarm(["/bin/sh", "-c", 'cat; echo "$0"', "{id} {} {x}"], 2, stdout=out, template=True) as swarm:
         pass
     assert (tmp_path / "{x}1{{}}.out").read_text() == "1 {} {x}\n"
-    assert repr(swarm).startswith("<Swarm 'swarm': 2 x ['echo'")
+    assert repr(swarm).startswith("<Swarm 'swarm': 2 x ['/bin/sh'")
 
 
 def test_environment_and_folder_are_those_given(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -158,21 +159,26 @@ def test_a_process_that_never_stays_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("on_exit", ["reroute", "restart"])
-def test_at_least_once_sends_everything_again(on_exit: str, folder: Path) -> None:
+def test_at_least_once_sends_everything_again(on_exit: Any, folder: Path, until: Callable[..., None]) -> None:
     """What a process that failed had received arrives at the others, or at its successor."""
-    command = "if mkdir first 2>/dev/null; then head -n 100 >/dev/null; exit 1; else cat; fi"
-    swarm = Swarm(
-        command,
-        2,
-        {"stdin": number},
-        stdout="{id}.out",
-        shell=True,
-        on_exit=on_exit,
-        at_least_once=True,  # type: ignore[arg-type]
-    )
-    with swarm:
+    command = "if mkdir first 2>/dev/null; then head -n 100 >/dev/null; touch failed; exit 1; else cat; fi"
+    options: Any = {"shell": True, "on_exit": on_exit, "at_least_once": True}
+    with Swarm(command, 2, {"stdin": number}, stdout="{id}.out", **options) as swarm:
         swarm.feed_many(range(20_000))
-    assert set(numbers_of(folder / "0.out", folder / "1.out")) == set(range(20_000))
+        until((folder / "failed").exists)
+        until(lambda: any(process.is_early or process.restarts for process in swarm.report.processes))
+        swarm.feed_many(range(20_000, 30_000))
+    assert set(numbers_of(folder / "0.out", folder / "1.out")) == set(range(30_000))
+
+
+def test_what_nobody_can_take_any_more_is_an_error() -> None:
+    """At least once, rerouted: a failure after the others had the end of their input leaves items, which is told."""
+    command = "cat >/dev/null; [ {id} = 0 ] || { sleep 0.3; exit 1; }"
+    options: Any = {"shell": True, "template": True, "on_exit": "reroute", "at_least_once": True}
+    swarm = Swarm(command, 2, {"stdin": number}, distribute="round-robin", **options)
+    with pytest.raises(SwarmError, match=r"status 1|5 items were not received"), swarm:
+        swarm.feed_many(range(10))
+    assert swarm.undelivered == [1, 3, 5, 7, 9]
 
 
 def test_a_status_after_the_whole_input_is_an_error_unless_said_otherwise() -> None:

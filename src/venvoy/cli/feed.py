@@ -34,8 +34,8 @@ def feed(
 
     try:
         split, size = _split(lines, null, block, records), feeding.parse_size(block or "1M")
-        outputs, policy = (out, err), (key, on_exit, template)
-        wanted = feeding.Wanted(command, count, split, size, files or [], side or [], *outputs, *policy)
+        files, side = files or [], side or []
+        wanted = feeding.Wanted(command, count, split, size, files, side, out, err, key, on_exit, template)
         if detach:
             arguments = sys.argv[1:]
             arguments.remove("--detach")  # the first: what follows -- belongs to the command

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic
 
@@ -23,7 +23,7 @@ from .options import Plan
 from .outputs import Kept, Reader
 from .plumbing import Ends, FifoOpening, open_ends, tie_to_host
 from .report import ProcessReport, describe
-from .writer import Writer
+from .writer import Gate, Writer
 
 _TAIL = 4096  # bytes of stderr shown in a report
 
@@ -37,6 +37,7 @@ class Child:
         loop: the swarm's I/O thread.
         on_room: called when a channel can be written again.
         on_exit: called when it has ended, not reaped yet.
+        gates: of the channels that all processes write to one open file.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Child:
         loop: Collector,
         on_room: Callable[[Child], object],
         on_exit: Callable[[Child], object],
+        gates: Mapping[str, Gate],
     ) -> None:
         self.id = process_id
         self.pid: int | None = None
@@ -65,6 +67,7 @@ class Child:
         self._loop = loop
         self._on_room = on_room
         self._on_exit = on_exit
+        self._gates = gates
         self._ends = Ends()
         self._fifos: list[FifoOpening] = []
         self._lock = threading.Lock()  # held while a signal is sent or the child is reaped: never a stranger's pid
@@ -121,7 +124,7 @@ class Child:
         self.writers = []
         self.flights.begin()
         for name, channel in self._plan.channels.items():
-            writer = Writer(name, channel, self._loop, lambda: self._on_room(self))
+            writer = Writer(name, channel, self._loop, lambda: self._on_room(self), self._gates.get(name))
             self.writers.append(writer)
             if name in self._ends.fifos:
                 self._fifos.append(FifoOpening(self._ends.fifos[name], self._opener(writer)))
@@ -189,6 +192,9 @@ class Child:
         self.is_running = False
         for reader in self.readers.values():
             reader.finish()
+        for writer in self.writers:
+            if not writer.is_required:
+                writer.break_off()  # whatever it has not read there does not matter
         self.close()
 
     def abandon(self) -> None:
@@ -230,9 +236,10 @@ class Child:
         if self._popen is not None:
             self._popen.returncode = 0  # never waited for here: it is not our child
         self._lock = threading.Lock()
-        closes = [writer.close_in_fork for writer in self.writers]
+        closes: list[Callable[[], object]] = [writer.close_in_fork for writer in self.writers]
         closes += [reader.close_in_fork for reader in self.readers.values()]
-        for close in (*closes, lambda: os.close(self._ends.lifeline[1])):
+        closes.append(lambda: os.close(self._ends.lifeline[1]))
+        for close in closes:
             try:
                 close()
             except OSError:  # the thread that opens and closes them was in the middle of it

@@ -256,12 +256,16 @@ class Core:
         self.desk.changed = threading.Condition(self.desk.lock)
         self.desk.state, self.desk.is_open = State.CLOSED, False
         self._close_lock = threading.RLock()
-        self._report = SwarmReport((), 0, 0, 0, 0.0)
         crew, loop, self._crew, self._loop = self._crew, self._loop, None, None
-        for child in crew.children if crew is not None else ():
+        if self._report is not None or crew is None or loop is None:
+            return
+        self._report = SwarmReport((), 0, 0, 0, 0.0)
+        for child in crew.children:
             child.close_in_fork()
-        if loop is not None:
+        try:
             loop.close()
+        except OSError:  # its thread was just closing it
+            pass
 
 
 def _bad_words(bad: Sequence[ProcessReport]) -> str:

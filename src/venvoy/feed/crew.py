@@ -20,7 +20,7 @@ from .pump import Pump
 from .report import ProcessReport, summary
 from .routes import Routes
 from .stalls import Stalls
-from .writer import Writer
+from .writer import Gate, Writer
 
 
 class Crew:
@@ -44,7 +44,10 @@ class Crew:
         self._is_ended = False  # by us
         self._stalls = Stalls(plan, self._timers, lambda: routes.is_held_up, self._on_stall)
         self.pump = Pump(desk, loop, self._stalls, self._on_broken, self.fail, routes.has_state)
-        self.children = [Child(plan, number, loop, self.pump.serve, self._on_exit) for number in range(plan.count)]
+        gates = {name: Gate(loop) for name, channel in plan.channels.items() if channel.kind == "handle"}
+        self.children = [
+            Child(plan, number, loop, self.pump.serve, self._on_exit, gates) for number in range(plan.count)
+        ]
         self.pump.children = self.children
 
     def start(self, child: Child) -> None:
@@ -165,6 +168,10 @@ class Crew:
             return
         if self._desk.state is State.RUNNING and not self._is_ended:
             self.fail("every process has ended and takes no more input")
+        if self._desk.state is State.ENDING and not all(child.needs_nothing for child in self.children):
+            missing = len(self._desk.left())
+            if missing:
+                self.fail(f"{missing:,} items were not received when the last process ended")
         self.is_over = True
         self._timers.drop()
         with self._desk.changed:

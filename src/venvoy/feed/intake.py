@@ -86,11 +86,9 @@ class Intake:
             self._desk.wake()
 
     def _lane(self, process_id: int | None) -> tuple[Lane, int]:
-        return (
-            (self._desk.shared, self._desk.limit)
-            if process_id is None
-            else (self._desk.lanes[process_id], self._desk.own_limit)
-        )
+        if process_id is None:
+            return self._desk.shared, self._desk.limit
+        return self._desk.lanes[process_id], self._desk.own_limit
 
     def put_encoded(self, process_id: int, generation: int, block: Block) -> bool:
         """Append a block encoded for one start of one process; return False when that is gone."""

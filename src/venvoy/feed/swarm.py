@@ -50,10 +50,9 @@ class Swarm:
         plan = make_plan(command, count, inputs, (stdout, stderr), options)
         self._core = Core(plan)
         self._threads: EncodeThreads | None = None
-        is_plain = plan.distribute == "ready" and not plan.encode_threads and self._core.feeding.encoders is not None
-        self._encode_one = (
-            self._core.feeding.encoders.one if is_plain and self._core.feeding.encoders is not None else None
-        )
+        encoders = self._core.feeding.encoders
+        is_plain = plan.distribute == "ready" and not plan.encode_threads
+        self._encode_one = encoders.one if is_plain and encoders is not None else None
         self._put_one = self._core.feeding.intake.put_one
         self._finalizer = weakref.finalize(self, self._core.abandon)
 

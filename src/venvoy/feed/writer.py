@@ -25,6 +25,39 @@ _MOST_PIECES = 512  # of one write; IOV_MAX is 1024
 _WRITE = 1 << 20  # bytes of one write to what never blocks
 
 
+class Gate:
+    """Who of several writers may write to one open file: what one has begun, it ends before another begins.
+
+    Args:
+        loop: the swarm's I/O thread.
+    """
+
+    def __init__(self, loop: Collector) -> None:
+        self._loop = loop
+        self._owner: Writer | None = None
+        self._waiting: deque[Writer] = deque()
+
+    def enter(self, writer: Writer) -> bool:
+        """Return whether it is this one's turn; if not, it is called when it is."""
+        if self._owner in (None, writer):
+            self._owner = writer
+            return True
+        if writer not in self._waiting:
+            self._waiting.append(writer)
+        return False
+
+    def leave(self, writer: Writer) -> None:
+        """It has written what it had, or is gone."""
+        if self._owner is writer:
+            self._owner = None
+            self.call_next()
+
+    def call_next(self) -> None:
+        """Where nobody writes: let the next one that waits do so."""
+        if self._owner is None and self._waiting:
+            self._loop.call_soon(self._waiting.popleft().go_on)
+
+
 class Writer:
     """One channel of one process.
 
@@ -33,9 +66,13 @@ class Writer:
         channel: what kind it is.
         loop: the swarm's I/O thread.
         on_room: called on it when the channel can be written again.
+        gate: of a file that others write too.
     """
 
-    def __init__(self, name: str, channel: Channel, loop: Collector, on_room: Callable[[], object]) -> None:
+    def __init__(
+        self, name: str, channel: Channel, loop: Collector, on_room: Callable[[], object], gate: Gate | None = None
+    ) -> None:
+        self._gate = gate
         self.name = name
         self.is_required = channel.required
         self.is_paced = channel.kind in ("pipe", "fifo")
@@ -93,6 +130,8 @@ class Writer:
         """
         if self._is_waiting or not self.pending or not self.is_open:
             return False
+        if self._gate is not None and not self._gate.enter(self):
+            return False
         before = self.written
         try:
             self._write_some()
@@ -100,7 +139,16 @@ class Writer:
             pass
         if self.is_paced or self.pending:
             self._await_room()
+        elif self._gate is not None:
+            self._gate.leave(self)
         return self.written > before
+
+    def go_on(self) -> None:
+        """It is this one's turn at a file that others write too."""
+        if self.is_open:
+            self._on_room()
+        if self._gate is not None:
+            self._gate.call_next()  # no-op where this one writes now
 
     def _write_some(self) -> None:
         if self._file is not None:
@@ -193,6 +241,8 @@ class Writer:
     def close(self) -> None:
         """Close our end."""
         self._unwatch()
+        if self._gate is not None:
+            self._gate.leave(self)
         self._is_waiting = False
         fd, self._fd = self._fd, -1
         self._file = None
