@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import threading
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,15 @@ def test_lines_that_are_left_early_hold_up_nothing() -> None:
         for _, line in swarm.lines():
             assert line == "y"
             break
+
+
+def test_lines_that_are_left_while_a_thread_feeds() -> None:
+    """An endless input is not drawn any further, and the processes come to their end."""
+    with Swarm(["cat"], 2, stdout="lines") as swarm:
+        for _, line in swarm.lines(f"{n}\n" for n in itertools.count()):
+            assert line.isdigit()
+            break
+    assert all(process.status == 0 for process in swarm.report.processes)
 
 
 def test_lines_need_their_output() -> None:

@@ -238,12 +238,28 @@ class Core:
 
     def undelivered(self) -> list[Any]:
         """Return the items that no process received whole."""
-        return self.desk.left()
+        return [*self.desk.left(), *self.desk.refused]
+
+    def check_lines(self) -> None:
+        """Raise where there are no lines to be had.
+
+        Raises:
+            SwarmError: no output goes there, or the swarm was not started.
+        """
+        if self._routes is None or "lines" not in (self.plan.stdout.kind, self.plan.stderr.kind):
+            raise SwarmError(f"{self.plan.name}: lines() needs stdout='lines' or stderr='lines', and a started swarm")
+
+    def stop_listening(self) -> None:
+        """Whoever iterated over lines has left: throw away the rest, and take no more items."""
+        if self._routes is not None:
+            self._routes.lines_box.drop_unread()
+        with self.desk.changed:
+            self.desk.is_open = False
+            self.desk.changed.notify_all()
 
     def lines(self) -> Iterator[tuple[int, Any]]:
         """Yield (process id, line) until all processes have ended."""
-        if self._routes is None or "lines" not in (self.plan.stdout.kind, self.plan.stderr.kind):
-            raise SwarmError(f"{self.plan.name}: lines() needs stdout='lines' or stderr='lines', and a started swarm")
+        assert self._routes is not None
         encoding = (self.plan.stdout if self.plan.stdout.kind == "lines" else self.plan.stderr).encoding
         for reader, data in self._routes.lines_box:
             whole = reader.splitter.whole_lines(data) if data else reader.splitter.rest()

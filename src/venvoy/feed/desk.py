@@ -57,6 +57,7 @@ class Desk:
         self.generation = [0] * plan.count  # how often each was started
         self.raw: deque[list[Any]] = deque()  # items to be encoded anew, since their process is gone
         self.endings: dict[int, list[bytes]] = {}
+        self.refused: list[Any] = []  # items that were drawn from an iterable and could not be fed
         self.lost: list[Any] = []  # items of processes that are gone, where nobody else takes them
         self.waiting = 0  # threads that wait for room
         self.is_draining = False  # somebody waits until everything was received
@@ -168,7 +169,7 @@ class Desk:
             call()
 
     def left(self) -> list[Any]:
-        """Return the items that were given to nobody, or back by somebody."""
+        """Return the items that were fed and given to nobody, or back by somebody."""
         with self.changed:
             for stage in self.stages:
                 stage.hand_over(self.shared)

@@ -73,7 +73,7 @@ class Feeding:
                     raise failure
         except BaseException:
             with self._desk.changed:
-                self._desk.lost += items[done:]
+                self._desk.refused += items[done:]
             raise
 
     def _parts(self, items: list[Any]) -> Iterator[tuple[int | None, list[Any]]]:
@@ -174,7 +174,7 @@ class Feeding:
     def lose(self, items: list[Any]) -> None:
         """Count items that were drawn and could not be fed among the undelivered."""
         with self._desk.changed:
-            self._desk.lost += items
+            self._desk.refused += items
 
     def write_endings(self) -> None:
         """Ask the encoders of each process for what they write before the end of file."""

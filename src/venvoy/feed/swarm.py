@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -154,16 +155,16 @@ class Swarm:
             SwarmError: the swarm has failed.
             Exception: what feeding the items raised.
         """
+        self._core.check_lines()
         feeder = _Feeder(self, items)
         feeder.start()
-        is_whole = False
         try:
             yield from self._core.lines()
-            is_whole = True
-        finally:
-            if not is_whole:
-                self._core.desk_is_closed()  # nobody listens any more: the feeding thread need not go on
-            feeder.join()
+        except GeneratorExit:
+            feeder.is_unwanted = True  # nobody listens any more; it may wait for an item, so nobody waits for it
+            self._core.stop_listening()
+            raise
+        feeder.join()
         feeder.raise_failure()
 
     @property
@@ -198,6 +199,7 @@ class _Feeder(threading.Thread):
 
     def __init__(self, swarm: Swarm, items: Iterable[Any] | None) -> None:
         super().__init__(name="venvoy-feed-items", daemon=True)
+        self.is_unwanted = False
         self._swarm = swarm
         self._items = items
         self._failure: BaseException | None = None
@@ -205,11 +207,12 @@ class _Feeder(threading.Thread):
     def run(self) -> None:
         try:
             if self._items is not None:
-                self._swarm.feed_many(self._items)
+                self._swarm.feed_many(takewhile(lambda item: not self.is_unwanted, self._items))
             self._swarm.end_input()
         except BaseException as error:
-            self._failure = error
-            self._swarm._core.abort()
+            if not self.is_unwanted:
+                self._failure = error
+                self._swarm._core.abort()
 
     def raise_failure(self) -> None:
         if self._failure is not None:
