@@ -98,9 +98,9 @@ def test_the_others_receive_what_a_dead_process_did_not(way: int, folder: Path) 
     inputs = {"stdin": number if way == 1 else Encoder}
     swarm = Swarm(command, 2, inputs, stdout="{id}.out", shell=True, template=True, on_exit="reroute")
     with swarm:
-        swarm.feed_many(range(100_000))
+        swarm.feed_many(range(30_000))
     first, second = swarm.report.processes
-    assert first.items + second.items == 100_000
+    assert first.items + second.items == 30_000
     assert swarm.undelivered == []
     assert second.is_early
     got = numbers_of(folder / "0.out")
@@ -222,12 +222,12 @@ def test_a_process_that_never_reads_has_stalled() -> None:
 
 def test_a_process_that_works_has_not_stalled() -> None:
     """Processor time is progress; so is waiting for input that is not there."""
-    busy = "import sys, time\nend = time.process_time() + 1.5\nwhile time.process_time() < end: pass\nsys.stdin.read()"
+    busy = "import sys, time\nend = time.process_time() + 0.9\nwhile time.process_time() < end: pass\nsys.stdin.read()"
     with Swarm([*PYTHON, busy], 1, stall_timeout=0.3) as swarm:
         swarm.feed_many(LINES)
     with Swarm(["cat"], 1, stall_timeout=0.1, stdout="discard") as swarm:
         swarm.feed("x\n")
-        swarm._core._loop.thread.join(0.7)  # type: ignore[union-attr]
+        swarm._core._loop.thread.join(0.4)  # type: ignore[union-attr]
         swarm.feed("y\n")
     assert swarm.report.items == 2
 
