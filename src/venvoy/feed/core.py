@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -17,7 +17,6 @@ from .. import collector as _collector
 from ..collector import Collector
 from ..errors import FeedStalled, SwarmClosed, SwarmError
 from .crew import Crew
-from .delivery import cut_lines
 from .desk import Desk, State
 from .feeding import Feeding
 from .options import Plan
@@ -217,6 +216,16 @@ class Core:
         is_replaced = process.is_early and self.plan.on_exit == "reroute"
         return process.status != 0 and not is_replaced and process.pid is not None
 
+    def routes(self) -> Routes:
+        """Return where the outputs go.
+
+        Raises:
+            SwarmClosed: the swarm was not started.
+        """
+        if self._routes is None:
+            raise SwarmClosed(f"{self.plan.name} has no output: it {self.desk.state.value}")
+        return self._routes
+
     def report(self) -> SwarmReport:
         """Return how everything stands."""
         if self._report is not None:
@@ -230,6 +239,14 @@ class Core:
             monotonic() - self._began if self._began else 0.0,
         )
 
+    def stop_listening(self) -> None:
+        """Whoever iterated over lines has left: throw away the rest, and take no more items."""
+        if self._routes is not None:
+            self._routes.lines_box.drop_unread()
+        with self.desk.changed:
+            self.desk.is_open = False
+            self.desk.changed.notify_all()
+
     def desk_is_closed(self) -> None:
         """Let threads that feed give up."""
         with self.desk.changed:
@@ -239,32 +256,6 @@ class Core:
     def undelivered(self) -> list[Any]:
         """Return the items that no process received whole."""
         return [*self.desk.left(), *self.desk.refused]
-
-    def check_lines(self) -> None:
-        """Raise where there are no lines to be had.
-
-        Raises:
-            SwarmError: no output goes there, or the swarm was not started.
-        """
-        if self._routes is None or "lines" not in (self.plan.stdout.kind, self.plan.stderr.kind):
-            raise SwarmError(f"{self.plan.name}: lines() needs stdout='lines' or stderr='lines', and a started swarm")
-
-    def stop_listening(self) -> None:
-        """Whoever iterated over lines has left: throw away the rest, and take no more items."""
-        if self._routes is not None:
-            self._routes.lines_box.drop_unread()
-        with self.desk.changed:
-            self.desk.is_open = False
-            self.desk.changed.notify_all()
-
-    def lines(self) -> Iterator[tuple[int, Any]]:
-        """Yield (process id, line) until all processes have ended."""
-        assert self._routes is not None
-        encoding = (self.plan.stdout if self.plan.stdout.kind == "lines" else self.plan.stderr).encoding
-        for reader, data in self._routes.lines_box:
-            whole = reader.splitter.whole_lines(data) if data else reader.splitter.rest()
-            for line in cut_lines(whole, encoding):
-                yield reader.process_id, line
 
     def after_fork_in_child(self) -> None:
         """In a process the host forked: the swarm is the parent's."""

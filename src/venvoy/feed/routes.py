@@ -5,13 +5,15 @@ Decides once, for both streams; owns the mailboxes and the thread that delivers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from ..collector import Collector
+from ..errors import SwarmError
 from .channels import Destination
 from .child import Child
-from .delivery import Delivery, Sink, sink_for
+from .delivery import Delivery, Sink, cut_lines, sink_for
 from .encoding import have_state
 from .options import Plan
 from .outputs import Kept, Mailbox, Reader
@@ -104,6 +106,28 @@ class Routes:
         if self._is_merged and destination.kind == "call_blocks":
             destination = replace(destination, kind="call_lines", encoding=None)
         return sink_for(destination, stream, file, kept)
+
+    def check_lines(self) -> None:
+        """Raise where there are no lines to be had.
+
+        Raises:
+            SwarmError: no output goes there.
+        """
+        if self._lines() is None:
+            raise SwarmError("lines() needs a swarm with stdout='lines' or stderr='lines'")
+
+    def _lines(self) -> Destination | None:
+        found = [destination for destination in self.destinations.values() if destination.kind == "lines"]
+        return found[0] if found else None
+
+    def lines(self) -> Iterator[tuple[int, Any]]:
+        """Yield (process id, line) until all processes have ended."""
+        destination = self._lines()
+        encoding = destination.encoding if destination is not None else None
+        for reader, data in self.lines_box:
+            whole = reader.splitter.whole_lines(data) if data else reader.splitter.rest()
+            for line in cut_lines(whole, encoding):
+                yield reader.process_id, line
 
     def finish(self) -> None:
         """Deliver what is there, and let consumers know that this was all."""

@@ -155,11 +155,12 @@ class Swarm:
             SwarmError: the swarm has failed.
             Exception: what feeding the items raised.
         """
-        self._core.check_lines()
+        routes = self._core.routes()
+        routes.check_lines()
         feeder = _Feeder(self, items)
         feeder.start()
         try:
-            yield from self._core.lines()
+            yield from routes.lines()
         except GeneratorExit:
             feeder.is_unwanted = True  # nobody listens any more; it may wait for an item, so nobody waits for it
             self._core.stop_listening()

@@ -110,11 +110,6 @@ class Writer:
         """Whether the process has room, and nothing is there for it."""
         return self.is_open and not self._is_waiting and not self.pending
 
-    @property
-    def is_done(self) -> bool:
-        """Whether all was written, or cannot be."""
-        return self.is_broken or not self.pending
-
     def push(self, data: bytes) -> None:
         """Append bytes; they are thrown away where the process has closed a channel that it need not read."""
         if data and not self.is_broken:
