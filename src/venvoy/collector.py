@@ -39,9 +39,15 @@ class Timer:
 
 
 class Collector:
-    """The thread, its selector and its timers; use `hold()` to get the running one."""
+    """The thread, its selector and its timers; use `hold()` to get the running one.
 
-    def __init__(self) -> None:
+    Args:
+        name: of the thread. A swarm of fed commands has one of its own, so that its bulk data delays no call.
+        on_defect: called with what a callback raised, after it was logged.
+    """
+
+    def __init__(self, name: str = "venvoy-collector", on_defect: Callable[[Exception], object] | None = None) -> None:
+        self._on_defect = on_defect
         self._selector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
@@ -55,7 +61,7 @@ class Collector:
         self._on_reply: dict[int, Callable[[], object]] = {}
         self._selector.register(self._replies, selectors.EVENT_READ, self._tell_replies)
         self._is_stopping = False
-        self.thread = threading.Thread(target=self._run, name="venvoy-collector", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
     # From any thread.
@@ -100,6 +106,10 @@ class Collector:
         """Call back whenever `fd` can be read."""
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
+    def watch_room(self, fd: int, callback: Callable[[], object]) -> None:
+        """Call back whenever `fd` can be written."""
+        self._selector.register(fd, selectors.EVENT_WRITE, callback)
+
     def unwatch(self, fd: int) -> None:
         """Stop watching; harmless where it is not watched. To be done before `fd` is closed."""
         try:
@@ -120,7 +130,7 @@ class Collector:
     def _tell_replies(self) -> None:
         for fd, _ in self._replies.poll(0):
             if fd in self._on_reply:
-                _guarded(self._on_reply[fd])
+                self._guarded(self._on_reply[fd])
 
     def _push(self, timer: Timer) -> None:
         if len(self._timers) > self._sweep_at:  # mostly cancelled ones, whose time is far away
@@ -141,9 +151,9 @@ class Collector:
     def _run(self) -> None:
         while not self._is_stopping:
             for key, _ in self._selector.select(self._patience()):
-                _guarded(key.data)
+                self._guarded(key.data)
             while self._soon:
-                _guarded(self._soon.popleft())
+                self._guarded(self._soon.popleft())
             self._run_due_timers()
         self.close()
 
@@ -158,7 +168,15 @@ class Collector:
             timer = heapq.heappop(self._timers)[2]
             callback, timer.callback = timer.callback, None
             if callback is not None:
-                _guarded(callback)
+                self._guarded(callback)
+
+    def _guarded(self, callback: Callable[[], object]) -> None:
+        try:
+            callback()
+        except Exception as error:  # a defect of ours: it must not stop everybody's I/O
+            logger.exception("internal error on thread %s", self.thread.name)
+            if self._on_defect is not None:
+                self._on_defect(error)
 
     def close(self) -> None:
         """Close the selector and the wake pipe; nothing is unregistered, since a fork shares the kernel's object."""
@@ -187,13 +205,6 @@ class Timers:
         timers, self._timers = self._timers, []
         for timer in timers:
             timer.cancel()
-
-
-def _guarded(callback: Callable[[], object]) -> None:
-    try:
-        callback()
-    except Exception:  # a defect of ours: it must not stop everybody's I/O
-        logger.exception("internal error on the collector thread")
 
 
 # --- the running one --------------------------------------------------------------------------

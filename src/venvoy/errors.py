@@ -7,6 +7,7 @@ Classes that extend a builtin's meaning inherit it too: a `CallTimeout` is a `Ti
 from __future__ import annotations
 
 from concurrent.futures import CancelledError
+from typing import Any
 
 
 class VenvoyError(Exception):
@@ -202,3 +203,47 @@ class RemoteTraceback(VenvoyError):
 
     def __str__(self) -> str:
         return f"\n\n{self.args[0] if self.args else ''}"
+
+
+# --- feeding commands ---------------------------------------------------------------------------
+
+
+class SwarmError(VenvoyError):
+    """A swarm of fed commands could not do its work; the message lists what became of each process.
+
+    `processes` has a `venvoy.feed.ProcessReport` for each: status or signal, items and bytes written per channel,
+    the end of its stderr. The items that no process received whole are in `Swarm.undelivered`.
+    """
+
+    code = "swarm_failed"
+
+    def __init__(self, message: str, *, processes: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.processes = processes
+
+
+class SwarmClosed(SwarmError, RuntimeError):
+    """The swarm takes no items: it was closed, was never started, or belongs to another process (after `os.fork`)."""
+
+    code = "swarm_closed"
+
+
+class FeedStalled(SwarmError, TimeoutError):
+    """Input waits and is not taken; the message names the process and the channel.
+
+    `process_id` and `channel` are those, None where all processes are meant.
+    """
+
+    code = "feed_stalled"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        processes: tuple[Any, ...] = (),
+        process_id: int | None = None,
+        channel: str | None = None,
+    ) -> None:
+        super().__init__(message, processes=processes)
+        self.process_id = process_id
+        self.channel = channel

@@ -8,6 +8,7 @@ import typer
 
 import venvoy
 from venvoy.cli import env, run
+from venvoy.cli.feed import feed
 from venvoy.cli.specs import WrongUsage
 from venvoy.errors import VenvoyError
 
@@ -44,6 +45,9 @@ def demo(
     from venvoy.cli.demo import run as run_demo  # only this command needs rich's progress bars
 
     run_demo(home, offline)
+
+
+app.command(context_settings={"allow_interspersed_args": False})(feed)
 
 
 def main() -> None:
