@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -157,6 +158,25 @@ def test_a_pool_holds_a_lease_for_as_long_as_it_lives(one: Env, tmp_path: Path) 
         assert pool.call("tiny:WORD.upper") == "HERE"
         with pytest.raises(EnvError, match="in use"):
             one.remove()
+    one.remove()
+
+
+class SlowEvent(threading.Event):
+    """Whoever waits for it goes on before whoever sets it."""
+
+    def set(self) -> None:
+        super().set()
+        time.sleep(0.3)
+
+
+def test_close_returns_when_threads_and_lease_are_gone(one: Env, tmp_path: Path) -> None:
+    """Also if the thread that sees the last worker end is the slower one."""
+    threads = threading.active_count()
+    pool = vv.Pool(one, workers=1, home=tmp_path / "home")
+    pool._core.staff.gone = SlowEvent()
+    pool.warm()
+    pool.shutdown()
+    assert threading.active_count() <= threads
     one.remove()
 
 

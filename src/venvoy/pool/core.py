@@ -103,7 +103,8 @@ class Core:
             self._supervisor.close()
             self._threads = [self._supervisor.thread, *self._drivers.threads]
             self._threads += filter(None, (_collector.let_go(), _notifier.let_go()))
-        self._let_env_go()
+            if self._env_lease is not None:
+                self._env_lease.release()
 
     def join(self, timeout: float | None) -> bool:
         """Wait until nothing of the pool is left, its threads included; False when that takes too long."""
@@ -111,17 +112,12 @@ class Core:
             return False  # a future's callback: it would wait for itself
         if not self.staff.gone.wait(timeout):
             return False
+        self.all_gone()  # whoever has set the event is about to do the same, and may be later than we are
         deadline = monotonic() + _JOIN_SECONDS
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - monotonic()))
-        self._let_env_go()
         return True
-
-    def _let_env_go(self) -> None:
-        """Give the lease back: by whoever comes first of the thread that ends the pool and those who wait for it."""
-        if self._env_lease is not None:
-            self._env_lease.release()
 
     def _own_threads(self) -> list[threading.Thread]:
         if self._collector is None:
