@@ -34,8 +34,10 @@ if TYPE_CHECKING:
         WorkerError,
         WorkerStartError,
     )
-    from .lease import Lease
+    from .events import Event
+    from .lease import Lease, NamedWorker
     from .options import OutputChunk, WorkerOptions
+    from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
     from .source import by_source
@@ -73,7 +75,15 @@ _HOMES = {
         "WorkerError",
         "WorkerStartError",
     ),
-    "lease": ("Lease",),
+    "events": ("Event",),
+    "lease": (
+        "Lease",
+        "NamedWorker",
+    ),
+    "policies": (
+        "RestartPolicy",
+        "ScalePolicy",
+    ),
     "options": (
         "OutputChunk",
         "WorkerOptions",
@@ -98,8 +108,10 @@ __all__ = [
     "EnvInfo",
     "EnvLease",
     "EnvSpec",
+    "Event",
     "InterpreterNotFound",
     "Lease",
+    "NamedWorker",
     "OutputChunk",
     "Pool",
     "PoolClosed",
@@ -108,6 +120,8 @@ __all__ = [
     "ProtocolError",
     "RemoteError",
     "RemoteTraceback",
+    "RestartPolicy",
+    "ScalePolicy",
     "TargetNotFound",
     "TooManyWaiting",
     "VenvoyError",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import select
 import selectors
 import threading
 import weakref
@@ -50,6 +51,9 @@ class Collector:
         self._timers: list[tuple[float, int, Timer]] = []
         self._sweep_at = _MOST_TIMERS
         self._order = count()
+        self._replies = select.epoll()
+        self._on_reply: dict[int, Callable[[], object]] = {}
+        self._selector.register(self._replies, selectors.EVENT_READ, self._tell_replies)
         self._is_stopping = False
         self.thread = threading.Thread(target=self._run, name="venvoy-collector", daemon=True)
         self.thread.start()
@@ -70,6 +74,22 @@ class Collector:
         self.call_soon(lambda: self._push(timer))
         return timer
 
+    def arm(self, fd: int) -> None:
+        """Call back once, as `expect` said, when `fd` can be read.
+
+        Raises:
+            OSError, ValueError: it is not expected any more.
+        """
+        self._replies.modify(fd, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def disarm(self, fd: int) -> None:
+        """Undo `arm`; the callback may be on its way already.
+
+        Raises:
+            OSError, ValueError: it is not expected any more.
+        """
+        self._replies.modify(fd, select.EPOLLONESHOT)
+
     def stop(self) -> None:
         """Let the thread end after what is queued now."""
         self.call_soon(self._stop)
@@ -86,6 +106,21 @@ class Collector:
             self._selector.unregister(fd)
         except (KeyError, ValueError):
             pass
+
+    def expect(self, fd: int, callback: Callable[[], object]) -> None:
+        """Say what `arm` is to call back, until `unexpect`."""
+        self._on_reply[fd] = callback
+        self._replies.register(fd, select.EPOLLONESHOT)
+
+    def unexpect(self, fd: int) -> None:
+        """Undo `expect`; harmless where it was not called. To be done before `fd` is closed."""
+        if self._on_reply.pop(fd, None) is not None:
+            self._replies.unregister(fd)
+
+    def _tell_replies(self) -> None:
+        for fd, _ in self._replies.poll(0):
+            if fd in self._on_reply:
+                _guarded(self._on_reply[fd])
 
     def _push(self, timer: Timer) -> None:
         if len(self._timers) > self._sweep_at:  # mostly cancelled ones, whose time is far away
@@ -128,6 +163,7 @@ class Collector:
     def close(self) -> None:
         """Close the selector and the wake pipe; nothing is unregistered, since a fork shares the kernel's object."""
         self._selector.close()
+        self._replies.close()
         for fd in (self._wake_reader, self._wake_writer):
             os.close(fd)
         self._wake_reader = self._wake_writer = -1

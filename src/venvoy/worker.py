@@ -7,6 +7,7 @@ collector) and closed by the holder, or by the collector where there is none.
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 from time import monotonic
 from typing import Protocol
@@ -19,12 +20,14 @@ from . import collector as _collector
 from .collector import Collector, Timers
 from .errors import EncodingError, ProtocolError
 from .exchange import Call, Pieces, SourceMemory, ends
+from .limits import Limits
 from .process import Process, Sink, StatusPage, explain
 from .worker_ends import ControlLine, Ends
 from .worker_start import Recipe, Start, spawn
 from .worker_state import MOVES, Reason, State
 
-_LOST_SECONDS = 0.1  # how long a reply that has been written may take to be read
+_KEPT_DURATIONS = 256
+_WEIGHT = 0.2  # of the newest call in the moving average
 _EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
 
 
@@ -33,6 +36,9 @@ class Listener(Protocol):
 
     def worker_ready(self, worker: Worker) -> None:
         """It has greeted and may serve."""
+
+    def worker_answered(self, worker: Worker) -> None:
+        """What `arm` waited for has come, or did so before it was disarmed."""
 
     def worker_freed(self, worker: Worker, is_clean: bool) -> None:
         """An abandoned exchange has ended; `is_clean` says that its user code is known to be gone."""
@@ -49,26 +55,43 @@ class Worker:
 
     Args:
         number: its id in the pool.
-        recipe: how to start it; nothing is started before `start()`.
+        slot: which of the places of the pool it takes; the one who replaces it takes the same.
+        generation: how often the pool had been reloaded when it was made.
     """
 
-    process: Process  # these from `start()` on
+    recipe: Recipe  # these from `start()` on
+    process: Process
     channel: Channel
     control: ControlLine
     page: StatusPage
     birth: Start
     _ends: Ends
 
-    def __init__(self, number: int, recipe: Recipe, collector: Collector, listener: Listener) -> None:
+    def __init__(
+        self,
+        number: int,
+        collector: Collector,
+        listener: Listener,
+        slot: int = 0,
+        generation: int = 0,
+    ) -> None:
         self.id = number
-        self.recipe = recipe
+        self.slot = slot
+        self.generation = generation
         self.state = State.STARTING
-        self.reason: Reason | None = None
+        self.reason: Reason | None = None  # why it is to end as soon as it is free
+        self.due: Reason | None = None  # why it is to end as soon as others can do its work
+        self.limits: Limits | None = None
+        self.is_leased = False  # whoever holds it may do so for ever
         self.born = monotonic()
         self.calls = 0
         self.mean_seconds: float | None = None  # of recent calls, as the worker measured them
+        self.durations: deque[int] = deque(maxlen=_KEPT_DURATIONS)  # of recent calls, in microseconds
+        self.call_name = ""  # the target of the call that was begun last
         self.last_id = 0
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
+        self._sends_before = 0  # of the channel, when it was begun
+        self.direct: object = None  # the job of `pool.direct` that is on it
         self._sources = SourceMemory()
         self._collector = collector
         self._listener = listener
@@ -76,12 +99,17 @@ class Worker:
 
     # --- start ----------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, recipe: Recipe) -> None:
         """Spawn the process and greet it; `worker_ready` or `worker_exited` will follow.
+
+        Args:
+            recipe: what it is made of.
 
         Raises:
             OSError: the process cannot be started; the text names a limit that was hit.
         """
+        self.recipe = recipe
+        self.limits = Limits.of(recipe.options)
         sinks = (self._listener.sink(self, "stdout"), self._listener.sink(self, "stderr"))
         try:
             ends = self._ends = Ends(partial(spawn, self.recipe, self._collector, sinks, self._on_exit))
@@ -89,19 +117,31 @@ class Worker:
             raise explain(error) from error
         self.channel, self.control, self.page, self.process = ends.channel, ends.control, ends.page, ends.process
         _collector.tell_after_fork(self)
-        self.birth = Start(ends, self.recipe, self._collector, lambda: self._listener.worker_ready(self))
+        self.birth = Start(ends, self.recipe, self._collector, self._on_ready)
         self.birth.begin()
+
+    def _on_ready(self) -> None:
+        self.channel.parser.last = None  # its greeting
+        self._collector.expect(self.channel.fileno(), lambda: self._listener.worker_answered(self))
+        self._listener.worker_ready(self)
 
     # --- state and calls ------------------------------------------------------------------
 
-    def _take_frame(self) -> Frame | None:
-        """On the collector thread: return a frame of the call channel if one is whole."""
-        try:
-            return self.channel.try_receive()
-        except (EOFError, OSError, FrameError):
-            self._collector.unwatch(self.channel.fileno())
-            self._timers.later(_EXIT_SECONDS, self.process.kill_tree)  # usually it is exiting already
-            return None
+    def arm(self) -> None:
+        """Let `worker_answered` be told, once, when its reply comes.
+
+        Raises:
+            OSError, ValueError: it is gone.
+        """
+        self._collector.arm(self.channel.fileno())
+
+    def disarm(self) -> None:
+        """Undo `arm`; the listener may still be told.
+
+        Raises:
+            OSError, ValueError: it is gone.
+        """
+        self._collector.disarm(self.channel.fileno())
 
     def move(self, state: State, reason: Reason | None = None) -> None:
         """Change the state, under the engine's lock.
@@ -122,6 +162,8 @@ class Worker:
             EncodingError: its source text or its target does not fit into a frame.
         """
         call_id = self.open_call = self.last_id = self.last_id + 1
+        self._sends_before = self.channel.sends
+        self.call_name = call.name
         try:
             pieces = call.request(call_id)
             if call.definition is not None:
@@ -148,11 +190,25 @@ class Worker:
                     raise WorkerLost(self, call, call_id)
                 if ends(frame, call_id):
                     self.open_call = 0
+                    channel.parser.last = None
+                    self.durations.append(frame.number)
                     return frame
         except TimeoutError:
             raise
         except (OSError, FrameError, ProtocolError) as error:
             raise WorkerLost(self, call, call_id) from error
+
+    @property
+    def was_sent(self) -> bool:
+        """True when the call that was begun last has been written, by a thread that may have been interrupted then."""
+        return self.channel.sends > self._sends_before
+
+    def note_duration(self, frame: Frame) -> float:
+        """Return the seconds that a call took in the worker, as its reply says; they go into `mean_seconds`."""
+        self.durations.append(frame.number)
+        seconds, mean = frame.number * 1e-6, self.mean_seconds
+        self.mean_seconds = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
+        return seconds
 
     # --- stopping -------------------------------------------------------------------------
 
@@ -170,30 +226,30 @@ class Worker:
         if is_last and (is_running or (self.state is State.ABANDONED and self.last_id == call_id)):
             self.process.kill_tree()
 
-    def abandon_call(self) -> None:
-        """On the collector thread: stop the call whose driver left, and read until it has ended."""
+    def abandon_call(self, is_to_stop: bool) -> None:
+        """On the collector thread: stop the call whose driver left, if it is to stop, and read until it has ended."""
         call_id = self.last_id
-        self.stop_call(call_id)
+        if is_to_stop:
+            self.stop_call(call_id)
         if self.state is State.ABANDONED:
             self._collector.watch(self.channel.fileno(), lambda: self._on_abandoned(call_id))
-            self._on_abandoned(call_id)  # the reply may be here, parsed, and no byte more will come
-            self._timers.later(_LOST_SECONDS, lambda: self._give_up_waiting(call_id))
-
-    def _give_up_waiting(self, call_id: int) -> None:
-        """End a worker whose reply was taken off the channel by the caller that was interrupted then."""
-        if self.state is State.ABANDONED and self.page.finished >= call_id == self.last_id:
-            self.reason = self.reason or Reason.DRAINED
-            self.process.kill_tree()
+            self._on_abandoned(call_id)  # the reply may be here, and no byte more will come
 
     def _on_abandoned(self, call_id: int) -> None:
-        frame = self._take_frame()
-        while frame is not None:
-            if frame.opcode in messages.TERMINAL and frame.call_id == call_id:
-                self._collector.unwatch(self.channel.fileno())
-                self._timers.drop()
-                self._listener.worker_freed(self, not frame.flags & messages.FLAG_DIRTY)
-                return
-            frame = self._take_frame()
+        frame = self.channel.parser.last  # that the driver may not have got to see
+        try:
+            while frame is None or frame.opcode not in messages.TERMINAL or frame.call_id != call_id:
+                frame = self.channel.try_receive()
+                if frame is None:
+                    return
+        except (EOFError, OSError, FrameError):
+            self._collector.unwatch(self.channel.fileno())
+            self._timers.later(_EXIT_SECONDS, self.process.kill_tree)  # usually it is exiting already
+            return
+        self._collector.unwatch(self.channel.fileno())
+        self._timers.drop()
+        self.channel.parser.last = None
+        self._listener.worker_freed(self, not frame.flags & messages.FLAG_DIRTY)
 
     def retire(self) -> None:
         """Let it end after what it does now; killed if it is not gone within the grace period."""
@@ -219,6 +275,8 @@ class Worker:
     def _on_exit(self) -> None:
         self._timers.drop()
         self.birth.end()
+        self._collector.unexpect(self.channel.fileno())
+        self._collector.unwatch(self.channel.fileno())  # an abandoned call's
         self.channel.shut()  # whoever reads wakes, even if a forked process holds the other end
         self._ends.close(self._collector)
         self._listener.worker_exited(self)

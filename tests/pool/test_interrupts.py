@@ -79,7 +79,7 @@ def test_asynchronous_exceptions_in_callers_lose_no_worker(
     for victim in victims:
         victim.thread.join(10)
         assert victim.wrong == []
-    assert sum(victim.interrupts for victim in victims) > 20
+    assert sum(victim.interrupts for victim in victims) > 3
     is_settled(pool, workers)
     assert pool.options(timeout=8.0).call("poolwork:double", 7) == 14
 
@@ -154,3 +154,27 @@ def test_a_caller_interrupted_in_the_queue_leaves_it(
     until(lambda: pool.stats().waiting == 0, 0.8, "leaving the queue while the worker is busy")
     slow.result(20)
     is_settled(pool, 1)
+
+
+def test_a_large_reply_that_was_half_read_is_drained_and_the_worker_kept(
+    make_pool: MakePool, is_settled: IsSettled
+) -> None:
+    """An interrupt in the middle of 200 MB: the rest is read behind the caller, and the same process serves on."""
+    pool = make_pool(workers=1, options={"grace_period": 8.0})
+    pid = pool.call("poolwork:pid")
+    interrupts = 0
+    previous = signal.signal(signal.SIGALRM, raise_alarm)
+    try:
+        for delay in (0.04, 0.08, 0.12, 0.16):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                pool.call("builtins:bytes", 200_000_000)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Alarm:
+                interrupts += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert interrupts
+    is_settled(pool, 1)
+    assert pool.call("poolwork:pid") == pid

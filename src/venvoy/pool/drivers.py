@@ -32,7 +32,6 @@ _AHEAD_SECONDS = 0.005  # of work that is sent ahead, as calls are measured
 _MANY = 16  # calls sent ahead, from which on the thread sleeps until half of them have been answered
 _ROOM = 32_768  # bytes of unanswered requests: they fit into any socket buffer
 _LARGEST_AHEAD = 4096  # bytes of one request that is sent ahead
-_WEIGHT = 0.2  # of the newest call in the moving average
 
 
 class Drivers:
@@ -91,13 +90,17 @@ class Drive:
         self._done = self._timed_out = 0  # calls since the queue was last told
         self._is_retracting = False
         self._has_deadlines = False  # some job of this drive had one
+        self._is_alone = False  # nothing is to be sent ahead of the reply
         self._progress = 0.0  # when the last reply came, while something was sent ahead
 
     def run(self, job: Job | None) -> None:
         """Run a job and what the queue gives after it, until the worker is given back."""
         try:
             while job is not None:
-                self._send([job])
+                if job.ticket is not None:
+                    self._adopt(job)
+                else:
+                    self._send([job])
                 self._complete()  # what was answered before: the worker has something to do meanwhile
                 while self._running:
                     self._turn()
@@ -109,6 +112,21 @@ class Drive:
             self._worker.kill()
             self._lost()
         self._complete()
+
+    def _adopt(self, job: Job) -> None:
+        """Take over a job whose submitter has sent it, from `direct`."""
+        assert job.place is not None
+        assert job.ticket is not None
+        call_id = job.place[1]
+        job.ticket.worker = job.ticket = self._worker.direct = None
+        self._running[call_id] = job
+        self._room -= job.call.size
+        self._is_alone = self._queue.kills(self._worker, job.call)
+        if self._channel.is_torn:
+            raise BrokenPipeError
+        frame = job.reply or self._channel.parser.last  # what a reader before us has taken off the channel
+        if frame is not None:
+            self._accept(frame)
 
     def _send(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -123,6 +141,7 @@ class Drive:
                 job.place = (self._worker, call_id)
                 if job.call.deadline is not None:
                     self._has_deadlines = True
+                self._is_alone = self._queue.kills(self._worker, job.call)
                 self._running[call_id] = job
                 self._room -= job.call.size
                 self._unsent += pieces
@@ -195,7 +214,7 @@ class Drive:
                 if self._unsent:  # in part, perhaps: nothing more can be said on this channel
                     self._worker.reason = self._worker.reason or Reason.DRAINED
                     self._worker.process.kill_tree()
-                else:
+                elif job.call.options.on_timeout == "cancel":
                     if call_id != started:
                         self._retract([call_id])
                     self._worker.stop_call(call_id)  # also if it starts just now; no harm if it is taken back
@@ -211,6 +230,7 @@ class Drive:
 
     def _accept(self, frame: Frame) -> None:
         self._progress = monotonic() if len(self._running) > 1 else 0.0
+        self._channel.parser.last = None
         if frame.opcode == messages.RETRACTED:
             self._take_back(messages.read_ids(frame.body))
             return
@@ -220,13 +240,12 @@ class Drive:
         del self._running[frame.call_id]
         self._room += job.call.size
         self._done += 1
-        worker, seconds = self._worker, frame.number * 1e-6
-        job.seconds = seconds
-        mean = worker.mean_seconds
-        worker.mean_seconds = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
+        job.seconds = self._worker.note_duration(frame)
+        if frame.opcode == messages.ERROR:
+            self._queue.note_failure(self._worker, job.call)
         if job.is_given_up:
             if frame.flags & messages.FLAG_DIRTY:
-                worker.reason = worker.reason or Reason.DRAINED  # its user code may still be at work
+                self._worker.reason = self._worker.reason or Reason.DRAINED  # its user code may still be at work
             job.fail_aside(job.cancelled_error())  # unless its deadline did that already
         else:
             self._answered.append((job, frame))
@@ -248,7 +267,7 @@ class Drive:
 
     def _send_ahead(self) -> None:
         mean = self._worker.mean_seconds
-        if mean is None or mean > _QUICK or self._is_retracting or self._unsent:
+        if mean is None or mean > _QUICK or self._is_retracting or self._unsent or self._is_alone:
             return
         if len(self._running) > _MOST_AHEAD // 2:
             return
@@ -304,9 +323,6 @@ def _complete_all(decoder: Decoder, answered: list[tuple[Job, Frame]]) -> None:
     """Complete futures, in the order of their replies; code of the user's may run here."""
     for job, frame in answered:
         try:
-            is_chunk = job.call.flags & messages.FLAG_CHUNK
-            value = decoder.chunk(frame) if is_chunk else decoder.value(frame)
-        except BaseException as error:  # what the call raised, whatever it is
+            decoder.complete(job, frame)
+        except BaseException as error:  # whatever code of the user's raised on its way here
             job.fail(error)
-        else:
-            job.succeed(value)

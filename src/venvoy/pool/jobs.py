@@ -6,9 +6,12 @@ A job's future is completed by whoever owns the job at that time: the engine whi
 from __future__ import annotations
 
 import threading
+from _thread import LockType, allocate_lock
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
 
 from venvoy_worker.contract import codec, messages
 from venvoy_worker.contract.frames import Frame
@@ -18,6 +21,9 @@ from ..errors import CallCancelled, EncodingError
 from ..exchange import Call
 from ..failures import find_portable, rebuild
 from ..worker import Worker
+
+if TYPE_CHECKING:
+    from .roster import Ticket
 
 
 class _Condition(threading.Condition):
@@ -31,6 +37,36 @@ class _Condition(threading.Condition):
     __exit__ = property(lambda self: self._lock.__exit__)
 
 
+class _OnDemand:
+    """An attribute of a future that is made when somebody first asks for it.
+
+    Most futures are done before anybody waits for them; a condition for each would be most of what they cost.
+    """
+
+    def __init__(self, make: Callable[[], object]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, future: Any, owner: type) -> Any:
+        future._is_watched = True  # before it can be used: see `CallFuture._complete`
+        return future.__dict__.setdefault(self._name, self._make())
+
+
+class Runner(Protocol):
+    """What a future asks of the pool that runs its call."""
+
+    def stop(self, job: Job) -> bool:
+        """Cancel a job whose future is RUNNING; return False when it has ended meanwhile."""
+
+    def repeat(self, job: Job) -> None:
+        """Run a job again."""
+
+    def read(self, job: Job, timeout: float | None) -> None:
+        """Read the reply of a job in this thread, if nobody else does yet; it may not have come when this returns."""
+
+
 class CallFuture(Future[Any]):
     """A `concurrent.futures.Future` that can also stop a call that is running.
 
@@ -38,25 +74,112 @@ class CallFuture(Future[Any]):
     has obeyed, or was killed at the end of the grace period, and then raises `CallCancelled`.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._condition.__class__ = _Condition
-
+    # The standard library's state, with its names; what it locks against each other is decided by `_fate` here.
+    _state: str = PENDING
+    _result: Any = None
+    _exception: BaseException | None = None
+    _condition = _OnDemand(_Condition)
+    _waiters = _OnDemand(list)
+    _done_callbacks = _OnDemand(list)
+    _is_watched = False  # somebody may be waiting for it
     _job: Job | None = None  # until it is done, else future and job would keep each other
-    _stop: Callable[[Job], bool]  # of the engine, one for all futures of a pool
+    _runner: Runner
+
+    def __init__(self) -> None:  # the attributes above need nothing
+        self._fate = allocate_lock()  # taken once, by whoever decides whether it runs or is cancelled
 
     def cancel(self) -> bool:
         """Cancel the call, waiting or running; return False when it is already done."""
-        if super().cancel():
+        if self._state == PENDING and self._fate.acquire(False):
+            self._state = CANCELLED
+            self._tell()
+        if self.cancelled():
             return True
         job = self._job
-        return self._stop(job) if job is not None and not self.done() else False
+        return self._runner.stop(job) if job is not None and not self.done() else False
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the call's result, waiting for it at most `timeout` seconds; see `concurrent.futures.Future`."""
+        if self._state != FINISHED:
+            deadline = None if timeout is None else monotonic() + timeout
+            self._read(timeout)
+            timeout = None if deadline is None else max(0.0, deadline - monotonic())
+        if self._state == FINISHED and self._exception is None:
+            return self._result
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the call raised, or None; waits as `result` does."""
+        deadline = None if timeout is None else monotonic() + timeout
+        self._read(timeout)
+        return super().exception(None if deadline is None else max(0.0, deadline - monotonic()))
+
+    def cancelled(self) -> bool:
+        """Return True if it was cancelled before it ran."""
+        return self._state == CANCELLED or self._state == CANCELLED_AND_NOTIFIED
+
+    def running(self) -> bool:
+        """Return True if it is running, or being cancelled while it runs."""
+        return self._state == RUNNING
+
+    def done(self) -> bool:
+        """Return True if it has a result or an error, or was cancelled."""
+        return self._state != RUNNING and self._state != PENDING
+
+    def _read(self, timeout: float | None) -> None:
+        job = self._job
+        if job is not None and job.ticket is not None:
+            self._runner.read(job, timeout)
+
+    def _begin(self) -> bool:
+        """Say that it runs from now on; False, having told those who wait, when it was cancelled first."""
+        if self._fate.acquire(False):
+            self._state = RUNNING
+            return True
+        self._state = CANCELLED_AND_NOTIFIED
+        if self._is_watched:
+            with self._condition:
+                for waiter in self._waiters:
+                    waiter.add_cancelled(self)
+                self._condition.notify_all()
+        return False
+
+    def _complete(self, value: object, error: BaseException | None) -> None:
+        """Finish; called once, by whoever has the job.
+
+        Whoever wants to wait first makes the condition and then looks at the state under it. Here it is the other way
+        round, so one of the two sees the other.
+        """
+        self._result, self._exception = value, error
+        self._state = FINISHED
+        if self._is_watched:
+            with self._condition:
+                for waiter in self._waiters:
+                    waiter.add_result(self) if error is None else waiter.add_exception(self)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._is_watched:
+            with self._condition:
+                self._condition.notify_all()
+            self._invoke_callbacks()  # type: ignore[attr-defined]
 
 
 class Job:
     """A call in the queue, or on a worker, with its future."""
 
-    __slots__ = ("call", "future", "is_begun", "is_given_up", "place", "seconds", "timer")
+    __slots__ = (
+        "call",
+        "future",
+        "is_begun",
+        "is_given_up",
+        "place",
+        "reader",
+        "reply",
+        "seconds",
+        "ticket",
+        "timer",
+    )
 
     def __init__(self, call: Call) -> None:
         self.call = call
@@ -66,35 +189,36 @@ class Job:
         self.place: tuple[Worker, int] | None = None  # where it runs, and under which id
         self.seconds = 0.0  # it took in the worker
         self.timer: Timer | None = None
+        self.ticket: Ticket | None = None  # these three belong to `direct`
+        self.reader: LockType | None = None
+        self.reply: Frame | None = None
 
     def begin(self) -> bool:
         """Tell the future that it runs; return False when nobody wants the result any more."""
-        future = self.future
-        if not self.is_begun and (future.cancelled() or not future.done()):
-            self.is_begun = True
-            if future.set_running_or_notify_cancel():  # a cancelled one tells those who wait for it
-                return True
-        if future.done():
-            self._end()
-            return False
-        return True
+        if self.is_begun:
+            return not self.future.done()
+        self.is_begun = True
+        if self.future._begin():
+            return True
+        self._end()
+        return False
 
     @property
     def has_callbacks(self) -> bool:
         """True when completing the future runs code of the user's in the completing thread."""
-        return bool(self.future._done_callbacks)  # type: ignore[attr-defined]
+        return self.future._is_watched and bool(self.future._done_callbacks)
 
     def succeed(self, value: object) -> None:
         """Complete the future."""
         self._end()
         if not self.future.done():
-            self.future.set_result(value)
+            self.future._complete(value, None)
 
     def fail(self, error: BaseException) -> None:
         """Complete the future with an error."""
         if self.begin():
-            self.future.set_exception(error)
-        self._end()
+            self._end()
+            self.future._complete(None, error)
 
     def cancel(self) -> None:
         """Cancel a job that has been taken out of the queue."""
@@ -145,22 +269,35 @@ class Decoder:
             EncodingError: it cannot be decoded here.
             BaseException: the frame is an ERROR; whatever it describes.
         """
+        value, error = self.outcome(frame)
+        if error is not None:
+            raise error
+        return value
+
+    def outcome(self, frame: Frame) -> tuple[Any, BaseException | None]:
+        """Return what `value` returns, and what it raises."""
         try:
             value = codec.decode_frame(frame, self._find_class)
         except codec.CodecError as error:
-            raise EncodingError(f"the result {error}") from error.__cause__
+            failed = EncodingError(f"the result {error}")
+            failed.__cause__ = error.__cause__
+            return None, failed
         if frame.opcode == messages.ERROR:
-            raise rebuild(value, is_home=self._is_home)
-        return value
+            return None, rebuild(value, is_home=self._is_home)
+        return value, None
 
-    def chunk(self, frame: Frame) -> tuple[list[Any], BaseException | None]:
-        """Return the values of a chunk of a map, and the error that ended it early, if one did.
-
-        Raises:
-            As `value`, when the chunk failed as a whole.
-        """
-        value = self.value(frame)
-        if not frame.flags & messages.FLAG_PARTIAL:
-            return value, None
-        values, snapshot = value
-        return values, rebuild(snapshot, is_home=self._is_home)
+    def complete(self, job: Job, frame: Frame) -> None:
+        """Complete a job with its reply; the value of a chunk is (values, the error that ended it early or None)."""
+        value, error = self.outcome(frame)
+        if error is not None:
+            if job.call.may_repeat(error):
+                job.future._runner.repeat(job)
+            else:
+                job.fail(error)
+        elif not job.call.flags & messages.FLAG_CHUNK:
+            job.succeed(value)
+        elif frame.flags & messages.FLAG_PARTIAL:
+            values, snapshot = value
+            job.succeed((values, rebuild(snapshot, is_home=self._is_home)))
+        else:
+            job.succeed((value, None))

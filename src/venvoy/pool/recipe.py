@@ -11,7 +11,7 @@ from typing import Any
 import venvoy_worker
 
 from ..envs import Env
-from ..options import WorkerOptions
+from ..options import WorkerOptions, check_env_vars
 from ..worker_start import Recipe
 
 _MAIN_FILE = str(Path(venvoy_worker.__file__).with_name("__main__.py"))
@@ -26,19 +26,26 @@ def make_recipe(
     home: Path,
     module: str,
     initializer: EncodedInitializer | None,
+    slot: int,
 ) -> Recipe:
-    """Return the recipe of a pool's workers."""
+    """Return the recipe of the worker of a slot.
+
+    Raises:
+        TypeError, ValueError: a function for `env_vars` returned something else. Besides this, what it raises.
+    """
+    env_vars = options.env_vars
+    if callable(env_vars):
+        env_vars = env_vars(slot)
+        check_env_vars(env_vars)
     return Recipe(
         python=env.python,
-        flags=_flags(options.env_vars),
+        flags=_flags(env_vars),
         main_file=_MAIN_FILE,
         pycache=str(home / "pycache"),
-        environ=_environ(env, options.env_vars),
+        environ=_environ(env, env_vars),
         cwd=None if options.cwd is None else os.path.abspath(options.cwd),
         settings=lambda: _settings(env, options, home, module, initializer),
-        keep=options.output_tail_bytes,
-        grace_period=options.grace_period,
-        start_timeout=options.start_timeout,
+        options=options,
     )
 
 

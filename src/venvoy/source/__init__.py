@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable
-from types import BuiltinMethodType, FunctionType, MethodType, MethodWrapperType, ModuleType
+from types import BuiltinFunctionType, BuiltinMethodType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from venvoy.errors import EncodingError
@@ -102,6 +102,10 @@ def target_for(target: str | Callable[..., Any]) -> Target:
     """
     if isinstance(target, str):
         return _named(str(target))
+    if isinstance(target, FunctionType | BuiltinFunctionType):  # the usual case
+        name = name_of(target)
+        if name is not None:
+            return _found(name)
     if isinstance(target, functools.partial):
         return _with_arguments(target, target_for(target.func))
     if isinstance(target, BySource):
@@ -114,6 +118,11 @@ def target_for(target: str | Callable[..., Any]) -> Target:
     if name is not None:
         return Target(NAME, name)
     return _by_source(target, forced=False) or _by_value(target)
+
+
+@functools.lru_cache(maxsize=1024)
+def _found(name: str) -> Target:
+    return Target(NAME, name)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -23,8 +23,8 @@ def name_of(target: Any) -> str | None:
         claimed, path = target.__module__, target.__qualname__
         if claimed in MAIN_MODULES:
             return None
-        space = getattr(sys.modules.get(claimed), "__dict__", {})
-        if space.get(path) is target:
+        module = sys.modules.get(claimed)
+        if module is not None and vars(module).get(path) is target:
             return f"{claimed}:{path}"
     paths = list(_claimed_paths(target))
     for module_name in _claimed_modules(target):

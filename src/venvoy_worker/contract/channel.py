@@ -14,6 +14,7 @@ from time import monotonic
 from .frames import FrameError, FrameParser
 
 _DONTWAIT = getattr(_socket, "MSG_DONTWAIT", 0)
+_WAITING, _NOW = ((0,), (0,)), ((0,), (_DONTWAIT,))  # further arguments of recv_into: size (all there is), flags
 _TIMEVAL = Struct("@ll")
 _IOV_MAX = 512  # the system allows 1024 pieces a write
 
@@ -27,12 +28,14 @@ class Channel:
             kernel wakes a thread that waits for an answer when the other end has only taken the question.
     """
 
-    __slots__ = ("_out", "_parser", "is_torn", "sock")
+    __slots__ = ("_out", "_recv_into", "is_torn", "parser", "sends", "sock")
 
     def __init__(self, sock: _socket.socket, out: _socket.socket | None = None) -> None:
         self.sock = sock
+        self._recv_into = sock.recv_into
         self._out = sock if out is None else out
-        self._parser = FrameParser()
+        self.parser = FrameParser()
+        self.sends = 0  # that were finished
         self.is_torn = False  # a frame was written in part: nothing more can be said on this channel
 
     def fileno(self) -> int:
@@ -85,6 +88,7 @@ class Channel:
                     sent = self._send_until(pieces, deadline)
                 pieces = rest_of(pieces, sent)
         self.is_torn = False
+        self.sends += 1
 
     def _send_until(self, pieces: list[bytes | bytearray | memoryview], deadline: float) -> int:
         while True:
@@ -110,31 +114,41 @@ class Channel:
             TimeoutError: the deadline passed first; what came so far is kept.
             FrameError: the bytes are no frames, or the stream ends inside one.
         """
-        parser = self._parser
-        empty = parser.empty_buffer()
-        if empty is not None and deadline is None:  # the usual case: one frame comes in one piece
+        parser = self.parser
+        idle = parser.idle_buffer() if deadline is None else None
+        if idle is not None:  # the usual case, as `_receive_some` below
+            counts = parser.counts
             try:
-                count = self.sock.recv_into(empty)
+                counts.extend(map(self._recv_into, idle))
             except ConnectionResetError:
                 return None
-            if not count:
+            if not counts[0]:
                 return None
-            frame = parser.take(count)
-        else:
-            frame = parser.next_frame()
+        frame = parser.next_frame()
         while frame is None:
             if deadline is not None:
                 wait(self.sock.fileno(), deadline, for_writing=False)
-            try:
-                count = self.sock.recv_into(parser.writable())
-            except ConnectionResetError:
+            if not self._receive_some(_WAITING):
                 return None
-            if not count:
-                self._check_end()
-                return None
-            parser.advance(count)
             frame = parser.next_frame()
         return frame
+
+    def _receive_some(self, how: Tuple[Tuple[int], Tuple[int]]) -> bool:
+        """Receive once into the parser; return False at the end of the stream.
+
+        An exception may strike this thread after any call, and must not lose bytes, since another thread may read on:
+        `extend(map(...))` receives and notes the count in one.
+        """
+        parser = self.parser
+        counts = parser.counts
+        try:
+            counts.extend(map(self._recv_into, (parser.writable(),), *how))
+        except ConnectionResetError:
+            return False
+        if counts[0]:
+            return True
+        self._check_end()
+        return False
 
     def gather(self, least: int, seconds: float) -> Frame | None:
         """Sleep until `least` bytes have come or `seconds` have passed; return the first whole frame, if any.
@@ -149,23 +163,18 @@ class Channel:
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVLOWAT, least)
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1e6)))
         try:
-            count = sock.recv_into(self._parser.writable())
+            if not self._receive_some(_WAITING):
+                raise EOFError
         except BlockingIOError:
             return None
-        except ConnectionResetError:
-            raise EOFError from None
         finally:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVLOWAT, 1)
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _TIMEVAL.pack(0, 0))
-        if not count:
-            self._check_end()
-            raise EOFError
-        self._parser.advance(count)
-        return self._parser.next_frame()
+        return self.parser.next_frame()
 
     def buffered(self) -> Frame | None:
         """Return the next frame if all its bytes have been read already; never touches the socket."""
-        return self._parser.next_frame()
+        return self.parser.next_frame()
 
     def try_receive(self) -> Frame | None:
         """Return the next frame if it is here already, else None; never waits.
@@ -174,24 +183,19 @@ class Channel:
             EOFError: the stream has ended.
             FrameError: the bytes are no frames, or the stream ends inside one.
         """
-        parser = self._parser
+        parser = self.parser
         frame = parser.next_frame()
         while frame is None:
             try:
-                count = self.sock.recv_into(parser.writable(), 0, _DONTWAIT)
+                if not self._receive_some(_NOW):
+                    raise EOFError
             except BlockingIOError:
                 return None
-            except ConnectionResetError:
-                raise EOFError from None
-            if not count:
-                self._check_end()
-                raise EOFError
-            parser.advance(count)
             frame = parser.next_frame()
         return frame
 
     def _check_end(self) -> None:
-        if not self._parser.is_between_frames:
+        if not self.parser.is_between_frames:
             raise FrameError("the stream ended inside a frame")
 
 
@@ -229,4 +233,6 @@ def milliseconds(seconds: float) -> float:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Tuple
+
     from .frames import Frame

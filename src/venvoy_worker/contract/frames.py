@@ -1,7 +1,7 @@
 """The wire format: one frame = header, target, buffer table, body, inline buffers. No I/O here.
 
 Everything is little-endian. The parser owns its receive buffer and nothing else: whoever does the I/O asks
-`writable()` where the next bytes belong, says with `advance()` how many came, and takes whole frames with
+`writable()` where the next bytes belong, says in `counts` how many came, and takes whole frames with
 `next_frame()`. Law: a parser that raised `FrameError` is finished, since nothing after a bad byte has a meaning.
 """
 
@@ -48,7 +48,7 @@ class Frame:
         epoch: int,
         call_id: int,
         number: int,
-        target: bytes,
+        target: bytes | bytearray,
         body: Body,
         buffers: list[Room],
     ) -> None:
@@ -110,6 +110,10 @@ def room_for(size: int) -> Room:
 class FrameParser:
     """Incremental parser of a byte stream into frames.
 
+    Law: an exception may strike the reading thread after any call (Ctrl-C, or one thrown into it), and another
+    thread then reads on. So whatever is changed together is assigned without a call in between, and the frame that
+    was returned last is kept in `last`, for a reader that never got to see it.
+
     Args:
         limit: the largest frame accepted, in bytes.
     """
@@ -120,6 +124,8 @@ class FrameParser:
         self._view = memoryview(self._buffer)
         self._start = 0
         self._end = 0
+        self.counts: list[int] = []  # of bytes received and not taken note of: one at most
+        self.last: Frame | None = None
         self._large: Frame | None = None  # a frame whose body and buffers are received in place
         self._holes: list[memoryview] = []  # what of it is still missing, in order
 
@@ -138,25 +144,27 @@ class FrameParser:
             self._make_room(len(self._buffer) - self._start + 1)
         return self._view[self._end :]
 
-    def advance(self, count: int) -> None:
-        """Say that `count` bytes were put into the view that `writable` returned."""
-        if self._holes:
-            self._shrink_hole(count)
+    def idle_buffer(self) -> tuple[memoryview] | None:
+        """Return what `writable` would, as a tuple, if nothing is being received; else None."""
+        if self._start != self._end or self._large is not None or self.counts:
+            return None
+        self._start = self._end = 0
+        return (self._view,)
+
+    def absorb(self) -> None:
+        """Take note of the bytes that were put into the view that `writable` returned: their number is in `counts`."""
+        counts, holes = self.counts, self._holes
+        if not counts:
+            return
+        if holes:
+            rest = holes[0][counts[0] :]
+            if rest:
+                holes[0] = rest
+            else:
+                del holes[0]
         else:
-            self._end += count
-
-    def empty_buffer(self) -> memoryview | None:
-        """Return the whole receive buffer if nothing is in it; `take` is told how much of it was filled."""
-        return self._view if self._start == self._end and self._large is None else None
-
-    def take(self, count: int) -> Frame | None:
-        """Say that `count` bytes were put into what `empty_buffer` returned; return the first frame, if whole.
-
-        Raises:
-            FrameError: the stream is not one of frames.
-        """
-        self._start, self._end = 0, count
-        return self.next_frame()
+            self._end += counts[0]
+        del counts[0]
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         """Parse `data` and return the frames it completes; for bytes that come from elsewhere than a socket.
@@ -170,7 +178,7 @@ class FrameParser:
             room = self.writable()
             count = min(len(room), len(view))
             room[:count] = view[:count]
-            self.advance(count)
+            self.counts.append(count)
             view = view[count:]
             frame = self.next_frame()
             while frame is not None:
@@ -184,10 +192,15 @@ class FrameParser:
         Raises:
             FrameError: the stream is not one of frames.
         """
+        if self.counts:
+            self.absorb()
         if self._large is not None:
+            if self._start < self._end:  # left behind by a reader that was interrupted
+                self._fill_holes()
             if self._holes:
                 return None
-            frame, self._large = self._large, None
+            frame = self.last = self._large
+            self._large = None
             return frame
         start = self._start
         available = self._end - start
@@ -205,10 +218,12 @@ class FrameParser:
             if end > self._end:
                 self._make_room(end - start)
                 return None
+            data = self._buffer
+            target = data[start + HEADER_SIZE : meta_end] if target_size else b""
+            frame = Frame(opcode, flags, codec, epoch, call_id, number, target, data[meta_end:end], [])
             self._start = end
-            view = self._view
-            target = bytes(view[start + HEADER_SIZE : meta_end]) if target_size else b""
-            return Frame(opcode, flags, codec, epoch, call_id, number, target, bytes(view[meta_end:end]), [])
+            self.last = frame
+            return frame
         return self._begin_large(header, meta_end)
 
     def _begin_large(self, header: tuple[int, ...], meta_end: int) -> Frame | None:
@@ -226,9 +241,10 @@ class FrameParser:
             buffers = [room_for(size) for size in sizes]
         except (MemoryError, OSError, OverflowError):
             raise FrameError("no memory for a frame of %d bytes" % (body_size + sum(sizes))) from None
+        frame = Frame(opcode, flags, codec, epoch, call_id, number, target, body, buffers)
+        holes = [memoryview(piece) for piece in [body, *buffers] if len(piece)]
         self._start = table_end
-        self._large = Frame(opcode, flags, codec, epoch, call_id, number, target, body, buffers)
-        self._holes = [memoryview(piece) for piece in [body, *buffers] if len(piece)]
+        self._large, self._holes = frame, holes
         self._fill_holes()
         return self.next_frame()
 
@@ -243,30 +259,29 @@ class FrameParser:
 
     def _fill_holes(self) -> None:
         """Move what already arrived behind the table to its place."""
-        while self._holes and self._start < self._end:
-            hole = self._holes[0]
+        holes = self._holes
+        while holes and self._start < self._end:
+            hole = holes[0]
             count = min(len(hole), self._end - self._start)
             hole[:count] = self._view[self._start : self._start + count]
             self._start += count
-            self._shrink_hole(count)
-
-    def _shrink_hole(self, count: int) -> None:
-        rest = self._holes[0][count:]
-        if len(rest):
-            self._holes[0] = rest
-        else:
-            del self._holes[0]
+            rest = hole[count:]
+            if rest:
+                holes[0] = rest
+            else:
+                del holes[0]
 
     def _make_room(self, size: int) -> None:
         """Let `size` bytes from the start of the current frame fit into the receive buffer."""
         if self._start + size <= len(self._buffer):
             return
         pending = bytes(self._view[self._start : self._end])
-        if size > len(self._buffer):
-            self._buffer = bytearray(max(size, 2 * len(self._buffer)))
-            self._view = memoryview(self._buffer)
-        self._view[: len(pending)] = pending
-        self._start, self._end = 0, len(pending)
+        count = len(pending)
+        buffer = bytearray(max(size, 2 * len(self._buffer))) if size > len(self._buffer) else self._buffer
+        view = memoryview(buffer)
+        view[:count] = pending
+        self._buffer, self._view = buffer, view
+        self._start, self._end = 0, count
 
 
 TYPE_CHECKING = False  # `typing` costs the child 3 ms; checkers understand this name without it

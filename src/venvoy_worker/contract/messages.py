@@ -50,7 +50,7 @@ def greeting(oldest: int, newest: int, capabilities: tuple[str, ...]) -> bytes:
     return ("%d %d %s" % (oldest, newest, ",".join(capabilities))).encode()
 
 
-def read_greeting(target: bytes) -> tuple[int, int, tuple[str, ...]]:
+def read_greeting(target: bytes | bytearray) -> tuple[int, int, tuple[str, ...]]:
     """Return (oldest version, newest version, capabilities) of the peer.
 
     Raises:
