@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -131,7 +132,7 @@ def test_limits_that_make_no_sense_are_refused(arguments: dict[str, object], err
         collect_garbage(**arguments)  # type: ignore[arg-type]
 
 
-def test_the_home_says_that_it_is_a_cache(made: list[Env], tmp_path: Path) -> None:
+def test_the_home_says_that_it_is_a_cache(one: Env, tmp_path: Path) -> None:
     """Backups leave it out."""
     assert (tmp_path / "home" / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55")
 
@@ -157,6 +158,25 @@ def test_a_pool_holds_a_lease_for_as_long_as_it_lives(one: Env, tmp_path: Path) 
         assert pool.call("tiny:WORD.upper") == "HERE"
         with pytest.raises(EnvError, match="in use"):
             one.remove()
+    one.remove()
+
+
+class SlowEvent(threading.Event):
+    """Whoever waits for it goes on before whoever sets it."""
+
+    def set(self) -> None:
+        super().set()
+        time.sleep(0.3)
+
+
+def test_close_returns_when_threads_and_lease_are_gone(one: Env, tmp_path: Path) -> None:
+    """Also if the thread that sees the last worker end is the slower one."""
+    threads = threading.active_count()
+    pool = vv.Pool(one, workers=1, home=tmp_path / "home")
+    pool._core.staff.gone = SlowEvent()
+    pool.warm()
+    pool.shutdown()
+    assert threading.active_count() <= threads
     one.remove()
 
 
@@ -271,7 +291,7 @@ def test_collecting_all_the_time_disturbs_nobody(wheels: Path, tmp_path: Path) -
     for spec in specs:
         build(spec, home=home)
     environ = {**os.environ, "PYTHONPATH": str(SRC)}
-    command = [sys.executable, "-c", USER, str(home), str(wheels), "4"]
+    command = [sys.executable, "-c", USER, str(home), str(wheels), "2.5"]
     pipe = subprocess.PIPE
     users = [subprocess.Popen(command, env=environ, stdout=pipe, stderr=pipe, text=True) for _ in range(8)]
     rounds = 0

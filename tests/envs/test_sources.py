@@ -342,8 +342,7 @@ def test_a_pylock_is_installed_exactly(
 # --- scripts --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("installer", ["uv", "pip"])
-def test_a_scripts_own_words_make_its_environment(tmp_path: Path, wheels: Path, home: Path, installer: str) -> None:
+def test_a_scripts_own_words_make_its_environment(tmp_path: Path, wheels: Path, home: Path) -> None:
     """Dependencies, constraints and index settings of the block; packages given come on top."""
     (tmp_path / "wheels").symlink_to(wheels)
     script = tmp_path / "script.py"
@@ -351,7 +350,7 @@ def test_a_scripts_own_words_make_its_environment(tmp_path: Path, wheels: Path, 
         '# /// script\n# requires-python = ">=3.8"\n# dependencies = ["tiny"]\n# [tool.uv]\n# no-index = true\n'
         '# find-links = ["wheels"]\n# constraint-dependencies = ["tiny<2"]\n# ///\nimport tiny\n'
     )
-    env = build(EnvSpec.script(script, packages=["other"], installer=installer), home=home)
+    env = build(EnvSpec.script(script, packages=["other"]), home=home)
     assert packages(env) == ["other==1.0", "tiny==1.0"]
 
 

@@ -139,8 +139,8 @@ class Core:
                 self._watcher.stop()
             self._threads = [self._supervisor.thread, *self._drivers.threads]
             self._threads += filter(None, (_collector.let_go(), _notifier.let_go()))
-        if self._env_lease is not None:
-            self._env_lease.release()
+            if self._env_lease is not None:
+                self._env_lease.release()
 
     def join(self, timeout: float | None) -> bool:
         """Wait until nothing of the pool is left, its threads included; False when that takes too long."""
@@ -148,6 +148,7 @@ class Core:
             return False  # a future's callback: it would wait for itself
         if not self.staff.gone.wait(timeout):
             return False
+        self.all_gone()  # whoever has set the event is about to do the same, and may be later than we are
         deadline = monotonic() + _JOIN_SECONDS
         for thread in self._threads:
             if thread is not threading.current_thread():
