@@ -95,14 +95,14 @@ def find_portable(module: str, name: str) -> object:
     )
 
 
-def _remote_group(snapshot: dict[str, Any], parts: list[BaseException]) -> BaseException:
+def _remote_group(snapshot: dict[str, Any], parts: list[Any]) -> BaseException:
     """Return a group of the rebuilt errors, so that `except*` finds them; of a class of its own as other errors."""
     name = snapshot["type"]
     text = next((text for text in snapshot["args"] if isinstance(text, str)), snapshot["message"])
     if name.rpartition(".")[2] in ("ExceptionGroup", "BaseExceptionGroup"):
         return ExceptionGroup(text, parts)  # what ends a program there is an error here
     kind = _made_class(name, "ExceptionGroup")
-    return _described(kind.__new__(kind, text, parts), snapshot)  # type: ignore[call-arg]
+    return _described(kind.__new__(kind, text, parts), snapshot)
 
 
 def _remote_error(snapshot: dict[str, Any]) -> RemoteError:
