@@ -22,7 +22,10 @@ _AS_TEXT = (
     decimal.Decimal,
     fractions.Fraction,
     uuid.UUID,
-    ipaddress._IPAddressBase,
+    ipaddress.IPv4Address,
+    ipaddress.IPv6Address,
+    ipaddress.IPv4Network,
+    ipaddress.IPv6Network,
 )
 
 

@@ -112,6 +112,27 @@ def test_a_strict_table_refuses_what_has_no_plain_form() -> None:
     assert type(travel(Computed(), declared)) is Record
 
 
+class Misleading:
+    """Cannot be sent, nor be looked at."""
+
+    __slots__ = ("part",)
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise RuntimeError("look away")
+
+    def __reduce__(self) -> Any:
+        raise ValueError("not me")
+
+
+def test_looking_for_the_place_never_hides_the_error() -> None:
+    """An object that fails when it is looked at is where the search ends."""
+    assert codec.failing_part([Misleading()])[0] in ("", "[0]")
+    with pytest.raises(CodecError, match="not me"):
+        codec.encode([Misleading()])
+
+
 def test_declared_is_by_whole_names() -> None:
     """A package declares what is in it, not what begins like it."""
     for module, name, declared, expected in [

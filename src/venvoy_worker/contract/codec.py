@@ -170,7 +170,10 @@ def failing_part(value: object, table: Table | None = None) -> tuple[str, object
             return not isinstance(error.__cause__, RecursionError)  # each level of it would be an answer
         return False
 
-    return locate(value, fails)
+    try:
+        return locate(value, fails)
+    except Exception:  # of a property or the like: the failure itself is what matters
+        return "", value
 
 
 def size_of(encoded: Encoded) -> int:
