@@ -31,13 +31,12 @@ class Exit:
 
     status: int | None
     signal: int | None
+    is_ours: bool = False  # it was told to end by us
 
     def __str__(self) -> str:
         if self.signal is not None:
-            try:
-                return f"was killed by {Signals(self.signal).name}"
-            except ValueError:
-                return f"was killed by signal {self.signal}"
+            name = self.signal.name if isinstance(self.signal, Signals) else f"signal {self.signal}"
+            return f"was killed by {name}"
         return "ended, nobody knows how" if self.status is None else f"exited with status {self.status}"
 
 
@@ -133,6 +132,7 @@ class Process:
     ) -> None:
         self.exit: Exit | None = None
         self.exited = threading.Event()
+        self._was_signalled = False
         self._on_exit = on_exit
         self._collector = collector
         self._lock = threading.Lock()  # held while a signal is sent or the child is reaped: never a stranger's pid
@@ -170,7 +170,7 @@ class Process:
             output.drain()
             self._collector.unwatch(output.fd)
             output.close()
-        self.exit = Exit(None, None) if not is_known else Exit(code, None) if code >= 0 else Exit(None, -code)
+        self.exit = _exit_of(code, self._was_signalled) if is_known else Exit(None, None)
         try:
             self._on_exit()
         finally:
@@ -187,6 +187,7 @@ class Process:
     def _signal(self, number: int) -> None:
         with self._lock:
             if self._popen.returncode is None:
+                self._was_signalled = True
                 _platform.kill_group(self.pid, number)
 
     def tail_text(self, stream: str | None = None) -> str:
@@ -206,6 +207,16 @@ class Process:
         for output in self.outputs.values():
             fd, output.fd = output.fd, -1
             _close((fd,))
+
+
+def _exit_of(code: int, is_ours: bool) -> Exit:
+    """Return what `Popen.wait` returned in our words."""
+    if code >= 0:
+        return Exit(code, None, is_ours)
+    try:
+        return Exit(None, Signals(-code), is_ours)
+    except ValueError:  # a real-time signal has no name
+        return Exit(None, -code, is_ours)
 
 
 def _pipes(count: int) -> list[tuple[int, int]]:

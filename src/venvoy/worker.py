@@ -7,6 +7,7 @@ collector) and closed by the holder, or by the collector where there is none.
 
 from __future__ import annotations
 
+import signal
 from functools import partial
 from time import monotonic
 from typing import Protocol
@@ -16,6 +17,7 @@ from venvoy_worker.contract.channel import Channel
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from . import collector as _collector
+from . import memory_kills
 from .collector import Collector, Timers
 from .errors import EncodingError, ProtocolError
 from .exchange import Call, Pieces, SourceMemory, ends
@@ -61,6 +63,7 @@ class Worker:
     page: StatusPage
     birth: Start
     _ends: Ends
+    _kills_before: memory_kills.Kills
 
     def __init__(self, number: int, recipe: Recipe, collector: Collector, listener: Listener) -> None:
         self.id = number
@@ -74,6 +77,7 @@ class Worker:
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
         self._sends_before = 0  # of the channel, when it was begun
         self.direct: object = None  # the job of `pool.direct` that is on it
+        self.oom_hint = ""  # once it has exited
         self._sources = SourceMemory()
         self._collector = collector
         self._listener = listener
@@ -87,6 +91,7 @@ class Worker:
         Raises:
             OSError: the process cannot be started; the text names a limit that was hit.
         """
+        self._kills_before = memory_kills.read()
         sinks = (self._listener.sink(self, "stdout"), self._listener.sink(self, "stderr"))
         try:
             ends = self._ends = Ends(partial(spawn, self.recipe, self._collector, sinks, self._on_exit))
@@ -256,6 +261,9 @@ class Worker:
         self._collector.unwatch(self.channel.fileno())  # an abandoned call's
         self.channel.shut()  # whoever reads wakes, even if a forked process holds the other end
         self._ends.close(self._collector)
+        exit = self.process.exit
+        if exit is not None and exit.signal == signal.SIGKILL and not exit.is_ours:
+            self.oom_hint = self._kills_before.hint(memory_kills.read())
         self._listener.worker_exited(self)
 
     def await_exit(self) -> None:

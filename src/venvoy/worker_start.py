@@ -25,6 +25,7 @@ class Recipe:
     """Everything needed to start one more worker of a pool, the same each time."""
 
     python: str
+    environment: str  # its key, for reports
     flags: tuple[str, ...]
     main_file: str
     pycache: str

@@ -99,11 +99,11 @@ class Core:
     def all_gone(self) -> None:
         """Nothing of the pool is left: stop its threads."""
         with self._start_lock:
-            if self._collector is None or self._threads:
-                return
-            self._supervisor.close()
-            self._threads = [self._supervisor.thread, *self._drivers.threads]
-            self._threads += filter(None, (_collector.let_go(), _notifier.let_go()))
+            if self._collector is not None and not self._threads:
+                self._supervisor.close()
+                self._threads = [self._supervisor.thread, *self._drivers.threads]
+                self._threads += filter(None, (_collector.let_go(), _notifier.let_go()))
+            self.staff.gone.set()
 
     def join(self, timeout: float | None) -> bool:
         """Wait until nothing of the pool is left, its threads included; False when that takes too long."""

@@ -36,6 +36,7 @@ def make_recipe(
     """Return the recipe of a pool's workers."""
     return Recipe(
         python=env.python,
+        environment=env.key,
         flags=_flags(options.env_vars),
         main_file=_MAIN_FILE,
         pycache=str(home / "pycache"),

@@ -285,5 +285,4 @@ class Staff:
             if is_last:
                 self._roster.phase = Phase.CLOSED
         if is_last:
-            self.gone.set()
-            self._hands.all_gone()
+            self._hands.all_gone()  # which sets `gone` once the threads to be joined are known

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     """
     call_fds = [int(fd) for fd in arguments[0].split(",")]
     control_fd, lifeline, page_fd = (int(fd) for fd in arguments[1:])
-    stdio.guard([*call_fds, control_fd, lifeline, page_fd])
+    stdio.guard([*call_fds, control_fd, lifeline], page_fd)
     stdio.tie_to_host(lifeline)
     interrupt.install()
     page = mmap.mmap(page_fd, mmap.PAGESIZE)

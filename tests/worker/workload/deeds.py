@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import faulthandler
 import multiprocessing
 import os
 import random
@@ -165,6 +166,40 @@ def die(how):
     else:
         os.kill(os.getpid(), getattr(signal, how))
     time.sleep(60)
+
+
+def crash():
+    ctypes.string_at(0)
+
+
+def wait_for_thread(thread):
+    thread.start()
+    thread.join()
+
+
+def die_in_a_thread():
+    """Crash in a thread while the main thread waits for it."""
+    wait_for_thread(threading.Thread(target=crash))
+
+
+def enable_faulthandler_and_die(path):
+    """Crash after choosing where the report of the crash goes."""
+    if path is None:
+        faulthandler.enable()
+    else:
+        file = open(path, "w")  # noqa: SIM115 - for the rest of this life
+        faulthandler.enable(file)
+    ctypes.string_at(0)
+
+
+def fork_and_crash(folder):
+    """Fork a process that opens files under all free numbers and crashes; return the signal."""
+    child = os.fork()
+    if child == 0:
+        for number in range(40):
+            os.open(os.path.join(folder, str(number)), os.O_CREAT | os.O_WRONLY)
+        ctypes.string_at(0)
+    return os.WTERMSIG(os.waitpid(child, 0)[1])
 
 
 def die_sometimes(number, deadly):
