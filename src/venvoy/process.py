@@ -1,7 +1,8 @@
 """One OS process: spawn it with its descriptors, drain and keep what it writes, know how it ended, end its tree.
 
 Owns pid, exit status, output pipes and tails. It knows no protocol. Laws: only the collector thread reaps, so
-a pid that has not been reaped is this process and nobody else; the group is killed before the leader is reaped.
+a pid that has not been reaped is this process and nobody else; the group is killed before the leader is reaped; what
+has left the group is looked for by `strays`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from time import monotonic
 
 from . import _process_posix as _platform
 from . import collector as _collector
+from . import strays as _strays
 from ._process_posix import StatusPage as StatusPage
 from ._process_posix import explain as explain
 from .collector import Collector
@@ -137,6 +139,8 @@ class Process:
         self._collector = collector
         self._lock = threading.Lock()  # held while a signal is sent or the child is reaped: never a stranger's pid
         pipes = _pipes(2)
+        environ = dict(environ)
+        self._mark = _strays.new_mark(environ)
         try:
             (out, out_child), (err, err_child) = pipes
             self._popen = _platform.spawn(argv, environ, cwd, inherited, out_child, err_child)
@@ -164,8 +168,10 @@ class Process:
         self._end_watch()
         with self._lock:
             _platform.kill_group(self.pid)
+            identity = _strays.identify(self.pid)
             is_known = _platform.can_be_waited_for(self.pid)
             code = self._popen.wait()
+        _strays.sweep(self._mark, identity)
         for output in self.outputs.values():
             output.drain()
             self._collector.unwatch(output.fd)
@@ -177,8 +183,11 @@ class Process:
             self.exited.set()  # last: whoever waits for it finds everything said and counted
 
     def kill_tree(self) -> None:
-        """Kill the process and everything in its group at once; harmless when it is gone."""
+        """Kill the process, its group and its other descendants at once; harmless when it is gone."""
+        with self._lock:
+            outside = _strays.outside_of_group(self.pid) if self._popen.returncode is None else []
         self._signal(9)
+        _strays.kill(outside)
 
     def terminate(self) -> None:
         """Ask the process and its group to end (SIGTERM)."""

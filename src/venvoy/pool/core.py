@@ -17,6 +17,7 @@ from typing import Any
 
 from .. import collector as _collector
 from .. import notifier as _notifier
+from .. import strays as _strays
 from ..collector import Collector
 from ..envs import Cancel, Env, home_folder, resolve
 from ..errors import PoolClosed, PoolError
@@ -102,7 +103,7 @@ class Core:
             if self._collector is not None and not self._threads:
                 self._supervisor.close()
                 self._threads = [self._supervisor.thread, *self._drivers.threads]
-                self._threads += filter(None, (_collector.let_go(), _notifier.let_go()))
+                self._threads += filter(None, (_collector.let_go(), _notifier.let_go(), _strays.walker()))
             self.staff.gone.set()
 
     def join(self, timeout: float | None) -> bool:

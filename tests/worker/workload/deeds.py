@@ -87,6 +87,39 @@ def start_child(seconds=60):
     return subprocess.Popen(["sleep", str(seconds)]).pid
 
 
+STRAYS = {
+    "own group": "os.setpgid(0, 0)",
+    "own session": "os.setsid()",
+    "daemon": "os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0)",
+    "own session, clean environment": "os.setsid(); os.environ.clear(); os.execv(sys.executable, "
+    "[sys.executable, '-S', '-c', 'import sys, os, time; open(sys.argv[1] + str(os.getpid()), \"w\"); time.sleep(60)',"
+    " sys.argv[1]])",
+    "with children": "os.setsid(); [os.fork() or os.setsid() for _ in range(2)]",
+}
+
+
+def start_strays(folder, kinds):
+    """Start processes that leave the worker's group in one way or another; each says its number as a file's name."""
+    for kind in kinds:
+        text = "import os, sys, time; %s; open(sys.argv[1] + str(os.getpid()), 'w'); time.sleep(60)" % STRAYS[kind]
+        subprocess.Popen([sys.executable, "-S", "-c", text, os.path.join(folder, "pid-")])
+
+
+def start_what_multiplies(folder):
+    """Start a process in a session of its own that goes on starting others."""
+    text = (
+        "import os, sys, time\n"
+        "os.setsid()\n"
+        "for _ in range(200):\n"
+        "    if os.fork() == 0:\n"
+        "        os.setsid()\n"
+        "        open(sys.argv[1] + str(os.getpid()), 'w')\n"
+        "        time.sleep(60)\n"
+        "    time.sleep(0.005)\n"
+    )
+    subprocess.Popen([sys.executable, "-S", "-c", text, os.path.join(folder, "pid-")])
+
+
 def status_of(*command):
     return subprocess.run(command).returncode
 
