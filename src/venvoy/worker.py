@@ -45,6 +45,9 @@ class Listener(Protocol):
     def worker_exited(self, worker: Worker) -> None:
         """Its process is gone and reaped."""
 
+    def worker_logged(self, worker: Worker, frame: Frame) -> None:
+        """Its code has logged something."""
+
     def sink(self, worker: Worker, stream: str) -> Sink | None:
         """Return what gets each chunk of its stdout or stderr, on whatever thread reads."""
 
@@ -77,6 +80,7 @@ class Worker:
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
         self._sends_before = 0  # of the channel, when it was begun
         self.direct: object = None  # the job of `pool.direct` that is on it
+        self.author = (0, "")  # id and target of the call that what it prints belongs to, if anybody wants to know
         self.oom_hint = ""  # once it has exited
         self._sources = SourceMemory()
         self._collector = collector
@@ -99,7 +103,9 @@ class Worker:
             raise explain(error) from error
         self.channel, self.control, self.page, self.process = ends.channel, ends.control, ends.page, ends.process
         _collector.tell_after_fork(self)
-        self.birth = Start(ends, self.recipe, self._collector, self._on_ready)
+        self.birth = Start(
+            ends, self.recipe, self._collector, self._on_ready, partial(self._listener.worker_logged, self)
+        )
         self.birth.begin()
 
     def _on_ready(self) -> None:
@@ -161,6 +167,8 @@ class Worker:
         except (FrameError, codec.CodecError) as error:
             self.open_call = 0
             raise EncodingError(f"{call.name[:200]}: {error}") from error
+        if self.recipe.attributes:
+            self.author = (call_id, call.name)
         return call_id, pieces
 
     def run(self, call: Call) -> Frame:
@@ -181,6 +189,8 @@ class Worker:
                 if ends(frame, call_id):
                     self.open_call = 0
                     channel.parser.last = None
+                    if self.recipe.attributes:
+                        self._end_output()
                     return frame
         except TimeoutError:
             raise
@@ -194,9 +204,17 @@ class Worker:
 
     def note_duration(self, frame: Frame) -> float:
         """Return the seconds that a call took in the worker, as its reply says; they go into `mean_seconds`."""
+        if self.recipe.attributes:
+            self._end_output()
         seconds, mean = frame.number * 1e-6, self.mean_seconds
         self.mean_seconds = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
         return seconds
+
+    def _end_output(self) -> None:
+        """The call has ended: what is in the pipes was written before its reply was, so it is its own."""
+        for output in self.process.outputs.values():
+            output.drain()
+        self.author = (0, "")
 
     # --- stopping -------------------------------------------------------------------------
 
@@ -229,6 +247,8 @@ class Worker:
                 self._collector.unwatch(self.channel.fileno())
                 self._timers.drop()
                 self.channel.parser.last = None
+                if self.recipe.attributes:
+                    self._end_output()
                 self._listener.worker_freed(self, not frame.flags & messages.FLAG_DIRTY)
                 return
             frame = self._take_frame()

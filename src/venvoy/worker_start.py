@@ -33,6 +33,7 @@ class Recipe:
     cwd: str | None
     settings: Callable[[], dict[str, Any]]
     keep: int
+    attributes: bool  # somebody wants to know which call wrote what
     grace_period: float
     start_timeout: float
 
@@ -71,9 +72,17 @@ class Start:
     Args:
         ends: connected to the process.
         on_ready: called once when it is ready; when it is not, the process is killed, and its exit says so.
+        on_record: called with each RECORD, for the whole life of the worker.
     """
 
-    def __init__(self, ends: Ends, recipe: Recipe, collector: Collector, on_ready: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        ends: Ends,
+        recipe: Recipe,
+        collector: Collector,
+        on_ready: Callable[[], object],
+        on_record: Callable[[Frame], object],
+    ) -> None:
         self.frame: Frame | None = None  # READY, or the ERROR in its place
         self.stack: Frame | None = None  # where the main thread was when the time was over
         self.is_late = False
@@ -81,6 +90,7 @@ class Start:
         self._recipe = recipe
         self._collector = collector
         self._on_ready = on_ready
+        self._on_record = on_record
         self._is_over = False
         self._timers = Timers(collector)
 
@@ -129,7 +139,9 @@ class Start:
         self._timers.later(_STACK_SECONDS, self._ends.process.kill_tree)
 
     def _on_control(self, frame: Frame) -> None:
-        if frame.opcode == messages.STACK and not self._is_over:  # else it became ready at the last moment
+        if frame.opcode == messages.RECORD:
+            self._on_record(frame)
+        elif frame.opcode == messages.STACK and not self._is_over:  # else it became ready at the last moment
             self.stack = frame
             self._ends.process.kill_tree()
 

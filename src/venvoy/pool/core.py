@@ -73,8 +73,8 @@ class Core:
         self.queue = JobQueue(self.roster, self)
         self.engine = Engine(self.roster, self.queue, self)
         self.direct = Direct(self.roster, self.engine, self.queue, self, lambda: self.decoder)
-        self._router = Router(options.output)
-        self.staff = Staff(self.roster, self.queue, self, self._router.sink, self.direct.answered)
+        self._router = Router(options.output, name)
+        self.staff = Staff(self.roster, self.queue, self, self._router, self.direct.answered)
         self.decoder = Decoder(is_home=False)
         self.env: Env | None = None
         self._start_lock = threading.Lock()  # guards the starting and stopping of the threads below
@@ -90,10 +90,10 @@ class Core:
             if self._collector is not None or self.staff.gone.is_set():
                 return
             _exit_with(self)
-            self._router.notifier = _notifier.hold()
-            self._notifier: Notifier = self._router.notifier
+            self._notifier: Notifier = _notifier.hold()
             self._drivers = Drivers(self.queue, lambda: self.decoder, self.roster.name)
             collector = _collector.hold()
+            self._router.open(self._notifier, collector)
             self._supervisor = Supervisor(self.roster.name, self.staff, self._drivers, collector, self._open)
             self._collector = collector
 
@@ -103,7 +103,7 @@ class Core:
             if self._collector is not None and not self._threads:
                 self._supervisor.close()
                 self._threads = [self._supervisor.thread, *self._drivers.threads]
-                self._threads += filter(None, (_collector.let_go(), _notifier.let_go(), _strays.walker()))
+                self._threads += filter(None, (_collector.let_go(), *_notifier.let_go(), _strays.walker()))
             self.staff.gone.set()
 
     def join(self, timeout: float | None) -> bool:
@@ -121,7 +121,7 @@ class Core:
     def _own_threads(self) -> list[threading.Thread]:
         if self._collector is None:
             return []
-        return [self._collector.thread, self._notifier.thread, self._supervisor.thread, *self._drivers.threads]
+        return [self._collector.thread, *self._notifier.threads, self._supervisor.thread, *self._drivers.threads]
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> _collector.Timer:
         """Run a callback on the collector thread `delay` seconds from now."""
@@ -173,7 +173,7 @@ class Core:
         self.staff.check_gone()
 
     def fail(self, jobs: Iterable[Job], error: ErrorMaker) -> None:
-        """Complete futures with an error, on the notifier thread."""
+        """Complete futures with an error, on the thread for completions."""
         for job in jobs:
             self._notifier.post(lambda job=job: job.fail_aside(error()))  # type: ignore[misc]
 

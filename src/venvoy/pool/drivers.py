@@ -263,6 +263,8 @@ class Drive:
         mean = self._worker.mean_seconds
         if mean is None or mean > _QUICK or self._is_retracting or self._unsent:
             return
+        if self._worker.recipe.attributes:  # what is printed must belong to one call
+            return
         if len(self._running) > _MOST_AHEAD // 2:
             return
         most = min(_MOST_AHEAD, int(_AHEAD_SECONDS / mean) if mean else _MOST_AHEAD) - len(self._running)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -44,6 +45,7 @@ def make_recipe(
         cwd=None if options.cwd is None else os.path.abspath(options.cwd),
         settings=lambda: _settings(env, options, home, module, initializer),
         keep=options.output_tail_bytes,
+        attributes=callable(options.output) or options.output == "log",
         grace_period=options.grace_period,
         start_timeout=options.start_timeout,
     )
@@ -80,4 +82,14 @@ def _settings(
         "module": module,
         "sources_folder": str(home / "sources"),
         "initializer": initializer,
+        "log_levels": _log_levels(),
     }
+
+
+def _log_levels() -> dict[str, int]:
+    """Return the levels that this process has set, so that a worker makes no record that would be thrown away here."""
+    levels = {"": logging.root.level}
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and logger.level:
+            levels[name] = logger.level
+    return levels

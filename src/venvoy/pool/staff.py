@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
+from venvoy_worker.contract.frames import Frame
+
 from ..errors import CallTimeout, PoolClosed
 from ..log import logger
 from ..post_mortem import start_error
@@ -18,6 +20,7 @@ from ..worker import Worker
 from ..worker_state import Reason, State
 from .job_queue import Hands, JobQueue
 from .jobs import Job
+from .output import Router
 from .roster import Phase, Roster, Ticket
 
 _QUICK_DEATH = 1.0  # seconds; a worker that dies younger, having done nothing, is replaced only when calls wait
@@ -30,7 +33,7 @@ class Staff:
         roster: the facts.
         queue: takes workers that have become free.
         hands: does what is decided.
-        sinks: returns what gets the output of a worker's stream.
+        router: gets what workers print and log.
         answered: is told of a reply that nobody waits for.
     """
 
@@ -39,14 +42,14 @@ class Staff:
         roster: Roster,
         queue: JobQueue,
         hands: Hands,
-        sinks: Callable[[Worker, str], Sink | None],
+        router: Router,
         answered: Callable[[Worker], None],
     ) -> None:
         self._roster = roster
         self._lock = roster.lock
         self._queue = queue
         self._hands = hands
-        self._sinks = sinks
+        self._router = router
         self._answered = answered
         self.gone = threading.Event()  # set once nothing of the pool is left
 
@@ -170,9 +173,13 @@ class Staff:
         self._queue.after_release(worker, job, state)
         self._hands.attend()
 
+    def worker_logged(self, worker: Worker, frame: Frame) -> None:
+        """Its code has logged something."""
+        self._router.relog(worker, frame)
+
     def sink(self, worker: Worker, stream: str) -> Sink | None:
         """Return what gets its output."""
-        return self._sinks(worker, stream)
+        return self._router.sink(worker, stream)
 
     def worker_exited(self, worker: Worker) -> None:
         """The process is gone: replace it, or say why it could not start."""

@@ -48,6 +48,11 @@ def _leave_to_parent(descriptors: list[int], page: int) -> None:
             pass
 
 
+def is_fork() -> bool:
+    """Return True in a process that user code forked."""
+    return _is_fork
+
+
 def leave_if_forked() -> None:
     """End a process that user code forked and that came back out of its call."""
     if _is_fork:

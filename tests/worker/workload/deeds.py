@@ -101,7 +101,7 @@ STRAYS = {
 def start_strays(folder, kinds):
     """Start processes that leave the worker's group in one way or another; each says its number as a file's name."""
     for kind in kinds:
-        text = "import os, sys, time; %s; open(sys.argv[1] + str(os.getpid()), 'w'); time.sleep(60)" % STRAYS[kind]
+        text = f"import os, sys, time; {STRAYS[kind]}; open(sys.argv[1] + str(os.getpid()), 'w'); time.sleep(60)"
         subprocess.Popen([sys.executable, "-S", "-c", text, os.path.join(folder, "pid-")])
 
 
