@@ -97,12 +97,13 @@ class Worker:
         """
         self._kills_before = memory_kills.read()
         sinks = (self._listener.sink(self, "stdout"), self._listener.sink(self, "stderr"))
-        try:
-            ends = self._ends = Ends(partial(spawn, self.recipe, self._collector, sinks, self._on_exit))
-        except OSError as error:
-            raise explain(error) from error
-        self.channel, self.control, self.page, self.process = ends.channel, ends.control, ends.page, ends.process
-        _collector.tell_after_fork(self)
+        with _collector.opening:
+            try:
+                ends = self._ends = Ends(partial(spawn, self.recipe, self._collector, sinks, self._on_exit))
+            except OSError as error:
+                raise explain(error) from error
+            self.channel, self.control, self.page, self.process = ends.channel, ends.control, ends.page, ends.process
+            _collector.tell_after_fork(self)
         self.birth = Start(
             ends, self.recipe, self._collector, self._on_ready, partial(self._listener.worker_logged, self)
         )

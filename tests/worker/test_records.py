@@ -69,7 +69,7 @@ def test_a_traceback_comes_along(
     """As text in `exc_text`, which every formatter prints; so does the stack; plain extras only."""
     pool = open_pool(extreme)
     pool.call("diary:fail")
-    until(lambda: kept.texts())
+    until(kept.texts)
     [record] = [record for record in kept.records if record.name == "diary"]
     shown = logging.Formatter("%(message)s").format(record)
     assert shown.startswith("it failed\nTraceback")
@@ -161,7 +161,7 @@ def test_records_of_threads_and_forks(
     pool = open_pool(extreme)
     pool.call("diary:in_a_thread", "threaded")
     assert pool.call("diary:in_a_fork", "forked") == 0
-    until(lambda: kept.texts())
+    until(kept.texts)
     assert [(record.getMessage(), record.threadName) for record in kept.records if record.name == "diary"] == [
         ("threaded", "scribe")
     ]
@@ -217,7 +217,7 @@ def test_long_records_are_cut(
     """So that each fits into a socket's buffer."""
     pool = open_pool(extreme)
     pool.call("diary:write", "diary", logging.WARNING, "y" * 1_000_000)
-    until(lambda: kept.texts())
+    until(kept.texts)
     assert 10_000 < len(kept.texts()[0]) < 20_000
 
 

@@ -12,6 +12,7 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import TextIO
 
 from venvoy_worker.contract import codec
@@ -23,7 +24,7 @@ from ..options import OutputChunk, OutputPolicy
 from ..worker import Worker
 
 _LONGEST_LINE = 1 << 20  # characters of one log record, or of a line that is held back until it is whole
-_QUIET = 0.1  # seconds after which an unfinished line is forwarded as it is
+_QUIET = 0.2  # seconds after which an unfinished line is forwarded as it is
 _RECORD_SIZE = 1024  # bytes a record takes in memory besides its body
 _log = logging.getLogger("venvoy.output")
 
@@ -64,11 +65,11 @@ class Router:
             log = partial(_relog, frame, (self._pool, worker.id, worker.process.pid), target)
             self._notifier.post_output(log, len(frame.body) + _RECORD_SIZE)
 
-    def _later(self, callback: Callable[[], object]) -> None:
+    def _later(self, seconds: float, callback: Callable[[], object]) -> None:
         """Run something on the notifier thread a little later."""
         collector, notifier = self._collector, self._notifier
         if collector is not None and notifier is not None:
-            collector.call_later(_QUIET, lambda: notifier.post_output(callback, 0))
+            collector.call_later(seconds, partial(notifier.post_output, callback, 0))
 
 
 class _Stream:
@@ -112,9 +113,10 @@ class _Forward:
     progress shows, and whoever writes next begins a new line.
     """
 
-    def __init__(self, later: Callable[[Callable[[], object]], object]) -> None:
+    def __init__(self, later: Callable[[float, Callable[[], object]], object]) -> None:
         self._later = later
         self._rest = ""
+        self._since = 0.0  # when the rest began
         self._stream = ""
         self._is_waiting = False
 
@@ -124,16 +126,23 @@ class _Forward:
         end = max(text.rfind("\n"), text.rfind("\r")) + 1
         if not chunk.text or len(text) - end > _LONGEST_LINE:  # the empty chunk is the end of the stream
             end = len(text)
+        if end or not self._rest:
+            self._since = monotonic()
         self._rest = text[end:]
         self._write(text[:end])
+        self._wait()
+
+    def _wait(self) -> None:
         if self._rest and not self._is_waiting:
             self._is_waiting = True
-            self._later(self._give_up_waiting)
+            self._later(max(0.0, self._since + _QUIET - monotonic()), self._on_time)
 
-    def _give_up_waiting(self) -> None:
+    def _on_time(self) -> None:
         self._is_waiting = False
-        text, self._rest = self._rest, ""
-        self._write(text)
+        if self._since + _QUIET <= monotonic():
+            text, self._rest = self._rest, ""
+            self._write(text)
+        self._wait()  # for a younger rest than the one this was for
 
     def _write(self, text: str) -> None:
         target = sys.stdout if self._stream == "stdout" else sys.stderr
