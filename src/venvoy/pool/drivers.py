@@ -53,8 +53,12 @@ class Drivers:
         """Have at least so many threads."""
         while len(self.threads) < count:
             thread = threading.Thread(target=self._run, name=f"venvoy-driver-{self._name}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # a limit of the system: fewer have to do until there is room again
+                logger.warning("pool %r: %s; going on with %d drivers", self._name, error, len(self.threads))
+                return
             self.threads.append(thread)
-            thread.start()
 
     def close(self) -> None:
         """Let the threads end."""
@@ -114,7 +118,8 @@ class Drive:
 
     def _adopt(self, job: Job) -> None:
         """Take over a job whose submitter has sent it, from `direct`."""
-        assert job.place is not None and job.ticket is not None
+        assert job.place is not None
+        assert job.ticket is not None
         call_id = job.place[1]
         job.ticket.worker = job.ticket = self._worker.direct = None
         self._running[call_id] = job
