@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .client import Pool
-    from .envs import Env, EnvSpec, build
+    from .envs import Collected, Env, EnvInfo, EnvLease, EnvSpec, build, collect_garbage, environments
     from .errors import (
         CallCancelled,
         CallTimeout,
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
         WorkerError,
         WorkerStartError,
     )
-    from .lease import Lease
+    from .events import Event
+    from .lease import Lease, NamedWorker
     from .options import OutputChunk, WorkerOptions
+    from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
     from .source import by_source
@@ -45,9 +47,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "client": ("Pool",),
     "envs": (
+        "Collected",
         "Env",
+        "EnvInfo",
+        "EnvLease",
         "EnvSpec",
         "build",
+        "collect_garbage",
+        "environments",
     ),
     "errors": (
         "CallCancelled",
@@ -68,7 +75,15 @@ _HOMES = {
         "WorkerError",
         "WorkerStartError",
     ),
-    "lease": ("Lease",),
+    "events": ("Event",),
+    "lease": (
+        "Lease",
+        "NamedWorker",
+    ),
+    "policies": (
+        "RestartPolicy",
+        "ScalePolicy",
+    ),
     "options": (
         "OutputChunk",
         "WorkerOptions",
@@ -85,13 +100,18 @@ __all__ = [
     "CallCancelled",
     "CallFuture",
     "CallTimeout",
+    "Collected",
     "EncodingError",
     "Env",
     "EnvBuildError",
     "EnvError",
+    "EnvInfo",
+    "EnvLease",
     "EnvSpec",
+    "Event",
     "InterpreterNotFound",
     "Lease",
+    "NamedWorker",
     "OutputChunk",
     "Pool",
     "PoolClosed",
@@ -100,6 +120,8 @@ __all__ = [
     "ProtocolError",
     "RemoteError",
     "RemoteTraceback",
+    "RestartPolicy",
+    "ScalePolicy",
     "TargetNotFound",
     "TooManyWaiting",
     "VenvoyError",
@@ -110,6 +132,8 @@ __all__ = [
     "WorkerStartError",
     "build",
     "by_source",
+    "collect_garbage",
+    "environments",
 ]
 
 

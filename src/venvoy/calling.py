@@ -5,14 +5,14 @@ Stateless: everything is encoded here, in the caller's thread, before a lock or 
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import Any
 
 from venvoy_worker.contract import codec, messages
 
 from .errors import EncodingError
 from .exchange import Call, Definition
-from .options import CallOptions, Target
+from .options import CallOptions, Target, WorkerOptions
+from .pool.recipe import EncodedInitializer
 from .source import SOURCE, VALUE, target_for
 from .source import Target as Resolved
 
@@ -83,9 +83,34 @@ def make_eval(text: str, values: dict[str, Any], mode: str, session: str, option
         messages.KIND_EVAL,
         session.encode(),
         encoded,
-        deadline=_deadline(options),
-        retries=options.retries,
+        options=options,
     )
+
+
+def placeholder(name: str, options: CallOptions) -> Call:
+    """Return a call that is never sent: it stands for whoever waits for a worker."""
+    return Call(name, messages.KIND_EVAL, b"", ((b"",), ()), options=options)
+
+
+def encode_initializer(worker: WorkerOptions) -> EncodedInitializer | None:
+    """Return what HELLO says of the initializer of a pool's workers, if there is one.
+
+    Raises:
+        EncodingError: it has no name, or an argument cannot travel.
+    """
+    if worker.initializer is None:
+        return None
+    target = target_for(worker.initializer)
+    if target.kind == VALUE:
+        raise EncodingError(f"the initializer {target.name} has no name a worker could import; use a function")
+    definition = definition_of(target)
+    encoded = None if definition is None else (definition.digest, definition.encoded())
+    args = (*target.bound_args, *worker.initializer_args)
+    try:
+        body = codec.encode_inline((args, dict(target.bound_kwargs)))
+    except codec.CodecError as error:
+        raise EncodingError(f"an argument of the initializer {error}") from error.__cause__
+    return target.kind, target.name, encoded, body
 
 
 def definition_of(target: Resolved) -> Definition | None:
@@ -97,11 +122,7 @@ def definition_of(target: Resolved) -> Definition | None:
 def _call(target: Resolved, flags: int, encoded: codec.Encoded, options: CallOptions) -> Call:
     definition = definition_of(target)
     shown = target.name.partition(":")[2] if target.kind == SOURCE else target.name
-    return Call(shown, flags, target.name.encode(), encoded, definition, _deadline(options), options.retries)
-
-
-def _deadline(options: CallOptions) -> float | None:
-    return None if options.timeout is None else monotonic() + options.timeout
+    return Call(shown, flags, target.name.encode(), encoded, definition, options)
 
 
 def _cannot_travel(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: codec.CodecError) -> EncodingError:

@@ -10,24 +10,33 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from venvoy_worker.contract import codec
-
-from .calling import definition_of, make_call, make_chunk, make_eval
+from .calling import encode_initializer, make_call, make_chunk, make_eval
 from .envs import Env, EnvSpec
 from .errors import EncodingError
 from .exchange import Call
-from .lease import Lease
-from .options import CallOptions, PoolOptions, Target, WorkerOptions, check_pool_options, pool_size
-from .pool.core import Core, check_platform
+from .lease import Lease, NamedWorker, gather
+from .named import NamedWorkers
+from .options import (
+    CallOptions,
+    CallOptionsDict,
+    PoolOptions,
+    Target,
+    WorkerOptions,
+    check_pool_options,
+    pool_size,
+)
+from .policies import RestartPolicy, ScalePolicy
+from .pool.core import Core, Setup, check_platform
 from .pool.jobs import CallFuture, Job
 from .pool.mapping import Mapping
-from .pool.recipe import EncodedInitializer
+from .pool.roster import Rules
 from .pool.stats import PoolStats, WorkerInfo, pool_stats, worker_infos
-from .source import VALUE, target_for
+from .source import target_for
 
 _numbers = itertools.count(1)
 _DEFAULT_CALL = CallOptions()
@@ -53,9 +62,7 @@ class Calling:
             WorkerStartError, EnvError: no worker could be started.
             PoolClosed: the pool is closed. Besides these, whatever the target raises.
         """
-        core = self._core
-        frame = core.engine.run(make_call(target, args, kwargs, self._call_options))
-        return core.decoder.value(frame)
+        return self._core.calls.run(make_call(target, args, kwargs, self._call_options))
 
     def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> CallFuture:
         """Run a target in a worker and return a future of its result at once.
@@ -111,8 +118,7 @@ class Calling:
         Raises:
             SyntaxError: the worker's Python cannot parse it. Besides this, as `call`.
         """
-        frame = self._core.engine.run(make_eval(text, values, "eval", "", self._call_options))
-        return self._core.decoder.value(frame)
+        return self._core.calls.run(make_eval(text, values, "eval", "", self._call_options))
 
     def module(self, name: str, /) -> Module:
         """Return a handle whose attributes are functions of a module of the worker's environment."""
@@ -127,7 +133,7 @@ class Calling:
             job = Job(make_eval("None", {}, "eval", "", _DEFAULT_CALL))
             job.fail(error)
             return job
-        core.enqueue(job)
+        core.calls.enqueue(job)
         return job
 
 
@@ -201,23 +207,16 @@ class Pool(Calling, Executor):
         check_pool_options(module, worker, options)
         worker = worker if worker is not None else WorkerOptions()
         self._call_options = _DEFAULT_CALL
-        self._core = Core(
-            pool_size(workers, max_workers),
-            options.get("name") or f"pool-{next(_numbers)}",
-            env,
-            module=module or "",
-            options=worker,
-            initializer=_encode_initializer(worker),
-            home=options.get("home"),
-            progress=options.get("progress"),
-            build_timeout=options.get("build_timeout", 600.0),
-        )
+        size, name = pool_size(workers, max_workers), options.get("name") or f"pool-{next(_numbers)}"
+        self._core = Core(size, name, env, module or "", worker, _setup(worker, options))
+        self._named = NamedWorkers(self._core, options.get("max_named", 10))
+        self._core.on_reload = self._named.tell_outdated
         check_platform()
-        weakref.finalize(self, self._core.drop).atexit = False
+        weakref.finalize(self, _drop, self._core, self._named).atexit = False
 
-    def options(self, *, timeout: float | None = None, retries: int = 0) -> View:
+    def options(self, **options: Unpack[CallOptionsDict]) -> View:
         """Return a light view of this pool whose calls have these `CallOptions`."""
-        return View(self, CallOptions(timeout=timeout, retries=retries))
+        return View(self, CallOptions(**options))
 
     def lease(self, *, timeout: float | None = None) -> Lease:
         """Return the exclusive use of one worker, for a `with` block.
@@ -226,6 +225,30 @@ class Pool(Calling, Executor):
             timeout: seconds to wait for a worker; `CallTimeout` after that.
         """
         return Lease(self._core, timeout)
+
+    def leases(self, count: int, *, timeout: float | None = None) -> AbstractContextManager[list[Lease]]:
+        """Return the exclusive use of up to `count` workers at once, for a `with` block.
+
+        Args:
+            count: how many; no more than the pool may have.
+            timeout: seconds to wait for them; then those that were had are given, and `CallTimeout` is raised if
+                that is none. None waits for all.
+        """
+        return gather(self._core, count, timeout)
+
+    def named(self, name: str, create: bool = True, **worker_options: Any) -> NamedWorker:
+        """Return the worker of that name, which keeps its state; it is started at the first use of the name.
+
+        Args:
+            create: start one if there is none.
+            worker_options: fields of `WorkerOptions` in which it differs from the pool's.
+
+        Raises:
+            LookupError: there is none, and `create` is False.
+            ValueError: there is one with other options.
+            PoolError: there are `max_named` already. Besides these, why it could not be started.
+        """
+        return self._named.get(name, create, worker_options)
 
     def warm(self, workers: int | None = None) -> int:
         """Build, start, and wait until so many workers are ready; return how many are.
@@ -237,35 +260,75 @@ class Pool(Calling, Executor):
             ValueError: more than the pool may have.
             WorkerStartError, EnvError: why one could not be started.
         """
-        return self._core.staff.warm(workers)
+        return self._core.opening.warm(workers)
+
+    def reap(self) -> int:
+        """End the idle workers above the least number now, the one idle longest first; return how many."""
+        return self._core.renewal.reap()
+
+    def reload(self) -> int:
+        """Replace all workers by fresh ones that import the code as it is now; return how many are ready.
+
+        The first fresh one has to start before anything is changed; then the others follow, and the old ones end
+        when their calls are done. Named and leased workers keep the code they have.
+
+        Raises:
+            WorkerStartError: the first fresh one did not start; the old ones go on serving.
+        """
+        return self._core.reload()
 
     def stats(self) -> PoolStats:
         """Return the pool's numbers as they are now."""
         return pool_stats(self._core.roster)
 
     def workers(self) -> list[WorkerInfo]:
-        """Return a snapshot of each worker, oldest first."""
-        return worker_infos(self._core.roster)
+        """Return a snapshot of each worker, oldest first; the named ones last."""
+        infos = worker_infos(self._core.roster)
+        for name, core in self._named.all().items():
+            infos += worker_infos(core.roster, name)
+        return infos
 
-    def output(self, worker: int | None = None, stream: str | None = None) -> str:
+    def output(self, worker: int | str | None = None, stream: str | None = None) -> str:
         """Return the last output of one worker, or of all, as text.
 
         Args:
-            worker: its id; also of the last workers that ended.
+            worker: its id or its name; the id also of one of the last workers that ended.
             stream: "stdout" or "stderr"; both by default.
 
         Raises:
             LookupError: there is no such worker.
         """
+        if isinstance(worker, str):
+            return self._named.find(worker).output(None, stream)
         return self._core.output(worker, stream)
 
-    def terminate(self, worker: int) -> None:
-        """End one worker: cancel its call, SIGTERM, and SIGKILL after the grace period. LookupError if unknown."""
-        self._core.staff.find(worker).terminate()
+    def terminate(self, worker: int | str) -> None:
+        """End one worker: cancel its call, SIGTERM, and SIGKILL after the grace period.
 
-    def kill(self, worker: int) -> None:
-        """End one worker at once; a call running on it raises `WorkerCrashed`. LookupError if unknown."""
-        self._core.staff.find(worker).kill()
+        Args:
+            worker: its id or its name.
+
+        Raises:
+            LookupError: there is no such worker.
+        """
+        if isinstance(worker, str):
+            self._named.end(worker, gently=True)
+        else:
+            self._core.staff.find(worker).terminate()
+
+    def kill(self, worker: int | str) -> None:
+        """End one worker at once; a call running on it raises `WorkerCrashed`.
+
+        Args:
+            worker: its id or its name.
+
+        Raises:
+            LookupError: there is no such worker.
+        """
+        if isinstance(worker, str):
+            self._named.end(worker, gently=False)
+        else:
+            self._core.staff.find(worker).kill()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls and end the workers once all calls are done, as every Executor does.
@@ -274,7 +337,11 @@ class Pool(Calling, Executor):
             wait: return only when nothing of the pool is left.
             cancel_futures: cancel the calls that wait in the queue; running ones are finished.
         """
-        self._core.shutdown(wait, cancel_futures)
+        for core in (*self._named.all().values(), self._core):
+            core.shutdown(False, cancel_futures)
+        if wait:
+            for core in (*self._named.all().values(), self._core):
+                core.join(None)
 
     def close(self, timeout: float | None = None) -> None:
         """End the pool within a bounded time: what waits raises `PoolClosed`, what runs is ended after `timeout`.
@@ -282,7 +349,8 @@ class Pool(Calling, Executor):
         Args:
             timeout: seconds that running calls may take; by default the workers' grace period.
         """
-        self._core.close(timeout)
+        for core in (*self._named.all().values(), self._core):
+            core.close(timeout)
 
     def __enter__(self) -> Self:
         try:
@@ -305,17 +373,19 @@ class Pool(Calling, Executor):
         return f"<venvoy.Pool {stats.name!r} {stats.phase}, {sum(stats.workers.values())} workers>"
 
 
-def _encode_initializer(worker: WorkerOptions) -> EncodedInitializer | None:
-    if worker.initializer is None:
-        return None
-    target = target_for(worker.initializer)
-    if target.kind == VALUE:
-        raise EncodingError(f"the initializer {target.name} has no name a worker could import; use a function")
-    definition = definition_of(target)
-    encoded = None if definition is None else (definition.digest, definition.encoded())
-    args = (*target.bound_args, *worker.initializer_args)
-    try:
-        body = codec.encode_inline((args, dict(target.bound_kwargs)))
-    except codec.CodecError as error:
-        raise EncodingError(f"an argument of the initializer {error}") from error.__cause__
-    return target.kind, target.name, encoded, body
+def _drop(core: Core, named: NamedWorkers) -> None:
+    core.drop()
+    named.drop()
+
+
+def _setup(worker: WorkerOptions, options: PoolOptions) -> Setup:
+    scale, restart = options.get("scale") or ScalePolicy(), options.get("restart") or RestartPolicy()
+    return Setup(
+        rules=Rules(scale=scale, restart=restart, max_waiting=options.get("max_waiting")),
+        initializer=encode_initializer(worker),
+        home=options.get("home"),
+        progress=options.get("progress"),
+        build_timeout=options.get("build_timeout", 600.0),
+        on_event=options.get("on_event"),
+        watch=options.get("watch", False),
+    )

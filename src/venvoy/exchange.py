@@ -15,6 +15,7 @@ from venvoy_worker.contract import codec, frames, messages
 from venvoy_worker.contract.frames import Frame
 
 from .errors import CallTimeout, ProtocolError
+from .options import CallOptions
 
 _MOST_SOURCES = 256  # texts a worker holds at a time
 Pieces = list[bytes | bytearray | memoryview]
@@ -68,8 +69,7 @@ class Call:
         target: as it goes into the frame.
         body, buffers: the encoded arguments.
         definition: source text it needs, if any.
-        deadline: a `time.monotonic` value, or None.
-        retries: further attempts after a crash.
+        options: of this call.
     """
 
     __slots__ = (
@@ -80,6 +80,7 @@ class Call:
         "definition",
         "flags",
         "name",
+        "options",
         "retries",
         "size",
         "target",
@@ -92,16 +93,17 @@ class Call:
         target: bytes,
         encoded: codec.Encoded,
         definition: Definition | None = None,
-        deadline: float | None = None,
-        retries: int = 0,
+        options: CallOptions = CallOptions(),  # noqa: B008 - it is frozen
     ) -> None:
         self.name = name
         self.flags = flags
         self.target = target
         self.body, self.buffers = encoded
         self.definition = definition
-        self.deadline = deadline
-        self.retries = retries
+        self.options = options
+        timeout = options.timeout
+        self.deadline = None if timeout is None else monotonic() + timeout
+        self.retries = options.retries
         self.attempts = 0
         if len(self.body) == 1 and not self.buffers:
             self.size = len(target) + len(self.body[0])
@@ -122,6 +124,13 @@ class Call:
             self.body,
             self.buffers,
         )
+
+    def may_repeat(self, error: BaseException) -> bool:
+        """Return True, having counted the attempt, if the call is to be run again after this error of its own."""
+        if self.retries > 0 and isinstance(error, self.options.retry_on):  # () is none
+            self.retries -= 1
+            return True
+        return False
 
     def timeout_error(self) -> CallTimeout:
         """Return the error of a call whose deadline passed."""

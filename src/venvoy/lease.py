@@ -1,6 +1,7 @@
-"""One worker for one user, who keeps state in it between calls.
+"""One worker for one user, who keeps state in it between calls: leases for a while, named workers for good.
 
-A lease owns a ticket of the engine from `with` to its end, so its worker serves nobody else meanwhile.
+A lease owns a ticket of the engine from `with` to its end, so its worker serves nobody else meanwhile. A named worker
+is a pool of one, whose worker is never replaced.
 """
 
 from __future__ import annotations
@@ -8,23 +9,189 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from queue import SimpleQueue
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from .calling import make_call, make_eval
-from .errors import WorkerError
+from .calling import make_call, make_eval, placeholder
+from .errors import CallTimeout, EncodingError, VenvoyError, WorkerError
 from .exchange import Call
 from .options import CallOptions, Target
 from .pool.core import Core
+from .pool.jobs import CallFuture, Job
 from .pool.roster import Ticket
 from .worker import Worker
 
 _numbers = itertools.count(1)
 
 
-class Lease:
+class OneWorker:
+    """What can be done with one worker; the base of leases and named workers."""
+
+    _options = CallOptions()
+    _session: str
+
+    def call(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a target on this worker and return its result; as `Pool.call`."""
+        return self._run(make_call(target, args, kwargs, self._options))
+
+    def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> CallFuture:
+        """Run a target on this worker, after what was submitted before, and return its future."""
+        try:
+            job = Job(make_call(target, args, kwargs, self._options))
+        except EncodingError as error:
+            job = Job(placeholder("submit()", self._options))
+            job.fail(error)
+            return job.future
+        self._enqueue(job)
+        return job.future
+
+    def eval(self, text: str, /, **values: Any) -> Any:
+        """Evaluate an expression on this worker, in a namespace that lasts as long as it is held."""
+        return self._run(make_eval(text, values, "eval", self._session, self._options))
+
+    def exec(self, text: str, /, **values: Any) -> None:
+        """Execute statements on this worker, in a namespace that lasts as long as it is held."""
+        self._run(make_eval(text, values, "exec", self._session, self._options))
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id.
+
+        Raises:
+            WorkerError: there is no worker, or no longer.
+        """
+        return self._living().process.pid
+
+    def terminate(self) -> None:
+        """End the worker: cancel what it does, SIGTERM, and SIGKILL after the grace period."""
+        self._living().terminate()
+
+    def kill(self) -> None:
+        """End the worker at once; a call running on it raises `WorkerCrashed`."""
+        self._living().kill()
+
+    def _run(self, call: Call) -> Any:
+        raise NotImplementedError
+
+    def _enqueue(self, job: Job) -> None:
+        raise NotImplementedError
+
+    def _living(self) -> Worker:
+        raise NotImplementedError
+
+
+class _Hold:
+    """What a lease and its views share: the ticket, whose turn it is, and the thread that runs what was submitted."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.ticket = Ticket()
+        self.session = f"lease-{next(_numbers)}"
+        self.turn = threading.Lock()  # one call at a time on the worker's channel
+        self.worker: Worker | None = None
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._is_dropping = False
+
+    def living(self) -> Worker:
+        """Return the worker.
+
+        Raises:
+            WorkerError: there is none, or no longer.
+        """
+        worker = self.worker
+        if worker is None or self.ticket.worker is not worker or worker.process.exited.is_set():
+            raise WorkerError(
+                "this lease has no worker: it has not begun, has ended, or its worker timed out or crashed"
+            )
+        return worker
+
+    def run(self, call: Call) -> Any:
+        """Run a call when it is its turn, and return its result."""
+        while True:
+            with self.turn:
+                worker = self.living()
+                frame = self.core.engine.run_on(self.ticket, call)
+                worker.calls += 1
+            value, error = self.core.decoder.outcome(frame)
+            if error is None:
+                return value
+            if not call.may_repeat(error):
+                raise error
+
+    def enqueue(self, job: Job) -> None:
+        """Let the thread run a job after those before it.
+
+        Raises:
+            WorkerError: there is no worker.
+        """
+        self.living()
+        job.future._runner, job.future._job = self, job
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="venvoy-lease", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        job = self._jobs.get()
+        while job is not None:
+            if self._is_dropping:
+                job.cancel()
+            elif job.begin():
+                self._run_job(job)
+            del job  # a thread that waits keeps nothing alive
+            job = self._jobs.get()
+
+    def _run_job(self, job: Job) -> None:
+        try:
+            with self.turn:
+                worker = self.living()
+                job.place = (worker, worker.last_id + 1)
+                frame = self.core.engine.run_on(self.ticket, job.call)
+                worker.calls += 1
+        except VenvoyError as error:
+            job.fail(job.cancelled_error() if job.is_given_up else error)
+            return
+        self.core.decoder.complete(job, frame)
+
+    def stop(self, job: Job) -> bool:
+        """Cancel a job whose future is RUNNING; return False when it has ended meanwhile."""
+        if job.place is None or job.future.done():
+            return False
+        job.is_given_up = True
+        worker, call_id = job.place
+        worker.stop_call(call_id)
+        return True
+
+    def repeat(self, job: Job) -> None:
+        """Run a job again."""
+        self._jobs.put(job)
+
+    def read(self, job: Job, timeout: float | None) -> None:
+        """Nothing: the thread reads."""
+
+    def end(self, is_error: bool) -> None:
+        """Finish what was submitted, or drop it after an error, and give the worker back."""
+        if self._thread is not None:
+            self._is_dropping = is_error
+            worker = self.ticket.worker
+            if is_error and worker is not None:
+                worker.stop_call(worker.last_id)
+            self._jobs.put(None)
+            self._thread.join()
+        with self.turn:
+            if self.worker is not None:
+                self.worker.is_leased = False
+            self.core.engine.give_up(self.ticket)
+            if self.core.staff.gone.is_set():
+                self.core.engine.settle()  # the collector may have ended
+
+
+class Lease(OneWorker):
     """Exclusive use of one worker; made by `Pool.lease()`, used in a `with`.
 
     Calls of several threads on one lease run one after another. After a time-out or a crash the worker is gone, and
@@ -35,96 +202,116 @@ class Lease:
         timeout: seconds to wait for a worker; None waits for as long as it takes.
     """
 
-    def __init__(self, core: Core, timeout: float | None, options: CallOptions | None = None) -> None:
-        self._core = core
+    def __init__(self, core: Core, timeout: float | None) -> None:
         self._timeout = timeout
-        self._options = options or CallOptions()
-        self._ticket = Ticket()
-        self._session_name = f"lease-{next(_numbers)}"
-        self._turn = threading.Lock()  # one call at a time on the worker's channel
-        self._worker: Worker | None = None
-        self._thread: ThreadPoolExecutor | None = None
+        self._hold = _Hold(core)
+        self._session = self._hold.session
         self._parent: Lease | None = None
 
     def __enter__(self) -> Self:
-        deadline = None if self._timeout is None else monotonic() + self._timeout
+        hold = self._hold
+        engine = hold.core.engine
         try:
-            self._worker = self._core.engine.acquire(self._ticket, deadline, "lease()")
+            hold.worker = engine.acquire(hold.ticket, placeholder("lease()", CallOptions(timeout=self._timeout)))
         except BaseException:
-            self._core.engine.give_up(self._ticket)
+            engine.give_up(hold.ticket)
             raise
+        hold.worker.is_leased = True
         # For a lease that is dropped, or whose end is interrupted: then the collector takes the worker back.
-        self._end = weakref.finalize(self, self._core.engine.give_up, self._ticket)
+        self._end = weakref.finalize(self, engine.give_up, hold.ticket)
         self._end.atexit = False
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._thread is not None:
-            self._thread.shutdown(wait=error is None, cancel_futures=error is not None)
-        with self._turn:
-            self._core.engine.release(self._ticket)
-            self._end.detach()
-
-    @property
-    def pid(self) -> int:
-        """The worker's process id.
-
-        Raises:
-            WorkerError: the lease has no worker, or no longer.
-        """
-        return self._living().process.pid
-
-    def call(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
-        """Run a target on this worker and return its result; as `Pool.call`."""
-        return self._run(make_call(target, args, kwargs, self._options))
-
-    def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run a target on this worker, after what was submitted before, and return its future."""
-        call = make_call(target, args, kwargs, self._options)
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="venvoy-lease")
-        return self._thread.submit(self._run, call)
-
-    def eval(self, text: str, /, **values: Any) -> Any:
-        """Evaluate an expression on this worker, in a namespace that lasts as long as the lease."""
-        return self._run(make_eval(text, values, "eval", self._session(), self._options))
-
-    def exec(self, text: str, /, **values: Any) -> None:
-        """Execute statements on this worker, in a namespace that lasts as long as the lease."""
-        self._run(make_eval(text, values, "exec", self._session(), self._options))
+        self._hold.end(is_error=error is not None)
+        self._end.detach()
 
     def options(self, **options: Any) -> Lease:
-        """Return a view of this lease with other `CallOptions` (`timeout=`)."""
-        view = Lease(self._core, self._timeout, CallOptions(**options))
-        view._ticket, view._turn, view._worker = self._ticket, self._turn, self._worker
-        view._session_name = self._session_name
+        """Return a view of this lease with other `CallOptions`."""
+        view = Lease.__new__(Lease)
+        view._timeout, view._hold, view._session = self._timeout, self._hold, self._session
+        view._options = CallOptions(**options)
         view._parent = self  # which ends the lease when nobody has it any more
         return view
 
-    def terminate(self) -> None:
-        """End the worker: cancel what it does, SIGTERM, and SIGKILL after the grace period."""
-        self._living().terminate()
+    def _run(self, call: Call) -> Any:
+        return self._hold.run(call)
 
-    def kill(self) -> None:
-        """End the worker at once; a call running on it raises `WorkerCrashed`."""
-        self._living().kill()
-
-    def _session(self) -> str:
-        return self._session_name
+    def _enqueue(self, job: Job) -> None:
+        self._hold.enqueue(job)
 
     def _living(self) -> Worker:
-        worker = self._worker
-        if worker is None or self._ticket.worker is not worker or worker.process.exited.is_set():
-            raise WorkerError(
-                "this lease has no worker: it has not begun, has ended, or its worker timed out or crashed"
-            )
-        return worker
+        return self._hold.living()
+
+
+@contextmanager
+def gather(core: Core, count: int, timeout: float | None) -> Iterator[list[Lease]]:
+    """Hold up to `count` workers of a pool at once, for a `with` block.
+
+    Args:
+        timeout: seconds to wait for them; then those that were had are given. None waits for all.
+
+    Raises:
+        ValueError: more than the pool may have.
+        CallTimeout: there was none before the time was over.
+    """
+    most = core.roster.size.most
+    if not 1 <= count <= most:
+        raise ValueError(f"leases({count}): this pool has at most {most} workers")
+    deadline = None if timeout is None else monotonic() + timeout
+    with ExitStack() as held:
+        leases: list[Lease] = []
+        turn = core.gathering  # of two that gather, one would wait for what the other has
+        if not turn.acquire(timeout=-1 if timeout is None else timeout):
+            raise CallTimeout("leases(): no worker was free before the deadline")
+        try:
+            while len(leases) < count:
+                left = None if deadline is None else max(0.0, deadline - monotonic())
+                leases.append(held.enter_context(Lease(core, left)))
+        except CallTimeout:
+            if not leases:
+                raise
+        finally:
+            turn.release()
+        yield leases
+
+
+class NamedWorker(OneWorker):
+    """A worker with a name and a state of its own; made by `Pool.named()`.
+
+    It serves whoever asks the pool for it by name, one call after another, and is never replaced: once it is gone, this
+    handle raises `WorkerError`, and the name can be used anew. A call that times out is stopped and the worker serves
+    on, unless it had to be killed.
+
+    Args:
+        core: the pool of one that it is.
+        name: its name.
+    """
+
+    def __init__(self, core: Core, name: str) -> None:
+        self._core = core
+        self.name = name
+        self._session = f"named-{next(_numbers)}"
+
+    def options(self, **options: Any) -> NamedWorker:
+        """Return a view of this worker with other `CallOptions`."""
+        view = NamedWorker(self._core, self.name)
+        view._session, view._options = self._session, CallOptions(**options)
+        return view
 
     def _run(self, call: Call) -> Any:
-        with self._turn:
-            worker = self._living()
-            frame = self._core.engine.run_on(self._ticket, call)
-            worker.calls += 1
-        return self._core.decoder.value(frame)
+        return self._core.calls.run(call)
+
+    def _enqueue(self, job: Job) -> None:
+        self._core.calls.enqueue(job)
+
+    def _living(self) -> Worker:
+        workers = self._core.staff.known()
+        if not workers:
+            raise WorkerError(self._core.roster.closed_why)
+        return workers[0]
+
+    def __repr__(self) -> str:
+        return f"<venvoy.NamedWorker {self.name!r}>"

@@ -7,6 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+from .checks import check_seconds
+from .events import Event
+from .policies import RestartPolicy, ScalePolicy
+
 Target = str | Callable[..., Any]
 """What to call: `"module:attr.sub"`, a bare `"name"` of the pool's module, `by_source(f)`, or a callable."""
 
@@ -36,12 +40,18 @@ class WorkerOptions:
 
     Args:
         paths: folders put first on the worker's `sys.path`, in this order.
-        env_vars: environment variables set for the worker. `PYTHON*` variables take effect as they would on a
-            command line.
+        env_vars: environment variables set for the worker, or a function that returns them for the number of its
+            slot: 0, 1, ... up to the most workers at a time; who replaces a worker has its slot. `PYTHON*` variables
+            take effect as they would on a command line.
         cwd: the worker's working folder; None is the host's.
         initializer: a target run once in every worker before it is ready, with `initializer_args`.
         grace_period: seconds between asking a call or a worker to stop and SIGKILL.
         start_timeout: seconds a worker may take from its start until it is ready.
+        max_calls: a worker that has run so many calls is replaced; each up to a tenth earlier, by chance.
+        max_age: seconds after which a worker is replaced once its replacement is ready; spread likewise.
+        max_rss: bytes of resident memory at which a worker takes no more calls; it is looked at between calls, and
+            from four fifths of it a replacement is started.
+        kill_on_exception: end a worker whose call raised.
         output: where what workers print goes: "forward" (the host's stdout and stderr), "log" (logger
             `venvoy.output`), "discard", or a function called with each `OutputChunk` on a background thread.
         output_tail_bytes: how much of each stream is kept for `Pool.output()` and for errors.
@@ -51,12 +61,16 @@ class WorkerOptions:
     """
 
     paths: Sequence[str | os.PathLike[str]] = ()
-    env_vars: Mapping[str, str] | None = None
+    env_vars: Mapping[str, str] | Callable[[int], Mapping[str, str]] | None = None
     cwd: str | os.PathLike[str] | None = None
     initializer: Target | None = None
     initializer_args: Sequence[Any] = ()
     grace_period: float = 2.0
     start_timeout: float = 60.0
+    max_calls: int | None = None
+    max_age: float | None = None
+    max_rss: int | None = None
+    kill_on_exception: bool = False
     output: OutputPolicy = "forward"
     output_tail_bytes: int = 262_144
 
@@ -65,9 +79,16 @@ class WorkerOptions:
             raise TypeError(f"paths is a list of folders, not one: use paths=[{os.fspath(self.paths)!r}]")
         paths = tuple(os.path.abspath(os.fspath(path)) for path in self.paths)
         object.__setattr__(self, "paths", paths)  # frozen, and made absolute while the host's cwd is known
-        _check_env_vars(self.env_vars)
-        _check_seconds("grace_period", self.grace_period)
-        _check_seconds("start_timeout", self.start_timeout)
+        if not callable(self.env_vars):
+            check_env_vars(self.env_vars)
+        for name in ("max_calls", "max_rss"):
+            number = getattr(self, name)
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+                raise ValueError(f"{name} is a whole number from 1 up, or None, not {number!r}")
+        if self.max_age is not None:
+            check_seconds("max_age", self.max_age)
+        check_seconds("grace_period", self.grace_period)
+        check_seconds("start_timeout", self.start_timeout)
         if not callable(self.output) and self.output not in ("forward", "log", "discard"):
             raise ValueError(f"output is 'forward', 'log', 'discard' or a function, not {self.output!r}")
         if self.cwd is not None and not isinstance(self.cwd, str | os.PathLike):
@@ -85,22 +106,65 @@ class CallOptions:
     Args:
         timeout: seconds from the call to its deadline, waiting in the queue included; None has no deadline.
         retries: how often a call whose worker crashed is run again, besides those that never started.
+        retry_on: exception classes of the call's own on which it is run again, too.
+        on_timeout: "cancel" stops the work at the deadline, "abandon" lets it end by itself, unseen.
+        queue_timeout: seconds to wait for a worker, after which the call raises `TooManyWaiting`; 0 does not wait
+            when all the workers there may be are busy.
+        kill_on_exception: end the worker if the call raises; None as the pool's `WorkerOptions` say.
     """
 
     timeout: float | None = None
     retries: int = 0
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] = ()
+    on_timeout: Literal["cancel", "abandon"] = "cancel"
+    queue_timeout: float | None = None
+    kill_on_exception: bool | None = None
 
     def __post_init__(self) -> None:
         if self.timeout is not None:
-            _check_seconds("timeout", self.timeout)
+            check_seconds("timeout", self.timeout)
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f"retries is a number of further attempts, not {self.retries!r}")
+        if isinstance(self.retry_on, type):
+            object.__setattr__(self, "retry_on", (self.retry_on,))
+        kinds = self.retry_on
+        if not isinstance(kinds, tuple) or not all(isinstance(k, type) and issubclass(k, BaseException) for k in kinds):
+            raise TypeError(f"retry_on is an exception class or a tuple of them, not {kinds!r}")
+        if kinds and not self.retries:
+            raise ValueError("retry_on= needs retries=: how often")
+        if self.on_timeout not in ("cancel", "abandon"):
+            raise ValueError(f"on_timeout is 'cancel' or 'abandon', not {self.on_timeout!r}")
+        if self.queue_timeout is not None:
+            check_seconds("queue_timeout", self.queue_timeout)
+
+
+class CallOptionsDict(TypedDict, total=False):
+    """Keywords of `Pool.options()`; see `CallOptions`."""
+
+    timeout: float | None
+    retries: int
+    retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    on_timeout: Literal["cancel", "abandon"]
+    queue_timeout: float | None
+    kill_on_exception: bool | None
 
 
 class PoolOptions(TypedDict, total=False):
-    """Keywords of `Pool` besides its first arguments."""
+    """Keywords of `Pool` besides its first arguments.
+
+    `scale` is a `ScalePolicy`, `restart` a `RestartPolicy`; `max_waiting` calls may wait for a worker at a time, more
+    raise `TooManyWaiting`; `max_named` named workers may live; `on_event` is called with each `Event` on a background
+    thread; `watch` reloads the workers when their code changes; `home`, `progress`, `build_timeout` are those of
+    `build`.
+    """
 
     name: str
+    scale: ScalePolicy
+    restart: RestartPolicy
+    max_waiting: int | None
+    max_named: int
+    on_event: Callable[[Event], object] | None
+    watch: bool
     home: str | os.PathLike[str] | None
     progress: Callable[[Any], object] | None
     build_timeout: float
@@ -122,13 +186,26 @@ def check_pool_options(module: object, worker: object, options: Mapping[str, Any
         raise ValueError(f"module is the name of a module, as in an import statement, not {module!r}")
     if worker is not None and not isinstance(worker, WorkerOptions):
         raise TypeError(f"worker is a WorkerOptions(...), not {worker!r}")
-    if not isinstance(options.get("name", ""), str):
-        raise TypeError(f"name is a str, not {options['name']!r}")
-    if not isinstance(options.get("home"), str | os.PathLike | None):
-        raise TypeError(f"home is the path of a folder, not {options['home']!r}")
-    if options.get("progress") is not None and not callable(options["progress"]):
-        raise TypeError(f"progress is a function, not {options['progress']!r}")
-    _check_seconds("build_timeout", options.get("build_timeout", 0.0))
+    for name, (kinds, what) in _POOL_OPTIONS.items():
+        if options.get(name) is not None and not isinstance(options[name], kinds):
+            raise TypeError(f"{name} is {what}, not {options[name]!r}")
+    for name in ("max_waiting", "max_named"):
+        if isinstance(options.get(name), bool) or (options.get(name) or 0) < 0:
+            raise ValueError(f"{name} is a whole number from 0 up, not {options[name]!r}")
+    check_seconds("build_timeout", options.get("build_timeout", 0.0))
+
+
+_POOL_OPTIONS: dict[str, tuple[Any, str]] = {
+    "name": (str, "a str"),
+    "home": (str | os.PathLike, "the path of a folder"),
+    "progress": (Callable, "a function"),
+    "on_event": (Callable, "a function"),
+    "scale": (ScalePolicy, "a ScalePolicy(...)"),
+    "restart": (RestartPolicy, "a RestartPolicy(...)"),
+    "max_waiting": (int, "a number of calls"),
+    "max_named": (int, "a number of workers"),
+    "watch": (bool, "True or False"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +247,8 @@ def _pair(workers: Any) -> tuple[int, int]:
     return least, most
 
 
-def _check_seconds(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is a number of seconds, not {value!r}")
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name} is a number of seconds from 0 up, not {value!r}")
-
-
-def _check_env_vars(env_vars: object) -> None:
+def check_env_vars(env_vars: object) -> None:
+    """Raise TypeError or ValueError unless they are None or a dict of str to str that a process can be given."""
     if env_vars is None:
         return
     if not isinstance(env_vars, Mapping):

@@ -8,6 +8,7 @@ collector) and closed by the holder, or by the collector where there is none.
 from __future__ import annotations
 
 import signal
+from collections import deque
 from functools import partial
 from time import monotonic
 from typing import Protocol
@@ -21,11 +22,13 @@ from . import memory_kills
 from .collector import Collector, Timers
 from .errors import EncodingError, ProtocolError
 from .exchange import Call, Pieces, SourceMemory, ends
+from .limits import Limits
 from .process import Process, Sink, StatusPage, explain
 from .worker_ends import ControlLine, Ends
 from .worker_start import Recipe, Start, spawn
 from .worker_state import MOVES, Reason, State
 
+_KEPT_DURATIONS = 256
 _WEIGHT = 0.2  # of the newest call in the moving average
 _EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
 
@@ -45,11 +48,19 @@ class Listener(Protocol):
     def worker_exited(self, worker: Worker) -> None:
         """Its process is gone and reaped."""
 
-    def worker_logged(self, worker: Worker, frame: Frame) -> None:
-        """Its code has logged something."""
+    @property
+    def router(self) -> Router:
+        """What gets all that it prints and logs."""
+
+
+class Router(Protocol):
+    """Where output goes; nothing of it may block."""
 
     def sink(self, worker: Worker, stream: str) -> Sink | None:
         """Return what gets each chunk of its stdout or stderr, on whatever thread reads."""
+
+    def relog(self, worker: Worker, frame: Frame) -> None:
+        """On the collector thread: its code has logged something."""
 
 
 class Worker:
@@ -57,10 +68,12 @@ class Worker:
 
     Args:
         number: its id in the pool.
-        recipe: how to start it; nothing is started before `start()`.
+        slot: which of the places of the pool it takes; the one who replaces it takes the same.
+        generation: how often the pool had been reloaded when it was made.
     """
 
-    process: Process  # these from `start()` on
+    recipe: Recipe  # these from `start()` on
+    process: Process
     channel: Channel
     control: ControlLine
     page: StatusPage
@@ -68,14 +81,27 @@ class Worker:
     _ends: Ends
     _kills_before: memory_kills.Kills
 
-    def __init__(self, number: int, recipe: Recipe, collector: Collector, listener: Listener) -> None:
+    def __init__(
+        self,
+        number: int,
+        collector: Collector,
+        listener: Listener,
+        slot: int = 0,
+        generation: int = 0,
+    ) -> None:
         self.id = number
-        self.recipe = recipe
+        self.slot = slot
+        self.generation = generation
         self.state = State.STARTING
-        self.reason: Reason | None = None
+        self.reason: Reason | None = None  # why it is to end as soon as it is free
+        self.due: Reason | None = None  # why it is to end as soon as others can do its work
+        self.limits: Limits | None = None
+        self.is_leased = False  # whoever holds it may do so for ever
         self.born = monotonic()
         self.calls = 0
         self.mean_seconds: float | None = None  # of recent calls, as the worker measured them
+        self.durations: deque[int] = deque(maxlen=_KEPT_DURATIONS)  # of recent calls, in microseconds
+        self.call_name = ""  # the target of the call that was begun last
         self.last_id = 0
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
         self._sends_before = 0  # of the channel, when it was begun
@@ -89,14 +115,21 @@ class Worker:
 
     # --- start ----------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, recipe: Recipe) -> None:
         """Spawn the process and greet it; `worker_ready` or `worker_exited` will follow.
+
+        Args:
+            recipe: what it is made of.
 
         Raises:
             OSError: the process cannot be started; the text names a limit that was hit.
         """
         self._kills_before = memory_kills.read()
-        sinks = (self._listener.sink(self, "stdout"), self._listener.sink(self, "stderr"))
+        self.recipe = recipe
+        self.limits = Limits.of(recipe.options)
+        self.is_attributed = recipe.is_attributed
+        router = self._listener.router
+        sinks = (router.sink(self, "stdout"), router.sink(self, "stderr"))
         with _collector.opening:
             try:
                 ends = self._ends = Ends(partial(spawn, self.recipe, self._collector, sinks, self._on_exit))
@@ -104,9 +137,7 @@ class Worker:
                 raise explain(error) from error
             self.channel, self.control, self.page, self.process = ends.channel, ends.control, ends.page, ends.process
             _collector.tell_after_fork(self)
-        self.birth = Start(
-            ends, self.recipe, self._collector, self._on_ready, partial(self._listener.worker_logged, self)
-        )
+        self.birth = Start(ends, self.recipe, self._collector, self._on_ready, partial(router.relog, self))
         self.birth.begin()
 
     def _on_ready(self) -> None:
@@ -132,15 +163,6 @@ class Worker:
         """
         self._collector.disarm(self.channel.fileno())
 
-    def _take_frame(self) -> Frame | None:
-        """On the collector thread: return a frame of the call channel if one is whole."""
-        try:
-            return self.channel.try_receive()
-        except (EOFError, OSError, FrameError):
-            self._collector.unwatch(self.channel.fileno())
-            self._timers.later(_EXIT_SECONDS, self.process.kill_tree)  # usually it is exiting already
-            return None
-
     def move(self, state: State, reason: Reason | None = None) -> None:
         """Change the state, under the engine's lock.
 
@@ -161,6 +183,7 @@ class Worker:
         """
         call_id = self.open_call = self.last_id = self.last_id + 1
         self._sends_before = self.channel.sends
+        self.call_name = call.name
         try:
             pieces = call.request(call_id)
             if call.definition is not None:
@@ -168,7 +191,7 @@ class Worker:
         except (FrameError, codec.CodecError) as error:
             self.open_call = 0
             raise EncodingError(f"{call.name[:200]}: {error}") from error
-        if self.recipe.attributes:
+        if self.is_attributed:
             self.author = (call_id, call.name)
         return call_id, pieces
 
@@ -190,8 +213,9 @@ class Worker:
                 if ends(frame, call_id):
                     self.open_call = 0
                     channel.parser.last = None
-                    if self.recipe.attributes:
-                        self._end_output()
+                    self.durations.append(frame.number)
+                    if self.is_attributed:
+                        _end_output(self)
                     return frame
         except TimeoutError:
             raise
@@ -205,17 +229,12 @@ class Worker:
 
     def note_duration(self, frame: Frame) -> float:
         """Return the seconds that a call took in the worker, as its reply says; they go into `mean_seconds`."""
-        if self.recipe.attributes:
-            self._end_output()
+        self.durations.append(frame.number)
+        if self.is_attributed:
+            _end_output(self)
         seconds, mean = frame.number * 1e-6, self.mean_seconds
         self.mean_seconds = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
         return seconds
-
-    def _end_output(self) -> None:
-        """The call has ended: what is in the pipes was written before its reply was, so it is its own."""
-        for output in self.process.outputs.values():
-            output.drain()
-        self.author = (0, "")
 
     # --- stopping -------------------------------------------------------------------------
 
@@ -233,26 +252,32 @@ class Worker:
         if is_last and (is_running or (self.state is State.ABANDONED and self.last_id == call_id)):
             self.process.kill_tree()
 
-    def abandon_call(self) -> None:
-        """On the collector thread: stop the call whose driver left, and read until it has ended."""
+    def abandon_call(self, is_to_stop: bool) -> None:
+        """On the collector thread: stop the call whose driver left, if it is to stop, and read until it has ended."""
         call_id = self.last_id
-        self.stop_call(call_id)
+        if is_to_stop:
+            self.stop_call(call_id)
         if self.state is State.ABANDONED:
             self._collector.watch(self.channel.fileno(), lambda: self._on_abandoned(call_id))
             self._on_abandoned(call_id)  # the reply may be here, and no byte more will come
 
     def _on_abandoned(self, call_id: int) -> None:
-        frame = self.channel.parser.last or self._take_frame()  # that the driver may not have got to see
-        while frame is not None:
-            if frame.opcode in messages.TERMINAL and frame.call_id == call_id:
-                self._collector.unwatch(self.channel.fileno())
-                self._timers.drop()
-                self.channel.parser.last = None
-                if self.recipe.attributes:
-                    self._end_output()
-                self._listener.worker_freed(self, not frame.flags & messages.FLAG_DIRTY)
-                return
-            frame = self._take_frame()
+        frame = self.channel.parser.last  # that the driver may not have got to see
+        try:
+            while frame is None or frame.opcode not in messages.TERMINAL or frame.call_id != call_id:
+                frame = self.channel.try_receive()
+                if frame is None:
+                    return
+        except (EOFError, OSError, FrameError):
+            self._collector.unwatch(self.channel.fileno())
+            self._timers.later(_EXIT_SECONDS, self.process.kill_tree)  # usually it is exiting already
+            return
+        self._collector.unwatch(self.channel.fileno())
+        self._timers.drop()
+        self.channel.parser.last = None
+        if self.is_attributed:
+            _end_output(self)
+        self._listener.worker_freed(self, not frame.flags & messages.FLAG_DIRTY)
 
     def retire(self) -> None:
         """Let it end after what it does now; killed if it is not gone within the grace period."""
@@ -297,6 +322,13 @@ class Worker:
         """In a process the host forked: close our ends, so that the worker still sees its host die."""
         self.channel.close()
         self._ends.close_in_fork()
+
+
+def _end_output(worker: Worker) -> None:
+    """The call has ended: what is in the pipes was written before its reply was, so it is its own."""
+    for output in worker.process.outputs.values():
+        output.drain()
+    worker.author = (0, "")
 
 
 class WorkerLost(Exception):

@@ -14,6 +14,7 @@ from venvoy_worker.contract import codec, frames, messages
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from .collector import Collector, Timers
+from .options import WorkerOptions
 from .process import Process, Sink
 from .worker_ends import Ends
 
@@ -32,10 +33,27 @@ class Recipe:
     environ: dict[str, str]
     cwd: str | None
     settings: Callable[[], dict[str, Any]]
-    keep: int
-    attributes: bool  # somebody wants to know which call wrote what
-    grace_period: float
-    start_timeout: float
+    options: WorkerOptions
+
+    @property
+    def is_attributed(self) -> bool:
+        """True when somebody wants to know which call wrote what."""
+        return callable(self.options.output) or self.options.output == "log"
+
+    @property
+    def keep(self) -> int:
+        """Bytes of each stream that are kept."""
+        return self.options.output_tail_bytes
+
+    @property
+    def grace_period(self) -> float:
+        """Seconds between asking and SIGKILL."""
+        return self.options.grace_period
+
+    @property
+    def start_timeout(self) -> float:
+        """Seconds from the start until it must be ready."""
+        return self.options.start_timeout
 
 
 def spawn(

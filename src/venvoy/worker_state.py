@@ -21,11 +21,15 @@ class State(enum.Enum):
 class Reason(enum.Enum):
     """Why a worker ended."""
 
-    CLOSED = "closed"
-    DRAINED = "drained"
-    KILLED = "killed"
+    CLOSED = "closed"  # its pool was
+    IDLE = "idle"  # for too long
+    MAX_CALLS = "max_calls"
+    AGE = "age"
+    MEMORY = "memory"
+    DRAINED = "drained"  # replaced by one with newer code, or one whose state is known
+    KILLED = "killed"  # by terminate() or kill()
     CRASHED = "crashed"
-    START_FAILED = "start failed"
+    START_FAILED = "start_failed"
 
 
 MOVES = {

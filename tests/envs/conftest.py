@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,40 @@ def no_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name == "VENVOY_HOME" or (name.startswith("UV_") and name not in ("UV_CACHE_DIR", "UV_SYSTEM_CERTS")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def oldest_and_newest(pytestconfig: pytest.Config) -> list[str]:
+    """The versions of the oldest and the newest CPython of this machine, as "3.8"."""
+    plugins = pytestconfig.pluginmanager.get_plugins()
+    found = next(list(plugin.INTERPRETERS) for plugin in plugins if hasattr(plugin, "INTERPRETERS"))
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    say = [subprocess.run([path, "-I", "-c", code], capture_output=True, text=True).stdout.strip() for path in found]
+    return list(dict.fromkeys((say[0], say[-1])))
+
+
+_STARTS = frozenset({"subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec", "os.system"})
+_listeners: list[list[str]] = []
+_hooked: list[bool] = []
+
+
+def _hear(event: str, _: object) -> None:
+    if event in _STARTS:
+        for events in _listeners:
+            events.append(event)
+
+
+@pytest.fixture
+def count_starts() -> Iterator[Callable[[], list[str]]]:
+    """Begin to note every start of a process; the list that is returned grows. (An audit hook can never be removed.)"""
+    if not _hooked:
+        _hooked.append(True)
+        sys.addaudithook(_hear)
+
+    def begin() -> list[str]:
+        events: list[str] = []
+        _listeners.append(events)
+        return events
+
+    yield begin
+    _listeners.clear()

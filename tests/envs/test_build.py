@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -303,8 +304,9 @@ def test_a_home_that_cannot_be_written_is_a_build_error(tiny: EnvSpec, tmp_path:
 def test_a_missing_uv_is_said_so(
     tiny: EnvSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[[Path], None]
 ) -> None:
-    """With the way to get it."""
+    """With the ways out."""
     build(tiny, home=tmp_path / "home").remove()  # its interpreter is known then, and only uv is missing
+    tiny = dataclasses.replace(tiny, installer="uv")
     monkeypatch.setitem(sys.modules, "uv", None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EnvError, match="pip install uv"):

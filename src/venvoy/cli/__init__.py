@@ -7,6 +7,8 @@ import sys
 import typer
 
 import venvoy
+from venvoy.cli import env, run
+from venvoy.cli.specs import WrongUsage
 from venvoy.errors import VenvoyError
 
 app = typer.Typer(
@@ -15,6 +17,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(env.app, name="env")
+app.command(context_settings={"allow_interspersed_args": False})(run.run)  # what follows the script is the script's
+app.command()(run.call)
 
 
 def _show_version(wanted: bool) -> None:
@@ -36,15 +41,18 @@ def demo(
     offline: bool = typer.Option(False, help="Use what uv's cache holds; do not touch the network."),
 ) -> None:
     """Build two environments with clashing numpy versions and call both side by side."""
-    from venvoy.cli.demo import run  # only this command needs rich's progress bars
+    from venvoy.cli.demo import run as run_demo  # only this command needs rich's progress bars
 
-    run(home, offline)
+    run_demo(home, offline)
 
 
 def main() -> None:
     """Run the command line: status 0 for success, 1 for a failure, 2 for wrong usage."""
     try:
         app()
+    except WrongUsage as error:
+        typer.echo(f"venvoy: {error}", err=True)
+        sys.exit(2)
     except VenvoyError as error:
         typer.echo(f"venvoy: {error}", err=True)
         sys.exit(1)

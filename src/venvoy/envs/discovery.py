@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from venvoy.envs.command import run
-from venvoy.envs.installer import uv_binary
+from venvoy.envs.hashing import content_hash
 from venvoy.envs.interpreter import (
     Interpreter,
     existing,
@@ -24,7 +24,7 @@ from venvoy.envs.interpreter import (
 from venvoy.envs.limit import Limit
 from venvoy.envs.requirement import Version, VersionRequest
 from venvoy.envs.settings import tool_environment
-from venvoy.envs.spec import content_hash
+from venvoy.envs.uv_installer import find_uv
 from venvoy.errors import EnvBuildError, EnvError, InterpreterNotFound
 
 # A place to look: the path of something that should be an interpreter, and what its name says of its version.
@@ -157,13 +157,14 @@ def _listed(folder: str, read: Callable[[str], re.Match[str] | None]) -> list[tu
 
 def _uv_folder(limit: Limit) -> str | None:
     """Return the folder of the interpreters uv has installed, or None; its other finds are the same as ours."""
+    uv = find_uv()
+    if uv is None:
+        return None
     try:
-        argv = [uv_binary(), "python", "dir", "--no-config"]
+        argv = [uv, "python", "dir", "--no-config"]
         environment, doing = tool_environment(), "asking uv for its interpreters"
         status, output = run(argv, env=environment, cwd=os.sep, limit=limit.sooner(10), doing=doing)
     except EnvBuildError:
         limit.check("asking uv for its interpreters")
-        return None
-    except EnvError:
         return None
     return output.strip() if status == 0 else None

@@ -13,10 +13,10 @@ import sys
 from typing import NamedTuple
 
 from venvoy.envs.command import run
+from venvoy.envs.hashing import content_hash
 from venvoy.envs.limit import Limit
 from venvoy.envs.requirement import MINIMUM, Version
 from venvoy.envs.settings import tool_environment
-from venvoy.envs.spec import content_hash
 from venvoy.errors import EnvError, InterpreterNotFound
 
 _PROBE_TIMEOUT = 30.0

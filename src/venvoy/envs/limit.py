@@ -81,6 +81,10 @@ class Limit:
         seconds = max(0.0, self.left())
         return None if seconds == float("inf") else seconds
 
+    def is_over(self) -> bool:
+        """Whether the deadline has passed, or somebody has cancelled."""
+        return self.left() <= 0 or (self.cancel is not None and self.cancel.is_set())
+
     def check(self, doing: str, output: str = "") -> None:
         """Raise EnvBuildError when the deadline has passed or somebody has cancelled."""
         last = f"; its last words:\n{_tail(output)}" if output.strip() else ""

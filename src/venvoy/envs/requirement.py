@@ -34,10 +34,10 @@ def normalise_requirement(field: str, text: str) -> str:
     match = re.fullmatch(_REQUIREMENT, text.strip())
     if match is None:
         raise _unparsable(field, text)
-    extras = sorted(_plain_name(extra) for extra in (match["extras"] or "").split(",") if extra.strip())
+    extras = sorted(plain_name(extra) for extra in (match["extras"] or "").split(",") if extra.strip())
     if any(not re.fullmatch(_NAME, extra) for extra in extras):
         raise _unparsable(field, text)
-    name = _plain_name(match["name"]) + (f"[{','.join(extras)}]" if extras else "")
+    name = plain_name(match["name"]) + (f"[{','.join(extras)}]" if extras else "")
     if match["rest"].startswith("@"):
         return f"{name} @ {_url_part(field, text, match['rest'][1:].strip())}"
     specifiers, separator, marker = match["rest"].partition(";")
@@ -47,7 +47,8 @@ def normalise_requirement(field: str, text: str) -> str:
     return name + _specifiers_part(field, text, specifiers.strip()) + tail
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return the one spelling of a project name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 

@@ -18,7 +18,11 @@ _RESOLUTION_VARIABLES = (
     "PIP_EXTRA_INDEX_URL",
     "PIP_FIND_LINKS",
     "PIP_INDEX_URL",
+    "PIP_NO_BINARY",
     "PIP_NO_INDEX",
+    "PIP_ONLY_BINARY",
+    "PIP_PRE",
+    "PIP_PREFER_BINARY",
     "UV_DEFAULT_INDEX",
     "UV_EXCLUDE_NEWER",
     "UV_EXTRA_INDEX_URL",
@@ -35,13 +39,20 @@ _RESOLUTION_VARIABLES = (
     "UV_RESOLUTION",
     "UV_TORCH_BACKEND",
 )
-# How uv reaches and stores packages. Every other UV_* stays behind: UV_PROJECT, UV_PYTHON, UV_TARGET, …
+# How installers reach and store packages. Every other UV_* and PIP_* stays behind: UV_PROJECT, PIP_TARGET, …
 _TRANSPORT_VARIABLES = re.compile(
     r"UV_(CACHE_DIR|NO_CACHE|LINK_MODE|OFFLINE|HTTP_\w+|REQUEST_TIMEOUT|NATIVE_TLS|SYSTEM_CERTS|INSECURE_HOST"
     r"|KEYRING_PROVIDER|CONCURRENT_\w+|GITHUB_TOKEN|PYTHON_INSTALL_DIR|INDEX_\w+_(USERNAME|PASSWORD))"
+    r"|PIP_(CACHE_DIR|NO_CACHE_DIR|CERT|CLIENT_CERT|PROXY|TRUSTED_HOST|RETRIES|TIMEOUT|DEFAULT_TIMEOUT"
+    r"|KEYRING_PROVIDER|CONFIG_FILE)"
 )
 # Settings of the host's own interpreter or environment, wrong for any other one.
-_FOREIGN_VARIABLES = re.compile(r"UV_.*|PYTHON.*|VIRTUAL_ENV.*|_?CONDA_.*|__PYVENV_LAUNCHER__|RUST_LOG")
+_FOREIGN_VARIABLES = re.compile(r"(UV_|PIP_|PYTHON|VIRTUAL_ENV|_?CONDA_).*|__PYVENV_LAUNCHER__|RUST_LOG")
+# Lead another interpreter, or an installer started by it, back into the host's environment or project.
+_HOST_VARIABLES = re.compile(
+    r"(PYTHON|VIRTUAL_ENV|_?CONDA_).*|__PYVENV_LAUNCHER__|UV|UV_(PROJECT\w*|PYTHON|SYSTEM_PYTHON|TARGET|PREFIX"
+    r"|WORKING_DIRECTORY|ENV_FILE|RUN_RECURSION_DEPTH)|PIP_(TARGET|PREFIX|USER|PYTHON|ROOT|REQUIRE_VIRTUALENV)"
+)
 _SECRET_VARIABLES = re.compile(r"UV_INDEX_\w+_PASSWORD|UV_GITHUB_TOKEN")
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/]*@")
 
@@ -90,17 +101,26 @@ def user_config() -> str | None:
     return None
 
 
-def index_settings() -> list[str]:
+def index_settings(installer: str = "auto") -> list[str]:
     """Return every setting outside the spec that can change what gets installed, without credentials."""
     found = [f"{name}={redact(os.environ[name])}" for name in _RESOLUTION_VARIABLES if os.environ.get(name)]
-    config = user_config()
-    if config is not None:
+    for config in _pip_configs() if installer == "pip" else filter(None, [user_config()]):
         try:
             with open(config, encoding="utf-8", errors="replace") as file:
                 found.append(redact(file.read()))
         except OSError:
-            pass  # unreadable for us is unreadable for uv, which says so at the next build
+            pass  # unreadable for us is unreadable for the installer, which says so at the next build
     return found
+
+
+def _pip_configs() -> list[str]:
+    """Return the paths of pip's configuration files, of the machine and of the user, as its documentation has it."""
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    machine = (os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)
+    named = os.environ.get("PIP_CONFIG_FILE")
+    paths = [*(os.path.join(folder, "pip", "pip.conf") for folder in machine), "/etc/pip.conf"]
+    paths += [os.path.expanduser("~/.pip/pip.conf"), os.path.join(config, "pip", "pip.conf")]
+    return [path for path in (*paths, *([named] if named else [])) if os.path.isfile(path)]
 
 
 def tool_environment() -> dict[str, str]:
@@ -112,4 +132,18 @@ def tool_environment() -> dict[str, str]:
         or _TRANSPORT_VARIABLES.fullmatch(name)
         or not _FOREIGN_VARIABLES.fullmatch(name)
     }
-    return {**kept, "NO_COLOR": "1", "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never"}
+    ours = {"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", "PIP_NO_INPUT": "1", "PIP_NO_COLOR": "1"}
+    return {**kept, **ours, "NO_COLOR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_PROGRESS_BAR": "off"}
+
+
+def program_environment(host_scripts: Iterable[str]) -> dict[str, str]:
+    """Return the process environment for programs of an environment: the host's, without what is only the host's own.
+
+    Args:
+        host_scripts: folders taken out of `PATH`, since they are those of the host's environment.
+    """
+    environ = {name: value for name, value in os.environ.items() if not _HOST_VARIABLES.fullmatch(name)}
+    active = [os.environ.get(name) for name in ("VIRTUAL_ENV", "CONDA_PREFIX")]
+    foreign = {*host_scripts, *(os.path.join(prefix, "bin") for prefix in active if prefix)}
+    path = [folder for folder in environ.get("PATH", os.defpath).split(os.pathsep) if folder and folder not in foreign]
+    return {**environ, "PATH": os.pathsep.join(path)}

@@ -8,55 +8,30 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from time import time
 from typing import TYPE_CHECKING
 
 from venvoy.envs.discovery import find_interpreter, installed_interpreters, recall_interpreter
-from venvoy.envs.installer import Progress, Tell, UvInstaller
+from venvoy.envs.env import Env, EnvInfo
+from venvoy.envs.garbage import Collected, collect, environments_in
+from venvoy.envs.hashing import content_hash
+from venvoy.envs.installer import Job, Progress, Tell
 from venvoy.envs.interpreter import Interpreter, existing
 from venvoy.envs.limit import Cancel, Limit
+from venvoy.envs.locks import EnvLease
+from venvoy.envs.pip_installer import build_with_pip
 from venvoy.envs.place import Place, environment_python
-from venvoy.envs.spec import EnvSpec, content_hash
+from venvoy.envs.requirement import VersionRequest
+from venvoy.envs.source import Source
+from venvoy.envs.spec import EnvSpec
+from venvoy.envs.uv_installer import build_with_uv, find_uv
 from venvoy.errors import EnvBuildError, EnvError
 from venvoy.log import logger
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_REMOVE_TIMEOUT = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Env:
-    """An environment that is there and complete.
-
-    Args:
-        key: names it uniquely; the folder's name where venvoy built it.
-        python: absolute path of its interpreter; in a virtual environment a link, which is not followed.
-        version: of its interpreter, as "3.11.7".
-        prefix: its `sys.prefix`.
-        is_current: the host itself runs in it.
-        home: the home folder it was built in; None where somebody else made it.
-    """
-
-    key: str
-    python: str
-    version: str
-    prefix: str
-    is_current: bool = False
-    home: str | None = None
-
-    def remove(self) -> None:
-        """Delete the environment from disk; a no-op if it is gone already.
-
-        Raises:
-            EnvError: venvoy did not build it, or somebody builds it for more than a minute.
-        """
-        if self.home is None:
-            raise EnvError(f"{self.prefix} was not built by venvoy, so it is not removed")
-        place = Place(self.home, self.key)
-        with place.locked(Limit(_REMOVE_TIMEOUT)):
-            place.clear()
+FAILURE_MEMORY = 5.0  # seconds: long enough for all who ask at once, too short for a person to notice
 
 
 def home_folder(home: str | os.PathLike[str] | None = None) -> Path:
@@ -120,27 +95,53 @@ def build(
     """
     if not isinstance(spec, EnvSpec):
         raise TypeError(f"build() takes an EnvSpec, not {type(spec).__name__}")
-    limit = Limit(timeout, cancel)
-    tell = progress or _silent
+    return _build(spec, _home(home), Limit(timeout, cancel), progress or _silent)
+
+
+def _build(spec: EnvSpec, home: str, limit: Limit, tell: Tell) -> Env:
     if spec.kind == "current":
         return _current()
-    folder = _home(home)
     if spec.kind == "existing":
-        return _found(spec, existing(str(spec.python), home=folder, limit=limit))
-    request = None if spec.python is None else str(spec.python)
-    interpreter = recall_interpreter(request, folder)
+        return _found(spec, existing(str(spec.python), home=home, limit=limit))
+    source = spec.read()
+    interpreter = _interpreter(spec, source, home, limit, tell)
+    place = Place(home, content_hash(spec.key_of(source), interpreter.identity))
+    if place.is_ready():
+        place.touch()
+    else:
+        _build_once(place, spec, source, interpreter, limit, tell)
+    tell(Progress("ready", place.folder))
+    return Env(place.key, environment_python(place.folder), interpreter.version, place.folder, home=home)
+
+
+def _interpreter(spec: EnvSpec, source: Source, home: str, limit: Limit, tell: Tell) -> Interpreter:
+    request = source.python if spec.python is None else str(spec.python)
+    interpreter = recall_interpreter(request, home)
     if interpreter is None:
         tell(Progress("interpreter", f"looking for Python {request or 'of the host'}"))
-        interpreter = find_interpreter(request, home=folder, limit=limit)
-    place = Place(folder, content_hash(spec.key, interpreter.identity))
-    if not place.is_ready():
-        with place.locked(limit, lambda: tell(Progress("waiting", f"somebody else builds {place.key}"))) as lock:
-            if not place.is_ready():
-                installer = UvInstaller(spec, place.folder, limit, tell, [lock])
-                _make(place, spec, interpreter, installer)
-    tell(Progress("ready", place.folder))
-    python = environment_python(place.folder)
-    return Env(place.key, python, interpreter.version, place.folder, home=folder)
+        interpreter = find_interpreter(request, home=home, limit=limit)
+    if source.python is not None and not VersionRequest.parse(source.python).matches(interpreter.numbers):
+        raise EnvError(
+            f"{spec.source} requires Python {source.python}, but {interpreter.path} is {interpreter.version}"
+        )
+    return interpreter
+
+
+def _build_once(
+    place: Place, spec: EnvSpec, source: Source, interpreter: Interpreter, limit: Limit, tell: Tell
+) -> None:
+    """Build what `place` is for, or wait until somebody else has done so, or has failed."""
+    begun = time()
+    with place.locked(limit, lambda: tell(Progress("waiting", f"somebody else builds {place.key}"))) as lock:
+        if place.is_ready():
+            return
+        failure = place.failure()
+        if failure is not None and min(begun, time() - FAILURE_MEMORY) <= failure.when <= time():
+            # Nothing has changed since: the same resolver would say the same.
+            ago = f"tried {time() - failure.when:.1f} s ago, and again not before {FAILURE_MEMORY:g} s have passed"
+            raise EnvBuildError(f"{failure.message}\n({ago})", output=failure.output)
+        assert lock is not None
+        _make(place, Job(spec, source, interpreter, place.folder, limit, tell, [lock]))
 
 
 def resolve(
@@ -162,6 +163,10 @@ def resolve(
         TypeError: `env` is none of these.
         EnvError: the environment was removed, or as `build` says.
     """
+    return _resolve(env, _home(home), Limit(timeout, cancel), progress or _silent)
+
+
+def _resolve(env: EnvSpec | Env | str | os.PathLike[str] | None, home: str, limit: Limit, tell: Tell) -> Env:
     if isinstance(env, Env):
         if not os.path.exists(env.python):
             raise EnvError(f"the environment {env.prefix} is gone; build it again")
@@ -172,7 +177,72 @@ def resolve(
         env = EnvSpec.existing(env)
     elif not isinstance(env, EnvSpec):
         raise TypeError(f"an environment is an EnvSpec, an Env, a path or None, not {type(env).__name__}")
-    return build(env, home=home, progress=progress, timeout=timeout, cancel=cancel)
+    return _build(env, home, limit, tell)
+
+
+def hold(
+    env: EnvSpec | Env | str | os.PathLike[str] | None,
+    *,
+    home: str | os.PathLike[str] | None = None,
+    progress: Tell | None = None,
+    timeout: float | None = 600,
+    cancel: Cancel | None = None,
+) -> tuple[Env, EnvLease]:
+    """Return the environment that is meant, as `resolve` does, and a lease on it: nobody has removed it in between.
+
+    Raises:
+        As `resolve`.
+    """
+    folder, limit, tell = _home(home), Limit(timeout, cancel), progress or _silent
+    while True:
+        found = _resolve(env, folder, limit, tell)
+        try:
+            return found, found.lease()
+        except EnvError:
+            if not isinstance(env, EnvSpec):
+                raise
+            limit.check("leasing an environment that others remove")
+
+
+def environments(*, home: str | os.PathLike[str] | None = None) -> list[EnvInfo]:
+    """Return what is known of every environment venvoy has built, the last used first.
+
+    Args:
+        home: where environments are kept; see `home_folder`.
+    """
+    return environments_in(_home(home))
+
+
+def collect_garbage(
+    *,
+    max_age: float | None = None,
+    max_bytes: int | None = None,
+    keep_last: int | None = None,
+    home: str | os.PathLike[str] | None = None,
+) -> Collected:
+    """Remove environments beyond the limits, the least recently used first, and what broken builds have left.
+
+    An environment that a live process uses (a pool, a command of `Env.run`, an `Env.lease`) is never touched. Without
+    a limit no complete environment is removed.
+
+    Args:
+        max_age: seconds since the last use.
+        max_bytes: of all environments together; files they share count once.
+        keep_last: so many of the last used stay in any case; given alone, all others go.
+        home: where environments are kept; see `home_folder`.
+
+    Raises:
+        TypeError, ValueError: a limit is not a number, or is negative.
+        EnvBuildError: something cannot be removed.
+    """
+    for name, value in (("max_age", max_age), ("max_bytes", max_bytes), ("keep_last", keep_last)):
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise TypeError(f"{name} is a number, not {value!r}")
+        if value is not None and not value >= 0:
+            raise ValueError(f"{name} is a number from 0 up, not {value!r}")
+    if isinstance(keep_last, float):
+        raise TypeError(f"keep_last is a whole number, not {keep_last!r}")
+    return collect(_home(home), max_age, max_bytes, keep_last)
 
 
 def _silent(_: Progress) -> None:
@@ -192,18 +262,31 @@ def _found(spec: EnvSpec, interpreter: Interpreter) -> Env:
     return Env(key, interpreter.path, interpreter.version, interpreter.prefix, is_current)
 
 
-def _make(place: Place, spec: EnvSpec, interpreter: Interpreter, installer: UvInstaller) -> None:
+def _make(place: Place, job: Job) -> None:
     """Build what `place` is for, or leave nothing; its lock is held."""
+    spec, interpreter = job.spec, job.interpreter
     logger.info("building environment %s: %r with %s", place.key, spec, interpreter.path)
     try:
+        place.forget_failure()
         place.clear()
-        installer.build(interpreter.origin)
+        _install(job)
+        if place.key != content_hash(spec.key, interpreter.identity):
+            raise EnvBuildError(f"{spec!r}: a file changed while it was being built from; build again")
         place.declare_ready({"spec": repr(spec), "python": interpreter.version, "interpreter": interpreter.origin})
         if not place.is_ready():
-            raise EnvBuildError(f"uv made no interpreter in {place.folder}")
-    except BaseException:
+            raise EnvBuildError(f"the installer made no interpreter in {place.folder}")
+    except BaseException as error:
         try:
             place.clear()
-        except EnvBuildError as error:  # incomplete all the same; the next builder removes it
-            logger.warning("%s", error)
+        except EnvBuildError as left:  # incomplete all the same; the next builder removes it
+            logger.warning("%s", left)
+        if isinstance(error, EnvBuildError) and not job.limit.is_over():
+            place.remember_failure(error)
         raise
+
+
+def _install(job: Job) -> None:
+    if job.spec.installer == "uv" or (job.spec.installer == "auto" and find_uv() is not None):
+        build_with_uv(job)
+    else:
+        build_with_pip(job)

@@ -10,6 +10,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -19,25 +20,53 @@ from .. import collector as _collector
 from .. import notifier as _notifier
 from .. import strays as _strays
 from ..collector import Collector
-from ..envs import Cancel, Env, home_folder, resolve
-from ..errors import PoolClosed, PoolError
+from ..envs import Cancel, Env, EnvLease, hold, home_folder
+from ..errors import PoolError
+from ..events import Event, Kind
 from ..notifier import Notifier
 from ..options import Size, WorkerOptions
-from ..worker_start import Recipe
+from ..worker import Worker
 from ..worker_state import State
+from .calls import Calls
 from .direct import Direct
 from .drivers import Drivers
 from .engine import Engine
 from .job_queue import JobQueue
 from .jobs import Decoder, Job
+from .opening import Opening
 from .output import Router
+from .phase import Phase
 from .recipe import EncodedInitializer, make_recipe
-from .roster import ErrorMaker, Phase, Roster
+from .renewal import Renewal
+from .roster import ErrorMaker, Roster, Rules
 from .staff import Staff
-from .supervisor import Supervisor
+from .supervisor import RecipeMaker, Supervisor
+from .watch import Watcher, code_places, forget_bytecode
 
 _JOIN_SECONDS = 2.0
 _EXIT_PATIENCE = 0.4  # seconds that workers get at interpreter exit before they are killed
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a pool was told besides its size, environment and workers.
+
+    Args:
+        initializer: kind, name, definition and encoded arguments, or None.
+        home, progress, build_timeout: as in `build`.
+        on_event: is told of changes, on the notifier thread.
+        label: of a named worker.
+        watch: reload when the code changes.
+    """
+
+    rules: Rules = field(default_factory=Rules)
+    initializer: EncodedInitializer | None = None
+    home: Any = None
+    progress: Callable[[Any], object] | None = None
+    build_timeout: float = 600.0
+    on_event: Callable[[Event], object] | None = None
+    label: str | None = None
+    watch: bool = False
 
 
 class Core:
@@ -49,34 +78,28 @@ class Core:
         env: what `envs.resolve` accepts.
         module: where bare target names live, or "".
         options: of the workers.
-        initializer: kind, name, definition and encoded arguments, or None.
-        home, progress, build_timeout: as in `build`.
+        setup: the rest.
     """
 
     def __init__(
-        self,
-        size: Size,
-        name: str,
-        env: Any,
-        *,
-        module: str,
-        options: WorkerOptions,
-        initializer: EncodedInitializer | None,
-        home: Any,
-        progress: Callable[[Any], object] | None,
-        build_timeout: float,
+        self, size: Size, name: str, env: Any, module: str, options: WorkerOptions, setup: Setup = Setup()
     ) -> None:
-        self._env, self._module, self._options = env, module, options
-        self._initializer, self._home = initializer, home
-        self._progress, self._build_timeout = progress, build_timeout
-        self.roster = Roster(size, name)
+        self._env, self.module, self.options, self.setup = env, module, options, setup
+        self.gathering = threading.Lock()  # held by who takes several leases
+        self.roster = Roster(size, name, setup.rules)
         self.queue = JobQueue(self.roster, self)
         self.engine = Engine(self.roster, self.queue, self)
         self.direct = Direct(self.roster, self.engine, self.queue, self, lambda: self.decoder)
+        self.calls = Calls(self.engine, self.queue, self.direct, self)
+        self.opening = Opening(self.roster, self)
+        self.renewal = Renewal(self.roster, self)
         self._router = Router(options.output, name)
         self.staff = Staff(self.roster, self.queue, self, self._router, self.direct.answered)
-        self.decoder = Decoder(is_home=False)
+        self.decoder: Decoder = Decoder(is_home=False)
         self.env: Env | None = None
+        self.on_reload: Callable[[], object] = lambda: None  # after the workers have been replaced
+        self._watcher: Watcher | None = None
+        self._env_lease: EnvLease | None = None  # nobody removes the environment before the pool is gone
         self._start_lock = threading.Lock()  # guards the starting and stopping of the threads below
         self._collector: Collector | None = None
         self._threads: list[threading.Thread] = []
@@ -94,17 +117,22 @@ class Core:
             self._drivers = Drivers(self.queue, lambda: self.decoder, self.roster.name)
             collector = _collector.hold()
             self._router.open(self._notifier, collector)
-            self._supervisor = Supervisor(self.roster.name, self.staff, self._drivers, collector, self._open)
+            parts = (self.opening, self.staff, self.renewal, self._drivers)
+            self._supervisor = Supervisor(self.roster.name, *parts, collector, self._open)
             self._collector = collector
 
     def all_gone(self) -> None:
-        """Nothing of the pool is left: stop its threads."""
+        """Nothing of the pool is left: stop its threads, let the environment go."""
         with self._start_lock:
-            if self._collector is not None and not self._threads:
-                self._supervisor.close()
-                self._threads = [self._supervisor.thread, *self._drivers.threads]
-                self._threads += filter(None, (_collector.let_go(), *_notifier.let_go(), _strays.walker()))
-            self.staff.gone.set()
+            if self._collector is None or self._threads:
+                return
+            self._supervisor.close()
+            if self._watcher is not None:
+                self._watcher.stop()
+            self._threads = [self._supervisor.thread, *self._drivers.threads]
+            self._threads += filter(None, (_collector.let_go(), *_notifier.let_go(), _strays.walker()))
+        if self._env_lease is not None:
+            self._env_lease.release()
 
     def join(self, timeout: float | None) -> bool:
         """Wait until nothing of the pool is left, its threads included; False when that takes too long."""
@@ -129,30 +157,6 @@ class Core:
         assert self._collector is not None
         return self._collector.call_later(delay, callback)
 
-    # --- calls with a future ------------------------------------------------------------------
-
-    def enqueue(self, job: Job) -> None:
-        """Send a job to an idle worker, or let it wait for one.
-
-        Raises:
-            PoolClosed: the pool takes no calls.
-        """
-        job.future._runner, job.future._job = self, job
-        if not self.direct.send(job):
-            self.queue.enqueue(job)
-        if job.call.deadline is not None:
-            job.timer = self.call_later(job.call.deadline - monotonic(), partial(self.queue.expire, job))
-            if job.future.done():  # meanwhile; nobody else will forget the timer then
-                job.timer.cancel()
-
-    def stop(self, job: Job) -> bool:
-        """Cancel a job whose future is RUNNING; return False when it has ended meanwhile."""
-        return self.queue.stop(job)
-
-    def read(self, job: Job, timeout: float | None) -> None:
-        """Read the reply of a job in this thread, if nobody else does yet."""
-        self.direct.read(job, timeout)
-
     # --- hands ------------------------------------------------------------------------------
 
     def attend(self) -> None:
@@ -168,6 +172,21 @@ class Core:
         if collector is not None:
             collector.call_soon(self.engine.settle)
 
+    def emit(self, kind: Kind, worker: Worker | None = None, detail: str = "") -> None:
+        """Tell `on_event` of a change; it runs on the notifier thread, in order."""
+        tell = self.setup.on_event
+        if tell is None or self._collector is None:
+            return
+        pid = worker.process.pid if worker is not None and hasattr(worker, "process") else None
+        reason = worker.reason.value if worker is not None and worker.reason is not None else None
+        number = worker.id if worker is not None else None
+        event = Event(kind, self.roster.name, number, pid, self.setup.label, reason, detail)
+        self._notifier.post(lambda: tell(event))
+
+    def check_limits(self, worker: Worker, calls: int) -> None:
+        """See whether a worker, by whoever holds it, has done enough with so many calls."""
+        self.renewal.check(worker, calls)
+
     def check_gone(self) -> None:
         """See whether a closing pool has nothing left."""
         self.staff.check_gone()
@@ -177,12 +196,34 @@ class Core:
         for job in jobs:
             self._notifier.post(lambda job=job: job.fail_aside(error()))  # type: ignore[misc]
 
-    def _open(self, cancel: Cancel) -> Recipe:
-        env = resolve(self._env, home=self._home, progress=self._progress, timeout=self._build_timeout, cancel=cancel)
-        self.env = env
+    def _open(self, cancel: Cancel) -> RecipeMaker:
+        setup = self.setup
+        env, lease = hold(
+            self._env, home=setup.home, progress=setup.progress, timeout=setup.build_timeout, cancel=cancel
+        )
+        self.env, self._env_lease = env, lease
+        if self._threads:  # closed meanwhile
+            lease.release()
         self.decoder = Decoder(is_home=env.is_current)
-        home = Path(home_folder(self._home))
-        return make_recipe(env, self._options, home, self._module, self._initializer)
+        home = Path(home_folder(setup.home))
+        if setup.watch:
+            self._watcher = Watcher(code_places(self.options.paths, self.module, env), self.reload, self.roster.name)
+        return partial(make_recipe, env, self.options, home, self.module, setup.initializer)
+
+    def reload(self) -> int:
+        """Replace the workers by fresh ones with the code as it is now; return how many are ready.
+
+        Raises:
+            WorkerStartError: the first fresh one did not start; the old ones go on serving.
+        """
+        if self.env is not None:
+            forget_bytecode(code_places(self.options.paths, self.module, self.env))
+        ready = self.renewal.reload(self.options.start_timeout)
+        for worker in self.staff.known():
+            if worker.is_leased and worker.generation < self.roster.generation:
+                self.emit("outdated", worker, "it is leased, and is replaced afterwards")
+        self.on_reload()
+        return ready
 
     def output(self, number: int | None, stream: str | None) -> str:
         """Return the last output of one worker, or of all there are, as text.
@@ -213,8 +254,8 @@ class Core:
     def close(self, timeout: float | None) -> None:
         """End within a bounded time."""
         for job in self.staff.close(drop_waiting=True):
-            job.fail(PoolClosed(self.roster.closed_why))
-        patience = self._options.grace_period if timeout is None else timeout
+            job.fail(self.roster.closed_error())
+        patience = self.options.grace_period if timeout is None else timeout
         if not self.join(patience) and threading.current_thread() not in self._own_threads():
             self.staff.kill()
             self.join(_JOIN_SECONDS)
@@ -234,7 +275,10 @@ class Core:
     def after_fork_in_child(self) -> None:
         """In a process the host forked: nothing of this pool is ours."""
         lock = threading.Lock()
-        self.roster.lock = self.engine._lock = self.queue._lock = self.staff._lock = lock
+        parts = (self.engine, self.queue, self.direct, self.staff, self.opening, self.renewal)
+        for part in parts:
+            part._lock = lock
+        self.roster.lock = lock
         self._start_lock = threading.Lock()
         self._collector = None
         self.roster.phase = Phase.CLOSED

@@ -20,7 +20,8 @@ from ..worker_state import State
 from .engine import Engine
 from .job_queue import Hands, JobQueue
 from .jobs import Decoder, Job, run_aside
-from .roster import Phase, Roster, Ticket
+from .phase import Phase
+from .roster import Roster, Ticket
 
 _LARGEST = 32_768  # bytes of a request that surely fits into the buffer of a socket on which nothing is on its way
 
@@ -103,6 +104,8 @@ class Direct:
             if frame is None or frame.opcode not in messages.TERMINAL or frame.call_id != call_id or job.is_given_up:
                 raise EOFError  # more than a plain reply: what it means is a driver's business
             job.reply = frame
+            if frame.opcode == messages.ERROR:
+                self._queue.note_failure(worker, job.call)
             worker.channel.parser.last = worker.direct = None
             worker.open_call = 0
             job.seconds = worker.note_duration(frame)

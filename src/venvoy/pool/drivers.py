@@ -94,6 +94,7 @@ class Drive:
         self._done = self._timed_out = 0  # calls since the queue was last told
         self._is_retracting = False
         self._has_deadlines = False  # some job of this drive had one
+        self._is_alone = False  # nothing is to be sent ahead of the reply
         self._progress = 0.0  # when the last reply came, while something was sent ahead
 
     def run(self, job: Job | None) -> None:
@@ -124,6 +125,7 @@ class Drive:
         job.ticket.worker = job.ticket = self._worker.direct = None
         self._running[call_id] = job
         self._room -= job.call.size
+        self._is_alone = self._queue.kills(self._worker, job.call)
         if self._channel.is_torn:
             raise BrokenPipeError
         frame = job.reply or self._channel.parser.last  # what a reader before us has taken off the channel
@@ -143,6 +145,7 @@ class Drive:
                 job.place = (self._worker, call_id)
                 if job.call.deadline is not None:
                     self._has_deadlines = True
+                self._is_alone = self._queue.kills(self._worker, job.call)
                 self._running[call_id] = job
                 self._room -= job.call.size
                 self._unsent += pieces
@@ -215,7 +218,7 @@ class Drive:
                 if self._unsent:  # in part, perhaps: nothing more can be said on this channel
                     self._worker.reason = self._worker.reason or Reason.DRAINED
                     self._worker.process.kill_tree()
-                else:
+                elif job.call.options.on_timeout == "cancel":
                     if call_id != started:
                         self._retract([call_id])
                     self._worker.stop_call(call_id)  # also if it starts just now; no harm if it is taken back
@@ -242,6 +245,8 @@ class Drive:
         self._room += job.call.size
         self._done += 1
         job.seconds = self._worker.note_duration(frame)
+        if frame.opcode == messages.ERROR:
+            self._queue.note_failure(self._worker, job.call)
         if job.is_given_up:
             if frame.flags & messages.FLAG_DIRTY:
                 self._worker.reason = self._worker.reason or Reason.DRAINED  # its user code may still be at work
@@ -266,9 +271,9 @@ class Drive:
 
     def _send_ahead(self) -> None:
         mean = self._worker.mean_seconds
-        if mean is None or mean > _QUICK or self._is_retracting or self._unsent:
+        if mean is None or mean > _QUICK or self._is_retracting or self._unsent or self._is_alone:
             return
-        if self._worker.recipe.attributes:  # what is printed must belong to one call
+        if self._worker.is_attributed:  # what is printed must belong to one call
             return
         if len(self._running) > _MOST_AHEAD // 2:
             return

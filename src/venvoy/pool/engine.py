@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from time import monotonic
 
+from venvoy_worker.contract import messages
 from venvoy_worker.contract.frames import Frame
 
 from ..errors import CallTimeout
@@ -25,7 +26,8 @@ from ..worker import Worker, WorkerLost
 from ..worker_state import Reason, State
 from .job_queue import Hands, JobQueue
 from .jobs import Job
-from .roster import Phase, Roster, Ticket
+from .phase import Phase
+from .roster import Roster, Ticket
 
 
 class Engine:
@@ -57,13 +59,16 @@ class Engine:
         while True:
             ticket = Ticket()
             try:
-                frame = self.acquire(ticket, call.deadline, call.name).run(call)
+                frame = self.acquire(ticket, call).run(call)
+                if frame.opcode == messages.ERROR:
+                    self._queue.note_failure(ticket.worker, call)
                 self.release(ticket)
                 return frame
             except WorkerLost as lost:
                 self.astray.append(ticket)
                 self.leave(lost)
             except TimeoutError as error:
+                ticket.is_to_stop = call.options.on_timeout == "cancel"
                 self.astray.append(ticket)
                 self._hands.mend()
                 raise self.timed_out(call, error) from None
@@ -80,13 +85,17 @@ class Engine:
         """
         assert ticket.worker is not None
         try:
-            return ticket.worker.run(call)
+            frame = ticket.worker.run(call)
+            if frame.opcode == messages.ERROR:
+                self._queue.note_failure(ticket.worker, call)
+            return frame
         except WorkerLost as lost:
             self.astray.append(ticket)
             self._hands.mend()
             lost.worker.await_exit()
             raise crash_error(lost) from None
         except TimeoutError as error:
+            ticket.is_to_stop = call.options.on_timeout == "cancel"
             self.astray.append(ticket)
             self._hands.mend()
             raise self.timed_out(call, error) from None
@@ -112,11 +121,12 @@ class Engine:
         lost.worker.await_exit()
         self._queue.may_retry(lost)
 
-    def acquire(self, ticket: Ticket, deadline: float | None, name: str) -> Worker:
+    def acquire(self, ticket: Ticket, call: Call) -> Worker:
         """Wait for a worker and return it; it belongs to the ticket until `release` or `settle`.
 
         Raises:
             CallTimeout: the deadline passed first.
+            TooManyWaiting: it may not wait, or not for so long.
             PoolClosed: the pool takes no calls. Besides these, why no worker could be started.
         """
         roster = self._roster
@@ -127,23 +137,26 @@ class Engine:
                 del idle[-1]
                 worker.state = State.BUSY
                 return worker
-            roster.check_open()
+            roster.check_may_wait(call.options.queue_timeout)
             ticket.wait_in(roster.waiting)
             is_short = roster.may_need_workers()
         if is_short:
             self._hands.attend()
         if self.astray:
             self._hands.mend()
-        return self._await(ticket, deadline, name)
+        return self._await(ticket, call)
 
-    def _await(self, ticket: Ticket, deadline: float | None, name: str) -> Worker:
+    def _await(self, ticket: Ticket, call: Call) -> Worker:
         assert ticket.event is not None
-        patience = -1.0 if deadline is None else min(max(0.0, deadline - monotonic()), threading.TIMEOUT_MAX)
-        if not ticket.event.acquire(timeout=patience):
+        patience = threading.TIMEOUT_MAX if call.deadline is None else max(0.0, call.deadline - monotonic())
+        in_queue = call.options.queue_timeout or threading.TIMEOUT_MAX  # 0 was seen to on the way in
+        if not ticket.event.acquire(timeout=min(patience, in_queue, threading.TIMEOUT_MAX)):
             with self._lock:
                 if ticket.is_waiting:
                     self._roster.forget(ticket)
-                    raise CallTimeout(f"{name}: no worker was free before the deadline")
+                    if in_queue < patience:
+                        raise self._queue.tired_error(call)
+                    raise CallTimeout(f"{call.name}: no worker was free before the deadline")
         if ticket.error is not None:
             raise ticket.error()
         assert ticket.worker is not None
@@ -153,32 +166,30 @@ class Engine:
         """Give back the worker that the ticket holds."""
         roster = self._roster
         idle, waiting, worker = roster.idle, roster.waiting, ticket.worker
+        if worker is not None and worker.limits is not None:
+            self._hands.check_limits(worker, worker.calls + 1)
         with self._lock:
-            if (
-                worker is not None
-                and worker.state is State.BUSY
-                and worker.reason is None
-                and roster.phase is Phase.OPEN
-            ):
+            if worker is not None and worker.state is State.BUSY:
                 worker.calls += 1
                 roster.calls_done += 1
-                entry = waiting[0] if waiting else None
-                is_job = isinstance(entry, Job)
-                if entry is None:
-                    worker.state = State.IDLE  # no call from here to the end of each branch, see the module
-                    idle += (worker,)
-                    ticket.worker = None
-                elif is_job:
-                    del waiting[0]
-                    ticket.worker = None
-                    self._queue.tasks.put((worker, entry))  # type: ignore[arg-type]
-                else:
-                    del waiting[0]
-                    entry.worker = worker  # type: ignore[union-attr]
-                    entry.is_waiting = False  # type: ignore[union-attr]
-                    ticket.worker = None
-                    entry.event.release()  # type: ignore[union-attr]
-                return
+                if worker.reason is None and worker.due is None and roster.phase is Phase.OPEN:
+                    entry = waiting[0] if waiting else None
+                    is_job = isinstance(entry, Job)
+                    if entry is None:
+                        worker.state = State.IDLE  # no call from here to the end of each branch, see the module
+                        idle += (worker,)
+                        ticket.worker = None
+                    elif is_job:
+                        del waiting[0]
+                        ticket.worker = None
+                        self._queue.tasks.put((worker, entry))  # type: ignore[arg-type]
+                    else:
+                        del waiting[0]
+                        entry.worker = worker  # type: ignore[union-attr]
+                        entry.is_waiting = False  # type: ignore[union-attr]
+                        ticket.worker = None
+                        entry.event.release()  # type: ignore[union-attr]
+                    return
         self.give_up(ticket)
 
     def give_up(self, ticket: Ticket) -> None:
@@ -213,6 +224,6 @@ class Engine:
         if worker.channel.is_torn:
             worker.process.kill_tree()
         if state is State.ABANDONED:
-            worker.abandon_call()
+            worker.abandon_call(ticket.is_to_stop)
         self._queue.after_release(worker, job, state)
         self._hands.attend()

@@ -12,12 +12,15 @@ from typing import Protocol
 
 from venvoy_worker.contract import messages
 
-from ..errors import PoolClosed
+from ..errors import TooManyWaiting
+from ..events import Kind
+from ..exchange import Call
 from ..post_mortem import crash_error
 from ..worker import Worker, WorkerLost
 from ..worker_state import Reason, State
 from .jobs import Job
-from .roster import ErrorMaker, Phase, Roster
+from .phase import Phase
+from .roster import ErrorMaker, Roster
 
 _MOST_FREE_RETRIES = 5  # of a call that never started: workers that die while idle do not come in hundreds
 
@@ -29,6 +32,12 @@ class Hands(Protocol):
 
     def attend(self) -> None:
         """See, soon, whether the pool is to be opened or workers are to be started."""
+
+    def emit(self, kind: Kind, worker: Worker | None = None, detail: str = "") -> None:
+        """Tell `on_event` of a change; it runs on the notifier thread, in order."""
+
+    def check_limits(self, worker: Worker, calls: int) -> None:
+        """See whether a worker, by whoever holds it, has done enough with so many calls."""
 
     def mend(self) -> None:
         """Let the collector thread call `Engine.settle`, soon."""
@@ -64,7 +73,7 @@ class JobQueue:
             PoolClosed: the pool takes no calls.
         """
         roster = self._roster
-        if roster.has_drivers and roster.all_at_work:
+        if roster.has_drivers and roster.all_at_work and not roster.is_picky and job.call.options.queue_timeout is None:
             roster.waiting.append(job)  # without the lock; whoever changes one of the facts sees the job, or
             self._reconsider(job)  # we see the change
             return
@@ -78,7 +87,7 @@ class JobQueue:
                 worker.state = State.BUSY
                 self.tasks.put((worker, job))
             else:
-                roster.check_open()
+                roster.check_may_wait(job.call.options.queue_timeout)
                 roster.waiting.append(job)
                 is_short = is_short or roster.may_need_workers()
         if is_short:
@@ -108,11 +117,13 @@ class JobQueue:
         """
         jobs: list[Job] = []
         waiting = self._roster.waiting
+        if worker.limits is not None:  # to be looked at after each call
+            return jobs
         with self._lock:
             most = min(most, 1 + len(waiting) // max(1, len(self._roster.workers)))  # the others are to get their share
             while waiting and len(jobs) < most and worker.reason is None:
                 entry = waiting[0]
-                if not isinstance(entry, Job) or entry.call.size > min(room, largest):
+                if not isinstance(entry, Job) or entry.call.size > min(room, largest) or self.kills(worker, entry.call):
                     break
                 room -= entry.call.size
                 jobs.append(entry)
@@ -125,6 +136,8 @@ class JobQueue:
         Args:
             done, timed_out: how many calls since the last time.
         """
+        if worker.limits is not None:
+            self._hands.check_limits(worker, worker.calls + done)
         with self._lock:
             worker.calls += done
             self._roster.calls_done += done
@@ -153,6 +166,28 @@ class JobQueue:
             with self._lock:
                 self._roster.calls_timed_out += 1
             self._hands.fail([job], job.call.timeout_error)
+
+    def tire(self, job: Job) -> None:
+        """The `queue_timeout` of a job passed: if it waits still, it will never run."""
+        if self._withdraw(job):
+            self._hands.fail([job], lambda: self.tired_error(job.call))
+
+    def tired_error(self, call: Call) -> TooManyWaiting:
+        """Return the error of a call that does not want to wait any longer."""
+        seconds = call.options.queue_timeout
+        return TooManyWaiting(f"{call.name}: no worker of pool {self._roster.name!r} was free within {seconds} s")
+
+    def note_failure(self, worker: Worker | None, call: Call) -> None:
+        """A call has raised, on a worker that somebody holds."""
+        with self._lock:
+            self._roster.calls_failed += 1
+        if worker is not None and worker.reason is None and self.kills(worker, call):
+            worker.reason = Reason.DRAINED
+
+    def kills(self, worker: Worker, call: Call) -> bool:
+        """Return True if the worker is to end should the call raise."""
+        wish = call.options.kill_on_exception
+        return worker.recipe.options.kill_on_exception if wish is None else wish
 
     def stop(self, job: Job) -> bool:
         """Cancel a job whose future is RUNNING; return False when it has ended meanwhile."""
@@ -211,7 +246,7 @@ class JobQueue:
         call = lost.call
         call.attempts += 1
         if lost.worker.reason is Reason.CLOSED:
-            raise PoolClosed(self._roster.closed_why) from None
+            raise self._roster.closed_error() from None
         if not lost.started and call.attempts <= _MOST_FREE_RETRIES:
             return
         if lost.started and call.retries > 0:

@@ -60,6 +60,9 @@ class Runner(Protocol):
     def stop(self, job: Job) -> bool:
         """Cancel a job whose future is RUNNING; return False when it has ended meanwhile."""
 
+    def repeat(self, job: Job) -> None:
+        """Run a job again."""
+
     def read(self, job: Job, timeout: float | None) -> None:
         """Read the reply of a job in this thread, if nobody else does yet; it may not have come when this returns."""
 
@@ -287,7 +290,10 @@ class Decoder:
         """Complete a job with its reply; the value of a chunk is (values, the error that ended it early or None)."""
         value, error = self.outcome(frame)
         if error is not None:
-            job.fail(error)
+            if job.call.may_repeat(error):
+                job.future._runner.repeat(job)
+            else:
+                job.fail(error)
         elif not job.call.flags & messages.FLAG_CHUNK:
             job.succeed(value)
         elif frame.flags & messages.FLAG_PARTIAL:

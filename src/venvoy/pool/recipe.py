@@ -12,16 +12,10 @@ from typing import Any
 import venvoy_worker
 
 from ..envs import Env
-from ..options import WorkerOptions
+from ..options import WorkerOptions, check_env_vars
 from ..worker_start import Recipe
 
 _MAIN_FILE = str(Path(venvoy_worker.__file__).with_name("__main__.py"))
-_NOT_INHERITED = (
-    "VIRTUAL_ENV",
-    "VIRTUAL_ENV_PROMPT",
-    "__PYVENV_LAUNCHER__",
-    "UV_PROJECT_ENVIRONMENT",
-)
 
 EncodedInitializer = tuple[int, str, tuple[str, bytes] | None, bytes]
 """Kind of target, its name, digest and body of what DEFINE would carry for it, and the encoded arguments."""
@@ -33,21 +27,27 @@ def make_recipe(
     home: Path,
     module: str,
     initializer: EncodedInitializer | None,
+    slot: int,
 ) -> Recipe:
-    """Return the recipe of a pool's workers."""
+    """Return the recipe of the worker of a slot.
+
+    Raises:
+        TypeError, ValueError: a function for `env_vars` returned something else. Besides this, what it raises.
+    """
+    env_vars = options.env_vars
+    if callable(env_vars):
+        env_vars = env_vars(slot)
+        check_env_vars(env_vars)
     return Recipe(
         python=env.python,
         environment=env.key,
-        flags=_flags(options.env_vars),
+        flags=_flags(env_vars),
         main_file=_MAIN_FILE,
         pycache=str(home / "pycache"),
-        environ=_environ(env, options.env_vars),
+        environ=_environ(env, env_vars),
         cwd=None if options.cwd is None else os.path.abspath(options.cwd),
         settings=lambda: _settings(env, options, home, module, initializer),
-        keep=options.output_tail_bytes,
-        attributes=callable(options.output) or options.output == "log",
-        grace_period=options.grace_period,
-        start_timeout=options.start_timeout,
+        options=options,
     )
 
 
@@ -58,15 +58,10 @@ def _flags(env_vars: Mapping[str, str] | None) -> tuple[str, ...]:
 
 def _environ(env: Env, env_vars: Mapping[str, str] | None) -> dict[str, str]:
     """Return the host's environment without what would lead another interpreter astray, plus what was asked for."""
-    environ = dict(os.environ)
-    if not env.is_current:
-        for name in [name for name in environ if name in _NOT_INHERITED or name.startswith(("PYTHON", "CONDA_"))]:
-            del environ[name]
-    elif _flags(env_vars) != ("-I",):
+    environ = env.environ()
+    if env.is_current and _flags(env_vars) != ("-I",):
         for name in [name for name in environ if name.startswith("PYTHON")]:
             del environ[name]
-    scripts = os.path.dirname(env.python)
-    environ["PATH"] = os.pathsep.join(filter(None, [scripts, environ.get("PATH", "")]))
     environ.update(env_vars or {})
     return environ
 

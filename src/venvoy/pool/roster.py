@@ -8,16 +8,22 @@ done without it: a job is appended to the queue, by a thread that looks at the f
 
 from __future__ import annotations
 
-import enum
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from time import monotonic
 
-from ..errors import PoolClosed
+from ..errors import PoolClosed, TooManyWaiting, VenvoyError
 from ..options import Size
+from ..policies import RestartPolicy, ScalePolicy
 from ..worker import Worker
 from ..worker_state import Reason, State
+from . import policy
 from .jobs import Job
+from .phase import Phase
+from .restarts import Restarts
 
 ErrorMaker = Callable[[], BaseException]
 
@@ -25,33 +31,46 @@ ErrorMaker = Callable[[], BaseException]
 _KEPT_EXITED = 10  # workers whose output can still be read
 
 
-class Phase(enum.Enum):
-    """What the pool as a whole is doing."""
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a pool was told about its workers' number and their replacement.
 
-    NEW = "new"  # nothing started; also after a failed opening
-    OPENING = "opening"
-    OPEN = "open"
-    CLOSING = "closing"  # takes no new calls; those it has are finished
-    CLOSED = "closed"
+    Args:
+        is_lone: the only worker there will ever be is the one that is started first.
+        closed_error: what a call raises that comes too late.
+        numbers: where the ids of workers come from; None counts from 1.
+    """
+
+    scale: ScalePolicy = field(default_factory=ScalePolicy)
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    max_waiting: int | None = None
+    is_lone: bool = False
+    closed_error: Callable[[str], VenvoyError] = PoolClosed
+    numbers: Iterator[int] | None = None
 
 
 class Ticket:
     """One caller's claim on a worker, made before it is asked for; see `engine` for why it is never lost."""
 
-    __slots__ = ("error", "event", "is_waiting", "worker")
+    __slots__ = ("error", "event", "is_to_stop", "is_waiting", "worker")
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
         self.error: ErrorMaker | None = None
         self.is_waiting = False
+        self.is_to_stop = True  # the call, when its caller leaves early
         self.event: threading.Lock | None = None
 
     def wait_in(self, queue: deque[Ticket | Job] | list[Ticket]) -> None:
         """Locked: get ready to be woken, and join a queue."""
+        self.arm()
+        queue.append(self)
+
+    def arm(self) -> None:
+        """Locked: get ready to be woken."""
         self.event = threading.Lock()
         self.event.acquire()
         self.is_waiting = True
-        queue.append(self)
 
     def grant(self, worker: Worker | None, error: ErrorMaker | None = None) -> None:
         """Locked: decide this ticket and wake its owner."""
@@ -60,39 +79,80 @@ class Ticket:
             self.event.release()
 
 
+class Probe:
+    """The trial of a new generation: one worker that has to become ready before the others are replaced."""
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+        self.ticket = Ticket()
+
+
 class Roster:
     """See the module.
 
     Args:
         size: how many workers at least and at most.
         name: of the pool, for messages.
+        rules: of starting and ending them.
     """
 
-    def __init__(self, size: Size, name: str) -> None:
+    def __init__(self, size: Size, name: str, rules: Rules) -> None:
         self.lock = threading.Lock()
         self.size = size
         self.name = name
+        self.rules = rules
+        self.restarts = Restarts(rules.restart)
         self.phase = Phase.NEW
+        self.is_picky = rules.max_waiting is not None  # not every call may join the queue
         self.has_recipe = False  # what a worker is made of is known: the environment is there
         self.closed_why = f"pool {name!r} is closed: cannot schedule new calls"
+        self.numbers = rules.numbers or count(1)
         self.workers: dict[int, Worker] = {}
         self.idle: list[Worker] = []  # the last used is on top
         self.waiting: deque[Ticket | Job] = deque()
         self.warming: list[Ticket] = []  # who waits for `goal` ready workers
+        self.renewing: list[Ticket] = []  # who waits for the last worker of an older generation to be replaced
         self.goal = size.least
         self.wants_drivers = False  # there are jobs, so every worker shall have a driver thread,
         self.has_drivers = False  # and has, or will have as soon as it is spawned
-        self.last_number = 0
+        self.generation = 0  # how often the pool was reloaded
+        self.probe: Probe | None = None  # the first worker of a new generation, while it is on trial
+        self.last_grown = 0.0
         self.exited: deque[Worker] = deque(maxlen=_KEPT_EXITED)
-        self.calls_done = self.calls_timed_out = self.workers_crashed = self.workers_started = 0
+        self.calls_done = self.calls_failed = self.calls_timed_out = 0
+        self.workers_crashed = self.workers_started = 0
+        self.ended: Counter[Reason] = Counter()  # workers, by reason
 
     def check_open(self) -> None:
         """Locked: raise PoolClosed unless calls are taken."""
         if self.phase is Phase.CLOSING or self.phase is Phase.CLOSED:
-            raise PoolClosed(self.closed_why)
+            raise self.closed_error()
+
+    def closed_error(self) -> VenvoyError:
+        """Return the error of calls that come too late."""
+        return self.rules.closed_error(self.closed_why)
+
+    def check_may_wait(self, queue_timeout: float | None) -> None:
+        """Locked: raise unless one more call may join the queue.
+
+        Raises:
+            PoolClosed: the pool takes no calls.
+            TooManyWaiting: the queue is full, or the call does not want to wait in it.
+            WorkerStartError: no worker lives, and none is to be started soon.
+        """
+        self.check_open()
+        most = self.rules.max_waiting
+        if most is not None and len(self.waiting) >= most:
+            raise TooManyWaiting(f"pool {self.name!r}: {most} calls wait already (max_waiting)")
+        if queue_timeout == 0 and self.phase is Phase.OPEN and policy.cannot_grow(self):
+            raise TooManyWaiting(f"pool {self.name!r}: all its {self.size.most} workers are busy (queue_timeout=0)")
+        if not self.workers:
+            self.restarts.check(monotonic())
 
     def serve_next(self, worker: Worker) -> Job | None:
         """Locked: this worker is free; return the job it takes, if it is a job that takes it."""
+        if worker.due is not None and policy.spare(self):
+            worker.reason = worker.reason or worker.due
         if worker.reason is not None:  # somebody wants it to end
             worker.move(State.RETIRING)
             return None
@@ -131,14 +191,22 @@ class Roster:
         """Locked: return False when it is certain, at a glance, that no worker is to be started."""
         return self.phase is Phase.NEW or (self.has_recipe and len(self.workers) < self.size.most)
 
-    def missing(self) -> int:
-        """Locked: return how many workers are to be started now."""
-        if not self.has_recipe:
-            return 0
-        living = len(self.workers) - self.count(State.RETIRING, State.EXITED)
-        at_work = self.count(State.BUSY, State.ABANDONED)
-        least = self.goal if self.phase is Phase.OPEN else 0
-        return min(self.size.most, max(least, at_work + len(self.waiting))) - living
+    def let_due_go(self, all_of_them: bool = False) -> list[Worker]:
+        """Locked: of those to be replaced, let go as many as others can do the work of; return the idle ones."""
+        due = policy.due(self)
+        leaving = []
+        for worker in due[: len(due) if all_of_them else policy.spare(self)]:
+            if worker.state is State.IDLE:
+                self.idle.remove(worker)
+                worker.move(State.RETIRING, worker.due)
+                leaving.append(worker)
+            else:
+                worker.reason = worker.due
+        if self.renewing and not any(worker.due and not worker.reason for worker in self.workers.values()):
+            for ticket in self.renewing:
+                ticket.grant(None)
+            self.renewing.clear()
+        return leaving
 
     def count(self, *states: State) -> int:
         """Locked: return how many workers are in one of the states."""
@@ -147,6 +215,15 @@ class Roster:
     def ready(self) -> int:
         """Locked: return how many workers serve or may serve."""
         return self.count(State.IDLE, State.BUSY, State.ABANDONED)
+
+    def begin_generation(self) -> None:
+        """Locked: the probe is ready: all older workers are to be replaced, and whoever asked for it is told."""
+        probe, self.probe = self.probe, None
+        for worker in self.workers.values():
+            if worker.generation < self.generation and worker.state is not State.EXITED:
+                worker.due = worker.due or Reason.DRAINED
+        if probe is not None:
+            probe.ticket.grant(None)
 
     def tell_warming(self) -> None:
         """Locked: wake those who wait for the goal if it is reached."""
@@ -161,9 +238,21 @@ class Roster:
             ticket.grant(None, error)
         self.warming.clear()
         self.goal = self.size.least
+        self._keep_old(error)
         if len(self.workers) > self.count(State.RETIRING, State.EXITED):
             return []
         return self.fail_waiting(error)
+
+    def _keep_old(self, error: ErrorMaker) -> None:
+        """Locked: the code has become worse while workers are being replaced: the others stay as they are."""
+        if not self.renewing:
+            return
+        for ticket in self.renewing:
+            ticket.grant(None, error)
+        self.renewing.clear()
+        for worker in policy.due(self):
+            if worker.due is Reason.DRAINED:
+                worker.due = None
 
     def fail_waiting(self, error: ErrorMaker) -> list[Job]:
         """Locked: empty the queue; tickets are told here, the jobs are returned to be failed outside."""

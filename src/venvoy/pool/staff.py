@@ -1,4 +1,4 @@
-"""The workers' side of a pool: opening, workers that come and go, warming, closing.
+"""The workers' side of a pool: workers that come and go, and the end of it all.
 
 It is the `Listener` of every worker, so most of it runs on the collector thread; nothing here blocks, except what says
 that it waits. All facts are in the `Roster`, under its lock.
@@ -10,20 +10,19 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
-from venvoy_worker.contract.frames import Frame
-
-from ..errors import CallTimeout, PoolClosed
+from ..events import Kind
 from ..log import logger
 from ..post_mortem import start_error
-from ..process import Sink
 from ..worker import Worker
 from ..worker_state import Reason, State
+from . import policy
 from .job_queue import Hands, JobQueue
 from .jobs import Job
 from .output import Router
-from .roster import Phase, Roster, Ticket
+from .phase import Phase
+from .roster import ErrorMaker, Roster
 
-_QUICK_DEATH = 1.0  # seconds; a worker that dies younger, having done nothing, is replaced only when calls wait
+_QUICK_DEATH = 1.0  # seconds; a worker that dies younger, having done nothing, counts as one that did not start
 
 
 class Staff:
@@ -49,85 +48,40 @@ class Staff:
         self._lock = roster.lock
         self._queue = queue
         self._hands = hands
-        self._router = router
+        self.router = router
         self._answered = answered
         self.gone = threading.Event()  # set once nothing of the pool is left
 
-    # --- opening --------------------------------------------------------------------------
-
-    def begin_opening(self) -> bool:
-        """Return True if the pool is to be opened now, which the caller then does."""
-        roster = self._roster
-        with self._lock:
-            is_wanted = roster.phase is Phase.NEW or (roster.phase is Phase.CLOSING and bool(roster.waiting))
-            if roster.has_recipe or roster.phase is Phase.OPENING or not is_wanted:
-                return False
-            if roster.phase is Phase.NEW:
-                roster.phase = Phase.OPENING
-            return True
-
-    def opened(self) -> None:
-        """The environment is there."""
-        with self._lock:
-            self._roster.has_recipe = True
-            if self._roster.phase is Phase.OPENING:
-                self._roster.phase = Phase.OPEN
-            self._roster.tell_warming()
-
-    def opening_failed(self, error: BaseException) -> None:
-        """Fail everybody who waits; the next call tries again."""
-        with self._lock:
-            if self._roster.phase is Phase.OPENING:
-                self._roster.phase = Phase.NEW
-            failed = self._roster.start_failed(lambda: error)
-        self._hands.fail(failed, lambda: error)
-        self.check_gone()
-
-    def warm(self, workers: int | None, timeout: float | None = None) -> int:
-        """Open the pool, wait until so many workers are ready (the least it keeps by default), return how many are.
-
-        Raises:
-            ValueError: more than the pool may have.
-            CallTimeout: they are not ready in time. Besides these, why one could not be started.
-        """
-        roster = self._roster
-        wanted = roster.size.least if workers is None else workers
-        if not 0 <= wanted <= roster.size.most:
-            raise ValueError(f"warm({workers}): this pool has at most {roster.size.most} workers")
-        ticket = Ticket()
-        with self._lock:
-            roster.check_open()
-            roster.goal = max(roster.goal, wanted)
-            if roster.phase is not Phase.OPEN or roster.ready() < wanted:
-                ticket.wait_in(roster.warming)
-        self._hands.attend()
-        try:
-            if ticket.event is not None and not ticket.event.acquire(timeout=-1 if timeout is None else timeout):
-                raise CallTimeout(f"{wanted} workers were not ready within {timeout:g} s")
-            if ticket.error is not None:
-                raise ticket.error()
-        finally:
-            self._leave_warming(ticket)
-        with self._lock:
-            return roster.ready()
-
-    def _leave_warming(self, ticket: Ticket) -> None:
-        with self._lock:
-            if ticket in self._roster.warming:
-                self._roster.warming.remove(ticket)
-
     # --- workers come and go ----------------------------------------------------------------
 
-    def hire(self, make: Callable[[int], Worker]) -> Worker | None:
-        """Register one more worker, not started yet, if one is missing."""
+    def hire(self, make: Callable[[int, int, int], Worker]) -> tuple[Worker | None, float]:
+        """Register one more worker, not started yet, if one is missing.
+
+        Args:
+            make: makes it, given its id, its slot and its generation.
+
+        Returns:
+            The worker, or None and the seconds after which to ask again (0: not before something happens).
+        """
         roster = self._roster
         with self._lock:
-            if roster.phase is Phase.CLOSED or roster.missing() < 1:
-                return None
-            roster.last_number += 1
+            now = monotonic()
+            probe = roster.probe
+            is_probe = probe is not None and probe.worker is None
+            may, wait = (True, 0.0) if is_probe else policy.may_start(roster, now)
+            if not may:
+                return None, wait
+            before = len(policy.staying(roster))
             roster.workers_started += 1
-            worker = roster.workers[roster.last_number] = make(roster.last_number)
-            return worker
+            number = next(roster.numbers)
+            worker = roster.workers[number] = make(number, policy.free_slot(roster), roster.generation)
+            if is_probe and probe is not None:
+                probe.worker = worker
+            elif before >= roster.size.least:
+                roster.last_grown = now
+        if not is_probe and before >= roster.size.least:
+            self._hands.emit("scaled", detail=f"{before} -> {before + 1} workers")
+        return worker, 0.0
 
     def drivers_needed(self) -> int:
         """Return how many driver threads the pool should have, which the caller then sees to."""
@@ -140,21 +94,53 @@ class Staff:
         with self._lock:
             worker.move(State.EXITED, Reason.START_FAILED)
             self._roster.workers.pop(worker.id, None)
-            failed = self._roster.start_failed(lambda: error)
+            failed = self._start_failed(worker, lambda: error)
         logger.warning("pool %r: %s", self._roster.name, error)
+        self._hands.emit("start_failed", worker, str(error))
         self._hands.fail(failed, lambda: error)
+        self._hands.attend()
         self.check_gone()
+
+    def spawned(self, worker: Worker) -> None:
+        """Its process is there; it may be that it was to be ended while it was being made."""
+        self._hands.emit("spawned", worker)
+        if worker.reason is not None:
+            worker.kill()
+
+    def _start_failed(self, worker: Worker, error: ErrorMaker) -> list[Job]:
+        """Locked: count a failed start and tell those who wait for it; return the jobs that fail with it."""
+        roster = self._roster
+        if roster.probe is not None and roster.probe.worker is worker:
+            roster.probe.ticket.grant(None, error)
+            return []
+        was_open = roster.restarts.is_open
+        roster.restarts.failed(monotonic(), error)
+        if roster.restarts.is_open and not was_open:
+            self._hands.emit("circuit_opened", detail=f"{roster.rules.restart.max_failures} starts failed")
+        return roster.start_failed(error)
 
     def worker_ready(self, worker: Worker) -> None:
         """A fresh worker may serve."""
+        roster = self._roster
         with self._lock:
             if worker.state is not State.STARTING:
                 return
-            job = self._roster.serve_next(worker)
+            was_open = roster.restarts.is_open
+            roster.restarts.succeeded()
+            if roster.probe is not None and roster.probe.worker is worker:
+                roster.begin_generation()
+            job = roster.serve_next(worker)
             state = worker.state
-            self._roster.tell_warming()
-        logger.debug("pool %r: worker %d is ready, pid %d", self._roster.name, worker.id, worker.process.pid)
+            leaving = roster.let_due_go()
+            roster.tell_warming()
+        logger.debug("pool %r: worker %d is ready, pid %d", roster.name, worker.id, worker.process.pid)
+        self._hands.emit("ready", worker)
+        if was_open:
+            self._hands.emit("circuit_closed")
         self._queue.after_release(worker, job, state)
+        for old in leaving:
+            old.retire()
+        self._hands.attend()
 
     def worker_answered(self, worker: Worker) -> None:
         """A reply has come that nobody had begun to wait for."""
@@ -173,14 +159,6 @@ class Staff:
         self._queue.after_release(worker, job, state)
         self._hands.attend()
 
-    def worker_logged(self, worker: Worker, frame: Frame) -> None:
-        """Its code has logged something."""
-        self._router.relog(worker, frame)
-
-    def sink(self, worker: Worker, stream: str) -> Sink | None:
-        """Return what gets its output."""
-        return self._router.sink(worker, stream)
-
     def worker_exited(self, worker: Worker) -> None:
         """The process is gone: replace it, or say why it could not start."""
         roster = self._roster
@@ -188,31 +166,40 @@ class Staff:
         with self._lock:
             before = worker.state
             worker.move(State.EXITED, Reason.START_FAILED if before is State.STARTING else Reason.CRASHED)
-            if before is not State.BUSY:  # else it counts until its holder has let go of it
+            if before is not State.BUSY or worker.is_leased:  # else it counts until its holder has let go of it
                 roster.workers.pop(worker.id, None)
             roster.exited.append(worker)
             if before is State.IDLE:
                 roster.idle.remove(worker)
-            if before is State.STARTING:
-                failed = roster.start_failed(lambda: start_error(worker))
-            is_crash = worker.reason is Reason.CRASHED
-            roster.workers_crashed += is_crash
-            died_young = is_crash and not worker.last_id and monotonic() - worker.born < _QUICK_DEATH
-            if died_young and roster.warming:
-                failed = roster.start_failed(lambda: start_error(worker))
-        self._log_exit(worker)
+            died_young = self._died_young(worker, before)
+            if before is State.STARTING or died_young:
+                failed = self._start_failed(worker, lambda: start_error(worker))
+            assert worker.reason is not None
+            roster.ended[worker.reason] += 1
+            roster.workers_crashed += worker.reason is Reason.CRASHED
+        self._tell_exit(worker)
         if before is not State.BUSY:  # else its holder closes it
             worker.channel.close()
-        if before is not State.STARTING and not died_young:
-            self._hands.attend()
+        self._hands.attend()
         self._hands.fail(failed, lambda: start_error(worker))
+        if roster.rules.is_lone:
+            self.close(drop_waiting=True, why=f"{roster.name} is gone: its process {worker.process.exit}")
         self.check_gone()
 
-    def _log_exit(self, worker: Worker) -> None:
-        is_planned = worker.reason in (Reason.CLOSED, Reason.DRAINED, Reason.KILLED)
+    def _died_young(self, worker: Worker, before: State) -> bool:
+        """Locked: return True for a crash that says that the next worker will not live either."""
+        is_crash = worker.reason is Reason.CRASHED and before is not State.STARTING
+        return is_crash and not worker.last_id and monotonic() - worker.born < _QUICK_DEATH
+
+    def _tell_exit(self, worker: Worker) -> None:
+        is_planned = worker.reason not in (Reason.CRASHED, Reason.START_FAILED)
         say = logger.debug if is_planned else logger.warning
         text = "pool %r: worker %d (pid %d) %s (%s)"
         say(text, self._roster.name, worker.id, worker.process.pid, worker.process.exit, worker.reason)
+        kind: Kind = "retired"
+        if not is_planned:
+            kind = "crashed" if worker.reason is Reason.CRASHED else "start_failed"
+        self._hands.emit(kind, worker, f"it {worker.process.exit}")
 
     # --- closing ----------------------------------------------------------------------------
 
@@ -229,9 +216,11 @@ class Staff:
                 return dropped
             roster.phase = Phase.CLOSING
             roster.closed_why = why or roster.closed_why
-            closed = PoolClosed(roster.closed_why)
+            closed = roster.closed_error()
             if drop_waiting:
                 dropped = roster.fail_waiting(lambda: closed)
+            if roster.probe is not None:
+                roster.probe.ticket.grant(None, lambda: closed)
             for ticket in roster.warming:
                 ticket.grant(None, lambda: closed)
             roster.warming.clear()
@@ -292,4 +281,6 @@ class Staff:
             if is_last:
                 self._roster.phase = Phase.CLOSED
         if is_last:
-            self._hands.all_gone()  # which sets `gone` once the threads to be joined are known
+            self._hands.emit("closed")
+            self._hands.all_gone()
+            self.gone.set()  # last: whoever waits for it joins the threads then

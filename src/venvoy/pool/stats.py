@@ -5,20 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from time import monotonic
 
+from ..limits import resident_bytes
 from ..worker import Worker
 from ..worker_state import State
 from .roster import Roster
 
+_QUANTILES = (0.5, 0.9, 0.99)
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """One worker: `id`, `pid` (None while it is being spawned), `state`, `calls` done, `age` in seconds."""
+    """One worker.
+
+    `id`, `pid` (None while it is being spawned), `name` (of a named one), `state`, `slot`, `call` (the target it runs,
+    else None), `calls` done, `age` in seconds, `rss` in bytes (0 where it is not known).
+    """
 
     id: int
     pid: int | None
+    name: str | None
     state: str
+    slot: int
+    call: str | None
     calls: int
     age: float
+    rss: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +37,9 @@ class PoolStats:
     """A pool at one moment.
 
     `phase` ("new", "opening", "open", "closing", "closed"), `workers` by state, `waiting` calls, and counts since the
-    start: `calls_done` (raising included), `calls_timed_out`, `workers_started`, `workers_crashed`.
+    start: `calls_done` (raising included), `calls_failed` (raised), `calls_timed_out`, `workers_started`,
+    `workers_crashed`, `workers_ended` by reason. `latency` has the quantiles 0.5, 0.9 and 0.99 of what recent calls
+    took in their workers, in seconds; `rss` the resident bytes of each worker, by id.
     """
 
     name: str
@@ -34,41 +47,65 @@ class PoolStats:
     workers: dict[str, int]
     waiting: int
     calls_done: int
+    calls_failed: int
     calls_timed_out: int
     workers_started: int
     workers_crashed: int
+    workers_ended: dict[str, int]
+    latency: dict[float, float]
+    rss: dict[int, int]
 
 
 def pool_stats(roster: Roster) -> PoolStats:
     """Return the pool's numbers."""
     with roster.lock:
         states = {state.value: roster.count(state) for state in State if state is not State.EXITED}
-        return PoolStats(
-            name=roster.name,
-            phase=roster.phase.value,
-            workers=states,
-            waiting=len(roster.waiting),
-            calls_done=roster.calls_done,
-            calls_timed_out=roster.calls_timed_out,
-            workers_started=roster.workers_started,
-            workers_crashed=roster.workers_crashed,
-        )
+        workers = list(roster.workers.values())
+        counts = (roster.calls_done, roster.calls_failed, roster.calls_timed_out)
+        ended = {reason.value: number for reason, number in roster.ended.items()}
+        fixed = (roster.phase.value, len(roster.waiting), roster.workers_started, roster.workers_crashed)
+    phase, waiting, started, crashed = fixed
+    done, failed, timed_out = counts
+    return PoolStats(
+        name=roster.name,
+        phase=phase,
+        workers=states,
+        waiting=waiting,
+        calls_done=done,
+        calls_failed=failed,
+        calls_timed_out=timed_out,
+        workers_started=started,
+        workers_crashed=crashed,
+        workers_ended=ended,
+        latency=_quantiles([number for worker in workers for number in worker.durations.copy()]),
+        rss={worker.id: resident_bytes(worker.process.pid) for worker in workers if hasattr(worker, "process")},
+    )
 
 
-def worker_infos(roster: Roster) -> list[WorkerInfo]:
+def _quantiles(microseconds: list[int]) -> dict[float, float]:
+    ordered = sorted(microseconds)
+    return {q: ordered[int(q * (len(ordered) - 1))] * 1e-6 for q in _QUANTILES} if ordered else {}
+
+
+def worker_infos(roster: Roster, name: str | None = None) -> list[WorkerInfo]:
     """Return the pool's workers, oldest first."""
     with roster.lock:
         workers = list(roster.workers.values())
-    return [info(worker) for worker in workers]
+    return [info(worker, name) for worker in workers]
 
 
-def info(worker: Worker) -> WorkerInfo:
+def info(worker: Worker, name: str | None) -> WorkerInfo:
     """Return one worker's snapshot."""
     process = getattr(worker, "process", None)
+    is_at_work = worker.state in (State.BUSY, State.ABANDONED)
     return WorkerInfo(
         id=worker.id,
         pid=process.pid if process is not None else None,
+        name=name,
         state=worker.state.value,
+        slot=worker.slot,
+        call=worker.call_name or None if is_at_work else None,
         calls=worker.calls,
         age=monotonic() - worker.born,
+        rss=resident_bytes(process.pid) if process is not None else 0,
     )

@@ -1,0 +1,82 @@
+"""The two ways to run a call on a pool: here and now, or as a job with a future."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Any, Protocol
+
+from ..collector import Timer
+from ..exchange import Call
+from .direct import Direct
+from .engine import Engine
+from .job_queue import JobQueue
+from .jobs import Decoder, Job
+
+
+class Later(Protocol):
+    """What calls need of their pool."""
+
+    decoder: Decoder
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """Run a callback on the collector thread `delay` seconds from now."""
+
+
+class Calls:
+    """See the module; the `Runner` of the futures of a pool.
+
+    Args:
+        engine, queue, direct: do it.
+        pool: has the decoder, once it is open, and the timers.
+    """
+
+    def __init__(self, engine: Engine, queue: JobQueue, direct: Direct, pool: Later) -> None:
+        self._engine = engine
+        self._queue = queue
+        self._direct = direct
+        self._pool = pool
+
+    def run(self, call: Call) -> Any:
+        """Run a call, as often as its options say, and return its result.
+
+        Raises:
+            As `Engine.run`; besides this, what the call raises.
+        """
+        while True:
+            frame = self._engine.run(call)
+            value, error = self._pool.decoder.outcome(frame)
+            if error is None:
+                return value
+            if not call.may_repeat(error):
+                raise error
+
+    def enqueue(self, job: Job) -> None:
+        """Send a job to an idle worker, or let it wait for one.
+
+        Raises:
+            PoolClosed, TooManyWaiting: the pool takes no calls, or not so many.
+        """
+        job.future._runner, job.future._job = self, job
+        if not self._direct.send(job):
+            self._queue.enqueue(job)
+            if job.call.options.queue_timeout:
+                self._pool.call_later(job.call.options.queue_timeout, partial(self._queue.tire, job))
+        if job.call.deadline is not None:
+            job.timer = self._pool.call_later(job.call.deadline - monotonic(), partial(self._queue.expire, job))
+            if job.future.done():  # meanwhile; nobody else will forget the timer then
+                job.timer.cancel()
+
+    def stop(self, job: Job) -> bool:
+        """Cancel a job whose future is RUNNING; return False when it has ended meanwhile."""
+        return self._queue.stop(job)
+
+    def repeat(self, job: Job) -> None:
+        """Run a job again."""
+        job.reply = None
+        self._queue.requeue([job])
+
+    def read(self, job: Job, timeout: float | None) -> None:
+        """Read the reply of a job in this thread, if nobody else does yet."""
+        self._direct.read(job, timeout)

@@ -1,0 +1,78 @@
+"""How many workers a pool should have, and which may go: read from the facts of the roster, changing none of them.
+
+Every function is called with the roster's lock held, and reads no clock.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+from ..worker import Worker
+from ..worker_state import State
+from .phase import Phase
+
+if TYPE_CHECKING:
+    from .roster import Roster
+
+_SERVING = (State.IDLE, State.BUSY, State.ABANDONED)
+_LEAVING = (State.RETIRING, State.EXITED)
+
+
+def staying(roster: Roster) -> list[Worker]:
+    """Return the workers that live and are not to be replaced."""
+    return [w for w in roster.workers.values() if w.due is None and w.reason is None and w.state not in _LEAVING]
+
+
+def wanted(roster: Roster) -> int:
+    """Return how many workers the pool should have now."""
+    at_work = roster.count(State.BUSY, State.ABANDONED)
+    least = roster.goal if roster.phase is Phase.OPEN else 0
+    return min(roster.size.most, max(least, at_work + len(roster.waiting)))
+
+
+def surplus(roster: Roster) -> int:
+    """Return how many workers there are above the least number."""
+    if roster.phase is not Phase.OPEN or roster.rules.is_lone:
+        return 0
+    return max(0, len(staying(roster)) - roster.size.least)
+
+
+def may_start(roster: Roster, now: float) -> tuple[bool, float]:
+    """Return whether one more worker is to be started, and if not yet, in how many seconds (else 0)."""
+    if not roster.has_recipe or roster.phase is Phase.CLOSED or (roster.rules.is_lone and roster.workers_started):
+        return False, 0.0
+    number = len(staying(roster))
+    if wanted(roster) <= number:
+        return False, 0.0
+    if roster.restarts.has_failed and not (roster.waiting or roster.warming or roster.renewing):
+        return False, 0.0  # nobody asks: not to be tried for ever
+    wait = roster.restarts.delay(now)
+    if number >= roster.size.least and roster.phase is not Phase.CLOSING:
+        wait = max(wait, roster.last_grown + roster.rules.scale.cooldown - now)
+    return wait <= 0, max(0.0, wait)
+
+
+def cannot_grow(roster: Roster) -> bool:
+    """Return True when no more workers may be started, and those that start are for others."""
+    there = staying(roster)
+    starting = sum(worker.state is State.STARTING for worker in there)
+    return len(there) >= roster.size.most and starting <= len(roster.waiting)
+
+
+def free_slot(roster: Roster) -> int:
+    """Return the lowest place that nobody who stays has."""
+    taken = {worker.slot for worker in staying(roster)}
+    return next(slot for slot in count() if slot not in taken)
+
+
+def due(roster: Roster) -> list[Worker]:
+    """Return those that are to be replaced and serve still, the idle ones first."""
+    found = [w for w in roster.workers.values() if w.due and not w.reason and w.state in _SERVING]
+    return sorted(found, key=lambda worker: worker.state is not State.IDLE)
+
+
+def spare(roster: Roster) -> int:
+    """Return how many of those that are due may go, because others can do their work."""
+    ready = sum(worker.state in _SERVING for worker in staying(roster))
+    return max(0, ready + len(due(roster)) - wanted(roster))

@@ -1,0 +1,71 @@
+"""When the next worker may be started after some have failed to: back-off, and a circuit that opens.
+
+Owns the recent failures. It reads no clock, and is used under the roster's lock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+
+from ..errors import WorkerStartError
+from ..policies import RestartPolicy
+
+_JITTER = 0.2  # of a delay is added by chance at most, so that many pools do not try at the same moment
+
+
+class Restarts:
+    """See the module."""
+
+    def __init__(self, policy: RestartPolicy) -> None:
+        self._policy = policy
+        self._failures: deque[float] = deque(maxlen=policy.max_failures)
+        self._in_a_row = 0
+        self._not_before = 0.0
+        self._error: Callable[[], BaseException] | None = None
+        self.is_open = False  # the circuit: no start is tried unless a call asks for it after the back-off
+
+    def failed(self, now: float, error: Callable[[], BaseException]) -> None:
+        """A worker did not start, or died before it had done anything."""
+        policy = self._policy
+        self._failures.append(now)
+        self._in_a_row += 1
+        self._error = error
+        delay = min(policy.max_backoff, policy.backoff * 2.0 ** min(self._in_a_row - 1, 60))
+        self._not_before = now + delay * (1.0 + _JITTER * random.random())
+        is_full = len(self._failures) == policy.max_failures
+        self.is_open = is_full and now - self._failures[0] <= policy.within
+
+    def succeeded(self) -> None:
+        """A worker is of use: forget what was before."""
+        self._in_a_row = 0
+        self._failures.clear()
+        self._not_before = 0.0
+        self._error = None
+        self.is_open = False
+
+    reset = succeeded
+
+    @property
+    def has_failed(self) -> bool:
+        """True when the last start failed."""
+        return self._in_a_row > 0
+
+    def delay(self, now: float) -> float:
+        """Return in how many seconds the next start may be tried: 0 or less for now."""
+        return self._not_before - now
+
+    def check(self, now: float) -> None:
+        """Raise, while the circuit is open and its time is not over, why there will be no worker soon.
+
+        Raises:
+            WorkerStartError: with what the last start that failed had to say.
+        """
+        wait = self._not_before - now
+        if self.is_open and wait > 0 and self._error is not None:
+            error = self._error()
+            count = len(self._failures)
+            text = f"no worker is started for {wait:.1f} s, since the last {count} failed at once; the last: {error}"
+            output, trace = getattr(error, "output", ""), getattr(error, "remote_traceback", "")
+            raise WorkerStartError(text, output=output, remote_traceback=trace) from error
