@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 
 from .collector import Collector
 
+_LONGEST_STACK = 1 << 18  # bytes read of what a crash has left
+
 
 def spawn(
     argv: Sequence[str],
@@ -105,9 +107,14 @@ def _wait_for(collector: Collector, pid: int, callback: Callable[[], object]) ->
 
 
 class StatusPage:
-    """Two numbers that the child writes and that survive its death: the ids of the last call started and finished."""
+    """What the child writes into memory that survives its death.
+
+    Two numbers, the ids of the last call started and finished; and, behind the first page of the file, the Python stack
+    of a crash.
+    """
 
     def __init__(self) -> None:
+        self.stack = b""  # of a crash, as faulthandler writes it; known once frozen
         self._frozen: tuple[int, int] | None = None
         if hasattr(os, "memfd_create"):
             self.fd = os.memfd_create("venvoy-status")
@@ -142,10 +149,20 @@ class StatusPage:
         return self._frozen[index] if self._frozen is not None else 0
 
     def freeze(self) -> None:
-        """Keep the numbers and give up the memory, which holds a descriptor; once the child is gone."""
+        """Keep what was written and give up the memory, which holds a descriptor; once the child is gone."""
         if self._frozen is None:
             self._frozen = (self.started, self.finished)
+            self.stack = self._read_stack()
             self._page.close()
+
+    def _read_stack(self) -> bytes:
+        try:
+            size = min(self._page.size(), _LONGEST_STACK)
+            if size > mmap.PAGESIZE:
+                self._page.resize(size)
+            return self._page[mmap.PAGESIZE :].rstrip(b"\0")
+        except (OSError, ValueError, SystemError):  # where a mapping cannot be resized
+            return b""
 
     def close_descriptor(self) -> None:
         """Close the descriptor that the child has inherited."""

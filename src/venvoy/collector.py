@@ -247,6 +247,11 @@ class Forked(Protocol):
 
 
 _forked: weakref.WeakSet[Forked] = weakref.WeakSet()
+opening = (
+    threading.Lock()
+)  # held from the first descriptor of a worker until it is told after forks; a fork waits for it
+_forker = 0  # the thread that holds it because it forks
+_FORK_PATIENCE = 5.0  # seconds; a spawn that hangs, on a network file system say, must not hang those who fork
 
 
 def tell_after_fork(thing: Forked) -> None:
@@ -254,8 +259,22 @@ def tell_after_fork(thing: Forked) -> None:
     _forked.add(thing)
 
 
+def _before_fork() -> None:
+    global _forker
+    if opening.acquire(timeout=_FORK_PATIENCE):
+        _forker = threading.get_ident()
+
+
+def _after_fork_in_parent() -> None:
+    global _forker
+    if _forker == threading.get_ident():
+        _forker = 0
+        opening.release()
+
+
 def _after_fork_in_child() -> None:
-    global _guard, _running, _holders
+    global _guard, _running, _holders, _forker, opening
+    opening, _forker = threading.Lock(), 0
     last, _guard, _running, _holders = _running, threading.Lock(), None, 0
     for thing in list(_forked):
         thing.after_fork_in_child()
@@ -264,4 +283,4 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -77,8 +77,8 @@ class WorkerError(VenvoyError):
 class WorkerStartError(WorkerError):
     """A worker did not become ready: a failing import, an exit, a time-out, a limit of the system.
 
-    `output` is what the process printed, `remote_traceback` the Python traceback where there is one,
-    `exit_status` / `signal` how it ended where it ended.
+    `output` is what the process printed, `remote_traceback` the Python traceback where there is one (of a start that
+    took too long: where it was), `exit_status` / `signal` how it ended where it ended, `python_stack` where it crashed.
     """
 
     code = "worker_start_failed"
@@ -91,19 +91,26 @@ class WorkerStartError(WorkerError):
         remote_traceback: str = "",
         exit_status: int | None = None,
         signal: int | None = None,
+        python_stack: str = "",
+        oom_hint: str = "",
     ) -> None:
         super().__init__(message)
         self.output = output
         self.remote_traceback = remote_traceback
         self.exit_status = exit_status
         self.signal = signal
+        self.python_stack = python_stack
+        self.oom_hint = oom_hint
 
 
 class WorkerCrashed(WorkerError):
     """The worker process ended while it served this call.
 
-    `exit_status` (None where unknown or killed by a signal), `signal` (number or None), `pid`,
-    `started` (False: the call's code never ran), `target`, `output_tail` (text of both streams).
+    `exit_status` (None where unknown or killed by a signal), `signal` (a member of `signal.Signals`, so both number
+    and name; None where it was none), `started` (False: the call's code never ran), `target`, `output_tail` (text of
+    both streams), `python_stack` (where the code was when a fatal signal struck, "" where unknown), `oom_hint` (what
+    speaks for a lack of memory, "" for nothing), `pid`, `environment` (key of the worker's environment), `reason`:
+    "CRASHED", "KILLED" (by `Pool.kill` or `terminate`), or another name of `venvoy.worker_state.Reason`.
     """
 
     code = "worker_crashed"
@@ -118,6 +125,9 @@ class WorkerCrashed(WorkerError):
         started: bool = True,
         target: str = "",
         output_tail: str = "",
+        python_stack: str = "",
+        oom_hint: str = "",
+        environment: str = "",
         reason: str = "CRASHED",
     ) -> None:
         super().__init__(message)
@@ -127,6 +137,9 @@ class WorkerCrashed(WorkerError):
         self.started = started
         self.target = target
         self.output_tail = output_tail
+        self.python_stack = python_stack
+        self.oom_hint = oom_hint
+        self.environment = environment
         self.reason = reason
 
 

@@ -1,7 +1,8 @@
-"""The one thread that runs user code in the background: output functions, forwarding, late completions.
+"""The threads of the background: one runs the user's output functions, forwards and logs, another completes futures.
 
-Owns a queue. Output is bounded and counted when dropped, so that a slow consumer costs no memory; completions of
-futures are never dropped. The thread lives while somebody holds it.
+Two roads, since an output function that blocks must not hold up the time-out of a call. Output is bounded and counted
+when dropped, so that a slow consumer costs no memory; completions of futures are never dropped. The threads live while
+somebody holds them.
 """
 
 from __future__ import annotations
@@ -16,27 +17,25 @@ from .log import logger
 _MOST_BYTES = 16 << 20  # of output waiting to be delivered
 
 
-class Notifier:
-    """The thread and its queue; use `hold()` to get the running one."""
+class Road:
+    """A thread and its queue.
 
-    def __init__(self) -> None:
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
         self._changed = threading.Condition(threading.Lock())  # guards all below; no callback under it
         self._queue: deque[tuple[Callable[[], object], int]] = deque()
         self._bytes = 0
         self._is_stopping = False
-        self.thread = threading.Thread(target=self._run, name="venvoy-notifier", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
-    def post(self, callback: Callable[[], object]) -> None:
-        """Run a callback on the notifier thread, after those posted before; never dropped."""
+    def post(self, callback: Callable[[], object], size: int) -> bool:
+        """Run a callback after those posted before; return False if it has a size and too much is waiting already."""
         with self._changed:
-            self._queue.append((callback, 0))
-            self._changed.notify()
-
-    def post_output(self, callback: Callable[[], object], size: int) -> bool:
-        """Run a callback that delivers `size` bytes of output; return False if there are too many already."""
-        with self._changed:
-            if self._bytes + size > _MOST_BYTES:
+            if size and self._bytes + size > _MOST_BYTES:
                 return False
             self._bytes += size
             self._queue.append((callback, size))
@@ -65,7 +64,33 @@ class Notifier:
             callback = None  # type: ignore[assignment]  # what it refers to must not outlive it
 
 
-_guard = threading.Lock()  # guards the two below; the thread is started under it, nothing else
+class Notifier:
+    """The two roads; use `hold()` to get the running ones."""
+
+    def __init__(self) -> None:
+        self._completions = Road("venvoy-completions")
+        self._outputs = Road("venvoy-notifier")
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """Both threads."""
+        return [self._completions.thread, self._outputs.thread]
+
+    def post(self, callback: Callable[[], object]) -> None:
+        """Run a callback that completes futures; never dropped."""
+        self._completions.post(callback, 0)
+
+    def post_output(self, callback: Callable[[], object], size: int) -> bool:
+        """Run a callback that delivers `size` bytes of output; return False if there are too many already."""
+        return self._outputs.post(callback, size)
+
+    def stop(self) -> None:
+        """Let the threads end after what is queued now."""
+        self._completions.stop()
+        self._outputs.stop()
+
+
+_guard = threading.Lock()  # guards the two below; the threads are started under it, nothing else
 _running: Notifier | None = None
 _holders = 0
 
@@ -80,16 +105,16 @@ def hold() -> Notifier:
         return _running
 
 
-def let_go() -> threading.Thread | None:
-    """Give up one hold; the last one stops the thread, which is returned to be joined."""
+def let_go() -> list[threading.Thread]:
+    """Give up one hold; the last one stops the threads, which are returned to be joined."""
     global _running, _holders
     with _guard:
         _holders -= 1
         if _holders or _running is None:
-            return None
+            return []
         last, _running = _running, None
     last.stop()
-    return last.thread
+    return last.threads
 
 
 def _after_fork_in_child() -> None:

@@ -19,12 +19,19 @@ OutputPolicy = Literal["forward", "log", "discard"] | Callable[["OutputChunk"], 
 
 @dataclass(frozen=True, slots=True)
 class OutputChunk:
-    """A piece of what a worker wrote: `worker` (its id), `pid`, `stream` ("stdout" or "stderr"), `text`."""
+    """A piece of what a worker wrote: `worker` (its id), `pid`, `stream` ("stdout" or "stderr"), `text`.
+
+    `pool` is the pool's name; `call` and `target` are the number, on its worker, and the name of the call during which
+    it was written, 0 and "" where there was none.
+    """
 
     worker: int
     pid: int
     stream: str
     text: str
+    pool: str = ""
+    call: int = 0
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """One OS process: spawn it with its descriptors, drain and keep what it writes, know how it ended, end its tree.
 
 Owns pid, exit status, output pipes and tails. It knows no protocol. Laws: only the collector thread reaps, so
-a pid that has not been reaped is this process and nobody else; the group is killed before the leader is reaped.
+a pid that has not been reaped is this process and nobody else; the group is killed before the leader is reaped; what
+has left the group is looked for by `strays`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from time import monotonic
 
 from . import _process_posix as _platform
 from . import collector as _collector
+from . import strays as _strays
 from ._process_posix import StatusPage as StatusPage
 from ._process_posix import explain as explain
 from .collector import Collector
@@ -31,13 +33,12 @@ class Exit:
 
     status: int | None
     signal: int | None
+    is_ours: bool = False  # it was told to end by us
 
     def __str__(self) -> str:
         if self.signal is not None:
-            try:
-                return f"was killed by {Signals(self.signal).name}"
-            except ValueError:
-                return f"was killed by signal {self.signal}"
+            name = self.signal.name if isinstance(self.signal, Signals) else f"signal {self.signal}"
+            return f"was killed by {name}"
         return "ended, nobody knows how" if self.status is None else f"exited with status {self.status}"
 
 
@@ -133,10 +134,13 @@ class Process:
     ) -> None:
         self.exit: Exit | None = None
         self.exited = threading.Event()
+        self._was_signalled = False
         self._on_exit = on_exit
         self._collector = collector
         self._lock = threading.Lock()  # held while a signal is sent or the child is reaped: never a stranger's pid
         pipes = _pipes(2)
+        environ = dict(environ)
+        self._mark = _strays.new_mark(environ)
         try:
             (out, out_child), (err, err_child) = pipes
             self._popen = _platform.spawn(argv, environ, cwd, inherited, out_child, err_child)
@@ -164,21 +168,26 @@ class Process:
         self._end_watch()
         with self._lock:
             _platform.kill_group(self.pid)
+            identity = _strays.identify(self.pid)
             is_known = _platform.can_be_waited_for(self.pid)
             code = self._popen.wait()
+        _strays.sweep(self._mark, identity)
         for output in self.outputs.values():
             output.drain()
             self._collector.unwatch(output.fd)
             output.close()
-        self.exit = Exit(None, None) if not is_known else Exit(code, None) if code >= 0 else Exit(None, -code)
+        self.exit = _exit_of(code, self._was_signalled) if is_known else Exit(None, None)
         try:
             self._on_exit()
         finally:
             self.exited.set()  # last: whoever waits for it finds everything said and counted
 
     def kill_tree(self) -> None:
-        """Kill the process and everything in its group at once; harmless when it is gone."""
+        """Kill the process, its group and its other descendants at once; harmless when it is gone."""
+        with self._lock:
+            outside = _strays.outside_of_group(self.pid) if self._popen.returncode is None else []
         self._signal(9)
+        _strays.kill(outside)
 
     def terminate(self) -> None:
         """Ask the process and its group to end (SIGTERM)."""
@@ -187,6 +196,7 @@ class Process:
     def _signal(self, number: int) -> None:
         with self._lock:
             if self._popen.returncode is None:
+                self._was_signalled = True
                 _platform.kill_group(self.pid, number)
 
     def tail_text(self, stream: str | None = None) -> str:
@@ -206,6 +216,16 @@ class Process:
         for output in self.outputs.values():
             fd, output.fd = output.fd, -1
             _close((fd,))
+
+
+def _exit_of(code: int, is_ours: bool) -> Exit:
+    """Return what `Popen.wait` returned in our words."""
+    if code >= 0:
+        return Exit(code, None, is_ours)
+    try:
+        return Exit(None, Signals(-code), is_ours)
+    except ValueError:  # a real-time signal has no name
+        return Exit(None, -code, is_ours)
 
 
 def _pipes(count: int) -> list[tuple[int, int]]:

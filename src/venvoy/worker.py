@@ -7,6 +7,7 @@ collector) and closed by the holder, or by the collector where there is none.
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from functools import partial
 from time import monotonic
@@ -17,6 +18,7 @@ from venvoy_worker.contract.channel import Channel
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from . import collector as _collector
+from . import memory_kills
 from .collector import Collector, Timers
 from .errors import EncodingError, ProtocolError
 from .exchange import Call, Pieces, SourceMemory, ends
@@ -46,8 +48,19 @@ class Listener(Protocol):
     def worker_exited(self, worker: Worker) -> None:
         """Its process is gone and reaped."""
 
+    @property
+    def router(self) -> Router:
+        """What gets all that it prints and logs."""
+
+
+class Router(Protocol):
+    """Where output goes; nothing of it may block."""
+
     def sink(self, worker: Worker, stream: str) -> Sink | None:
         """Return what gets each chunk of its stdout or stderr, on whatever thread reads."""
+
+    def relog(self, worker: Worker, frame: Frame) -> None:
+        """On the collector thread: its code has logged something."""
 
 
 class Worker:
@@ -66,6 +79,7 @@ class Worker:
     page: StatusPage
     birth: Start
     _ends: Ends
+    _kills_before: memory_kills.Kills
 
     def __init__(
         self,
@@ -92,6 +106,8 @@ class Worker:
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
         self._sends_before = 0  # of the channel, when it was begun
         self.direct: object = None  # the job of `pool.direct` that is on it
+        self.author = (0, "")  # id and target of the call that what it prints belongs to, if anybody wants to know
+        self.oom_hint = ""  # once it has exited
         self._sources = SourceMemory()
         self._collector = collector
         self._listener = listener
@@ -108,16 +124,20 @@ class Worker:
         Raises:
             OSError: the process cannot be started; the text names a limit that was hit.
         """
+        self._kills_before = memory_kills.read()
         self.recipe = recipe
         self.limits = Limits.of(recipe.options)
-        sinks = (self._listener.sink(self, "stdout"), self._listener.sink(self, "stderr"))
-        try:
-            ends = self._ends = Ends(partial(spawn, self.recipe, self._collector, sinks, self._on_exit))
-        except OSError as error:
-            raise explain(error) from error
-        self.channel, self.control, self.page, self.process = ends.channel, ends.control, ends.page, ends.process
-        _collector.tell_after_fork(self)
-        self.birth = Start(ends, self.recipe, self._collector, self._on_ready)
+        self.is_attributed = recipe.is_attributed
+        router = self._listener.router
+        sinks = (router.sink(self, "stdout"), router.sink(self, "stderr"))
+        with _collector.opening:
+            try:
+                ends = self._ends = Ends(partial(spawn, self.recipe, self._collector, sinks, self._on_exit))
+            except OSError as error:
+                raise explain(error) from error
+            self.channel, self.control, self.page, self.process = ends.channel, ends.control, ends.page, ends.process
+            _collector.tell_after_fork(self)
+        self.birth = Start(ends, self.recipe, self._collector, self._on_ready, partial(router.relog, self))
         self.birth.begin()
 
     def _on_ready(self) -> None:
@@ -171,6 +191,8 @@ class Worker:
         except (FrameError, codec.CodecError) as error:
             self.open_call = 0
             raise EncodingError(f"{call.name[:200]}: {error}") from error
+        if self.is_attributed:
+            self.author = (call_id, call.name)
         return call_id, pieces
 
     def run(self, call: Call) -> Frame:
@@ -192,6 +214,8 @@ class Worker:
                     self.open_call = 0
                     channel.parser.last = None
                     self.durations.append(frame.number)
+                    if self.is_attributed:
+                        _end_output(self)
                     return frame
         except TimeoutError:
             raise
@@ -206,6 +230,8 @@ class Worker:
     def note_duration(self, frame: Frame) -> float:
         """Return the seconds that a call took in the worker, as its reply says; they go into `mean_seconds`."""
         self.durations.append(frame.number)
+        if self.is_attributed:
+            _end_output(self)
         seconds, mean = frame.number * 1e-6, self.mean_seconds
         self.mean_seconds = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
         return seconds
@@ -249,6 +275,8 @@ class Worker:
         self._collector.unwatch(self.channel.fileno())
         self._timers.drop()
         self.channel.parser.last = None
+        if self.is_attributed:
+            _end_output(self)
         self._listener.worker_freed(self, not frame.flags & messages.FLAG_DIRTY)
 
     def retire(self) -> None:
@@ -279,6 +307,9 @@ class Worker:
         self._collector.unwatch(self.channel.fileno())  # an abandoned call's
         self.channel.shut()  # whoever reads wakes, even if a forked process holds the other end
         self._ends.close(self._collector)
+        exit = self.process.exit
+        if exit is not None and exit.signal == signal.SIGKILL and not exit.is_ours:
+            self.oom_hint = self._kills_before.hint(memory_kills.read())
         self._listener.worker_exited(self)
 
     def await_exit(self) -> None:
@@ -291,6 +322,13 @@ class Worker:
         """In a process the host forked: close our ends, so that the worker still sees its host die."""
         self.channel.close()
         self._ends.close_in_fork()
+
+
+def _end_output(worker: Worker) -> None:
+    """The call has ended: what is in the pipes was written before its reply was, so it is its own."""
+    for output in worker.process.outputs.values():
+        output.drain()
+    worker.author = (0, "")
 
 
 class WorkerLost(Exception):

@@ -30,6 +30,7 @@ class ControlLine:
     def __init__(self, sock: socket.socket) -> None:
         self._channel = Channel(sock)
         self._lock = threading.Lock()  # one frame at a time, and none after the close; nothing else under it
+        self._on_frame: Callable[[Frame], object] | None = None
 
     def say(self, opcode: int, call_id: int = 0, body: bytes = b"") -> None:
         """Write one frame; a worker that is gone, or that has not listened for very long, does not hear it."""
@@ -46,25 +47,27 @@ class ControlLine:
     def listen(self, collector: Collector, on_frame: Callable[[Frame], object]) -> None:
         """On the collector thread: call back with each frame from now on."""
         fd = self._channel.fileno()
-
-        def read() -> None:
-            try:
-                frame = self._channel.try_receive()
-                while frame is not None:
-                    on_frame(frame)
-                    frame = self._channel.try_receive()
-            except (EOFError, OSError, FrameError):
-                collector.unwatch(fd)
-
         if fd >= 0:
-            collector.watch(fd, read)
+            self._on_frame = on_frame
+            collector.watch(fd, lambda: self._read(collector))
+
+    def _read(self, collector: Collector) -> None:
+        try:
+            frame = self._channel.try_receive()
+            while frame is not None and self._on_frame is not None:
+                self._on_frame(frame)
+                frame = self._channel.try_receive()
+        except (EOFError, OSError, FrameError):
+            collector.unwatch(self._channel.fileno())
 
     def forget_lock(self) -> None:
         """In a process the host forked: the thread that may have held the lock is not there."""
         self._lock = threading.Lock()
 
     def close(self, collector: Collector | None) -> None:
-        """Close our end; on the collector thread if it was listened to."""
+        """Close our end; on the collector thread if it was listened to, and what has been said is heard first."""
+        if collector is not None and self._on_frame is not None:
+            self._read(collector)
         with self._lock:
             if collector is not None:
                 collector.unwatch(self._channel.fileno())

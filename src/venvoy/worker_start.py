@@ -26,6 +26,7 @@ class Recipe:
     """Everything needed to start one more worker of a pool, the same each time."""
 
     python: str
+    environment: str  # its key, for reports
     flags: tuple[str, ...]
     main_file: str
     pycache: str
@@ -33,6 +34,11 @@ class Recipe:
     cwd: str | None
     settings: Callable[[], dict[str, Any]]
     options: WorkerOptions
+
+    @property
+    def is_attributed(self) -> bool:
+        """True when somebody wants to know which call wrote what."""
+        return callable(self.options.output) or self.options.output == "log"
 
     @property
     def keep(self) -> int:
@@ -84,9 +90,17 @@ class Start:
     Args:
         ends: connected to the process.
         on_ready: called once when it is ready; when it is not, the process is killed, and its exit says so.
+        on_record: called with each RECORD, for the whole life of the worker.
     """
 
-    def __init__(self, ends: Ends, recipe: Recipe, collector: Collector, on_ready: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        ends: Ends,
+        recipe: Recipe,
+        collector: Collector,
+        on_ready: Callable[[], object],
+        on_record: Callable[[Frame], object],
+    ) -> None:
         self.frame: Frame | None = None  # READY, or the ERROR in its place
         self.stack: Frame | None = None  # where the main thread was when the time was over
         self.is_late = False
@@ -94,6 +108,7 @@ class Start:
         self._recipe = recipe
         self._collector = collector
         self._on_ready = on_ready
+        self._on_record = on_record
         self._is_over = False
         self._timers = Timers(collector)
 
@@ -142,7 +157,9 @@ class Start:
         self._timers.later(_STACK_SECONDS, self._ends.process.kill_tree)
 
     def _on_control(self, frame: Frame) -> None:
-        if frame.opcode == messages.STACK and not self._is_over:  # else it became ready at the last moment
+        if frame.opcode == messages.RECORD:
+            self._on_record(frame)
+        elif frame.opcode == messages.STACK and not self._is_over:  # else it became ready at the last moment
             self.stack = frame
             self._ends.process.kill_tree()
 

@@ -110,3 +110,41 @@ def test_a_crash_is_seen_while_a_forked_child_of_the_host_lives(run_script: RunS
     """The child holds none of the channel's ends that would hide the death of a worker."""
     done = run_script(FORK_IN_WORKER_START)
     assert (done.stdout.strip(), done.returncode) == ("4.0", 0), done.stderr
+
+
+FORKS_DURING_STARTS = """
+    import os, threading, warnings
+    import venvoy as vv
+    warnings.simplefilter("ignore", DeprecationWarning)
+    mine = {os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)}
+
+    def of_a_worker():
+        found = 0
+        for fd in os.listdir("/proc/self/fd"):
+            try:
+                name = os.readlink(f"/proc/self/fd/{fd}")
+            except OSError:
+                continue
+            found += name not in mine and name.startswith(("socket:", "/memfd:venvoy", "pipe:"))
+        return found
+
+    statuses = []
+    with vv.Pool(workers=(1, 12)) as pool:
+        pool.warm(1)
+        starting = threading.Thread(target=pool.warm, args=[12])
+        starting.start()
+        while starting.is_alive():
+            child = os.fork()
+            if child == 0:
+                os._exit(min(of_a_worker(), 100))
+            statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        starting.join()
+        assert pool.call("math:sqrt", 16) == 4
+    print(len(statuses) > 3, set(statuses))
+"""
+
+
+def test_a_fork_in_the_moment_of_a_start_holds_no_descriptor_of_the_worker(run_script: RunScript) -> None:
+    """It waits until the descriptors are known; else a worker would not see its host die while the child lives."""
+    done = run_script(FORKS_DURING_STARTS)
+    assert (done.stdout, done.returncode) == ("True {0}\n", 0), done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -61,13 +62,98 @@ def test_the_error_of_a_crash_says_how_the_worker_ended(
     assert pool.call("os:getpid") != pid
 
 
-def test_a_segfault_shows_the_python_stack_of_the_call(interpreter: str, open_pool: Callable[..., vv.Pool]) -> None:
-    """The output tail holds what faulthandler wrote: the line that crashed."""
+FATAL = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
+
+
+@pytest.mark.parametrize("name", FATAL)
+def test_a_fatal_signal_shows_the_python_stack_of_the_call(
+    extreme: str, name: str, open_pool: Callable[..., vv.Pool]
+) -> None:
+    """File, line and function of the user's code, none of venvoy's, and nothing of it in the output."""
+    pool = open_pool(extreme)
+    with pytest.raises(vv.WorkerCrashed, match=name) as caught:
+        pool.call("deeds:die", name)
+    error = caught.value
+    lines = error.python_stack.splitlines()
+    assert lines[0].startswith("Fatal Python error: ")
+    frames = [line for line in lines if line.startswith("  File ")]
+    assert len(frames) == 1
+    assert re.search(r'deeds\.py", line \d+ in die$', frames[0])
+    assert error.output_tail == "last words"
+    assert str(error).index("where it crashed") < str(error).index("end of its output")
+    assert error.signal is not None
+    assert signal.Signals(error.signal).name == name
+
+
+def test_a_segfault_in_c_code_shows_the_python_stack_of_the_call(
+    interpreter: str, open_pool: Callable[..., vv.Pool]
+) -> None:
+    """On every CPython; the report also names the environment, and no lack of memory."""
     pool = open_pool(interpreter)
     with pytest.raises(vv.WorkerCrashed) as caught:
         pool.call("deeds:die", "segfault")
-    assert "Segmentation fault" in caught.value.output_tail
-    assert "deeds.py" in caught.value.output_tail
+    error = caught.value
+    assert "Segmentation fault" in error.python_stack
+    assert re.search(r'deeds\.py", line \d+ in die', error.python_stack)
+    assert "venvoy_worker" not in error.python_stack
+    assert (error.oom_hint, error.signal) == ("", signal.SIGSEGV)
+    assert error.environment
+
+
+def test_the_stack_of_a_crash_of_one_thread_of_many_comes_with_the_others(
+    extreme: str, open_pool: Callable[..., vv.Pool]
+) -> None:
+    """The thread that crashed is called the current one; the user's other threads are there too."""
+    pool = open_pool(extreme)
+    with pytest.raises(vv.WorkerCrashed) as caught:
+        pool.call("deeds:die_in_a_thread")
+    current = caught.value.python_stack.partition("urrent thread")[2].partition("\n\n")[0]
+    assert "in crash" in current
+    assert "in wait_for_thread" in caught.value.python_stack
+    assert "in wait_for_thread" not in current
+
+
+@pytest.mark.parametrize("where", ["stderr", "file"])
+def test_user_code_may_enable_faulthandler_itself(
+    extreme: str, where: str, open_pool: Callable[..., vv.Pool], tmp_path: Path
+) -> None:
+    """Its choice of a file holds; from stderr the report finds its way into the error."""
+    pool = open_pool(extreme)
+    path = tmp_path / "faults"
+    with pytest.raises(vv.WorkerCrashed) as caught:
+        pool.call("deeds:enable_faulthandler_and_die", str(path) if where == "file" else None)
+    if where == "file":
+        assert "enable_faulthandler_and_die" in path.read_text()
+        assert caught.value.python_stack == ""
+    else:
+        assert "enable_faulthandler_and_die" in caught.value.output_tail
+        assert "enable_faulthandler_and_die" in caught.value.python_stack
+
+
+def test_a_process_that_the_worker_forked_reports_its_crash_on_stderr(
+    extreme: str, open_pool: Callable[..., vv.Pool], tmp_path: Path
+) -> None:
+    """It never writes into files of its own that have got the descriptor's number, nor into the worker's report."""
+    pool = open_pool(extreme)
+    assert pool.call("deeds:fork_and_crash", str(tmp_path)) == signal.SIGSEGV
+    assert "fork_and_crash" in pool.output(stream="stderr")
+    assert {path.read_text() for path in tmp_path.iterdir()} == {""}
+    with pytest.raises(vv.WorkerCrashed) as caught:
+        pool.call("deeds:die", "exit")
+    assert caught.value.python_stack == ""
+
+
+def test_the_call_on_a_worker_that_was_killed_says_who_did_it(
+    extreme: str, open_pool: Callable[..., vv.Pool], tmp_path: Path, until: Callable[..., None]
+) -> None:
+    """`reason` is KILLED, the signal is ours, so no lack of memory is suspected."""
+    pool = open_pool(extreme)
+    future = pool.submit("deeds:sleep", 60, str(tmp_path / "began"))
+    until((tmp_path / "began").exists)
+    pool.kill(pool.workers()[0].id)
+    with pytest.raises(vv.WorkerCrashed, match=r"kill\(\)") as caught:
+        future.result(5)
+    assert (caught.value.reason, caught.value.signal, caught.value.oom_hint) == ("KILLED", signal.SIGKILL, "")
 
 
 @pytest.mark.parametrize("road", ["call", "submit"])

@@ -215,3 +215,22 @@ pool.close(0)
     until(began.exists, seconds=10)
     host.interrupt()
     assert host.rest(10) == (0, "interrupted\n16\n", "")
+
+
+@pytest.mark.parametrize("kind", ["blocked call", "blocked call in C", "future"])
+def test_sigterm_that_ends_the_program_ends_it_in_time(
+    kind: str, start_host: Callable[..., Any], gone: Callable[..., None], until: Callable[..., None], tmp_path: Path
+) -> None:
+    """A host whose handler calls sys.exit leaves with that status within two seconds, silently; no worker is left."""
+    began = tmp_path / "began"
+    body = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+    body += f"print(pool.workers()[0].pid, flush=True)\nwith pool:\n    {CTRL_C[kind]}\n"
+    host = start_host(HEAD.format(python=None, began=str(began)) + body)
+    pids = host.pids()
+    until(began.exists)
+    begin = time.monotonic()
+    host.process.terminate()
+    status, _, err = host.rest()
+    assert time.monotonic() - begin < 2.0
+    assert (status, err) == (143, "")
+    gone(*pids)

@@ -91,13 +91,14 @@ def test_the_traceback_shows_the_line_of_the_module(
 def test_a_segfault_at_import_shows_its_python_stack(
     extreme: str, open_pool: Callable[..., vv.Pool], tmp_path: Path
 ) -> None:
-    """The stack that faulthandler writes is in the error's output, and the signal in `.signal`."""
+    """The stack is in the error and in its text, and the signal in `.signal`."""
     write(tmp_path, MODULES["segfault"])
     with pytest.raises(vv.WorkerStartError) as caught:
         open_pool(extreme, "broken", paths=[tmp_path]).warm()
     assert caught.value.signal == 11
-    assert "Segmentation fault" in caught.value.output
-    assert str(tmp_path / "broken.py") in caught.value.output
+    assert "Segmentation fault" in caught.value.python_stack
+    assert str(tmp_path / "broken.py") in caught.value.python_stack
+    assert caught.value.python_stack.strip() in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["import time\ntime.sleep(600)", "while True:\n    pass"], ids=["sleeping", "busy"])

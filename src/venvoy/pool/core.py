@@ -20,6 +20,7 @@ from venvoy_worker.contract import reducers
 
 from .. import collector as _collector
 from .. import notifier as _notifier
+from .. import strays as _strays
 from ..classes import Classes
 from ..collector import Collector
 from ..envs import Cancel, Env, EnvLease, hold, home_folder
@@ -99,8 +100,8 @@ class Core:
         self.calls = Calls(self.engine, self.queue, self.direct, self)
         self.opening = Opening(self.roster, self)
         self.renewal = Renewal(self.roster, self)
-        self._router = Router(options.output)
-        self.staff = Staff(self.roster, self.queue, self, self._router.sink, self.direct.answered)
+        self._router = Router(options.output, name)
+        self.staff = Staff(self.roster, self.queue, self, self._router, self.direct.answered)
         is_home = env is None or getattr(env, "is_current", False)
         self.table = reducers.HOME if is_home else reducers.ARGUMENTS  # how arguments are encoded
         self.decoder: Decoder = Decoder(Classes(False, setup.classes, setup.is_safe))
@@ -121,10 +122,10 @@ class Core:
             if self._collector is not None or self.staff.gone.is_set():
                 return
             _exit_with(self)
-            self._router.notifier = _notifier.hold()
-            self._notifier: Notifier = self._router.notifier
+            self._notifier: Notifier = _notifier.hold()
             self._drivers = Drivers(self.queue, lambda: self.decoder, self.roster.name)
             collector = _collector.hold()
+            self._router.open(self._notifier, collector)
             parts = (self.opening, self.staff, self.renewal, self._drivers)
             self._supervisor = Supervisor(self.roster.name, *parts, collector, self._open)
             self._collector = collector
@@ -138,7 +139,7 @@ class Core:
             if self._watcher is not None:
                 self._watcher.stop()
             self._threads = [self._supervisor.thread, *self._drivers.threads]
-            self._threads += filter(None, (_collector.let_go(), _notifier.let_go()))
+            self._threads += filter(None, (_collector.let_go(), *_notifier.let_go(), _strays.walker()))
             if self._env_lease is not None:
                 self._env_lease.release()
 
@@ -158,7 +159,7 @@ class Core:
     def _own_threads(self) -> list[threading.Thread]:
         if self._collector is None:
             return []
-        return [self._collector.thread, self._notifier.thread, self._supervisor.thread, *self._drivers.threads]
+        return [self._collector.thread, *self._notifier.threads, self._supervisor.thread, *self._drivers.threads]
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> _collector.Timer:
         """Run a callback on the collector thread `delay` seconds from now."""
@@ -201,7 +202,7 @@ class Core:
         self.staff.check_gone()
 
     def fail(self, jobs: Iterable[Job], error: ErrorMaker) -> None:
-        """Complete futures with an error, on the notifier thread."""
+        """Complete futures with an error, on the thread for completions."""
         for job in jobs:
             self._notifier.post(lambda job=job: job.fail_aside(error()))  # type: ignore[misc]
 

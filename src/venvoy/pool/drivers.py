@@ -53,8 +53,12 @@ class Drivers:
         """Have at least so many threads."""
         while len(self.threads) < count:
             thread = threading.Thread(target=self._run, name=f"venvoy-driver-{self._name}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # a limit of the system: fewer have to do until there is room again
+                logger.warning("pool %r: %s; going on with %d drivers", self._name, error, len(self.threads))
+                return
             self.threads.append(thread)
-            thread.start()
 
     def close(self) -> None:
         """Let the threads end."""
@@ -268,6 +272,8 @@ class Drive:
     def _send_ahead(self) -> None:
         mean = self._worker.mean_seconds
         if mean is None or mean > _QUICK or self._is_retracting or self._unsent or self._is_alone:
+            return
+        if self._worker.is_attributed:  # what is printed must belong to one call
             return
         if len(self._running) > _MOST_AHEAD // 2:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -44,6 +45,7 @@ def make_recipe(
         check_env_vars(env_vars)
     return Recipe(
         python=env.python,
+        environment=env.key,
         flags=_flags(env_vars),
         main_file=_MAIN_FILE,
         pycache=str(home / "pycache"),
@@ -87,4 +89,14 @@ def _settings(
         "module": module,
         "sources_folder": str(home / "sources"),
         "initializer": initializer,
+        "log_levels": _log_levels(),
     }
+
+
+def _log_levels() -> dict[str, int]:
+    """Return the levels that this process has set, so that a worker makes no record that would be thrown away here."""
+    levels = {"": logging.root.level}
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and logger.level:
+            levels[name] = logger.level
+    return levels

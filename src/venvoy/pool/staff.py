@@ -13,12 +13,12 @@ from time import monotonic
 from ..events import Kind
 from ..log import logger
 from ..post_mortem import start_error
-from ..process import Sink
 from ..worker import Worker
 from ..worker_state import Reason, State
 from . import policy
 from .job_queue import Hands, JobQueue
 from .jobs import Job
+from .output import Router
 from .phase import Phase
 from .roster import ErrorMaker, Roster
 
@@ -32,7 +32,7 @@ class Staff:
         roster: the facts.
         queue: takes workers that have become free.
         hands: does what is decided.
-        sinks: returns what gets the output of a worker's stream.
+        router: gets what workers print and log.
         answered: is told of a reply that nobody waits for.
     """
 
@@ -41,14 +41,14 @@ class Staff:
         roster: Roster,
         queue: JobQueue,
         hands: Hands,
-        sinks: Callable[[Worker, str], Sink | None],
+        router: Router,
         answered: Callable[[Worker], None],
     ) -> None:
         self._roster = roster
         self._lock = roster.lock
         self._queue = queue
         self._hands = hands
-        self._sinks = sinks
+        self.router = router
         self._answered = answered
         self.gone = threading.Event()  # set once nothing of the pool is left
 
@@ -158,10 +158,6 @@ class Staff:
             state = worker.state
         self._queue.after_release(worker, job, state)
         self._hands.attend()
-
-    def sink(self, worker: Worker, stream: str) -> Sink | None:
-        """Return what gets its output."""
-        return self._sinks(worker, stream)
 
     def worker_exited(self, worker: Worker) -> None:
         """The process is gone: replace it, or say why it could not start."""

@@ -22,9 +22,10 @@ CANCEL = 34  # host -> worker: interrupt this call if it is the one that runs
 RETRACT = 35  # host -> worker: take these calls back if they have not started
 DUMP = 36  # host -> worker: where is the main thread?
 STACK = 37  # worker -> host: there
+RECORD = 38  # worker -> host: something was logged
 
 FROM_HOST = frozenset({HELLO, CALL, DEFINE, PING, CANCEL, RETRACT, DUMP})
-FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, PONG, STACK})
+FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, PONG, STACK, RECORD})
 TERMINAL = frozenset({RESULT, ERROR})
 
 # Flags of CALL: what kind of target, and whether the body is one call or a chunk of a map.

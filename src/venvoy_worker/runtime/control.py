@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import select
 
 from ..contract import codec, frames, messages
 from ..contract.failures import main_stack
@@ -49,10 +50,31 @@ class Control:
     def __init__(self, channel: Channel, reply: Callable[[Pieces], None]) -> None:
         self._channel = channel
         self._reply = reply
+        self._write_lock = _thread.allocate_lock()  # one frame at a time; records come from any thread
 
     def start(self) -> None:
         """Start the thread."""
         _thread.start_new_thread(self._run, ())
+
+    def send_record(self, pieces: Pieces, patience: float) -> bool:
+        """From any thread: write a small frame; return False when the host does not read within `patience` seconds."""
+        if not self._write_lock.acquire(True, patience):
+            return False
+        try:
+            poll = select.poll()
+            poll.register(self._channel.fileno_to_write(), select.POLLOUT)
+            if not poll.poll(patience * 1000):
+                return False
+            self._channel.send(pieces)  # a socket that can be written to has room for it
+        except (OSError, ValueError):  # the host is gone, or user code has closed what is not its own
+            return False
+        finally:
+            self._write_lock.release()
+        return True
+
+    def _send(self, pieces: Pieces) -> None:
+        with self._write_lock:
+            self._channel.send(pieces)
 
     def _run(self) -> None:
         process = os.getpid()
@@ -74,11 +96,11 @@ class Control:
             taken = _retract(messages.read_ids(frame.body))
             self._reply(frames.pack(messages.RETRACTED, body=[messages.pack_ids(taken)]))
         elif frame.opcode == messages.PING:
-            self._channel.send(frames.pack(messages.PONG, call_id=frame.call_id))
+            self._send(frames.pack(messages.PONG, call_id=frame.call_id))
         elif frame.opcode == messages.DUMP:
             text = main_stack(interrupt.main_thread())
             pieces, _ = codec.encode(text)
-            self._channel.send(frames.pack(messages.STACK, codec=codec.PICKLE, body=pieces))
+            self._send(frames.pack(messages.STACK, codec=codec.PICKLE, body=pieces))
 
 
 def _die_with_group() -> None:

@@ -51,6 +51,22 @@ def run(call_id: int, function: Callable[..., object], args: Iterable[object], k
         _face._call_id = 0
 
 
+def shielded(function: Callable[..., None], *args: object) -> None:
+    """Run something of our own in the middle of user code: an interrupt that comes meanwhile strikes after it."""
+    global _armed
+    call_id = _armed
+    if not call_id or _thread.get_ident() != _main:
+        function(*args)
+        return
+    _armed = 0
+    try:
+        function(*args)
+    finally:
+        _armed = call_id
+        if call_id == _requested:
+            _on_cancel(_SIGNAL, None)
+
+
 def request(call_id: int) -> None:
     """From the control thread: interrupt this call if it is running now."""
     global _requested

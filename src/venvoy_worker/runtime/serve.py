@@ -22,7 +22,7 @@ from ..contract import codec, frames, messages
 from ..contract.channel import Channel
 from ..contract.failures import failure, snapshot
 from ..contract.reducers import Table
-from . import control, interrupt, replies, stdio, targets
+from . import control, interrupt, records, replies, stdio, targets
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _put_word = Struct("<Q").pack_into
@@ -39,13 +39,14 @@ def main(arguments: list[str]) -> None:
     """
     call_fds = [int(fd) for fd in arguments[0].split(",")]
     control_fd, lifeline, page_fd = (int(fd) for fd in arguments[1:])
-    stdio.guard([*call_fds, control_fd, lifeline, page_fd])
+    stdio.guard([*call_fds, control_fd, lifeline], page_fd)
     stdio.tie_to_host(lifeline)
     interrupt.install()
     page = mmap.mmap(page_fd, mmap.PAGESIZE)
     server = Server(Channel(*[_socket.socket(fileno=fd) for fd in call_fds]), page)
-    control.Control(Channel(_socket.socket(fileno=control_fd)), server.send).start()
-    if server.greet():
+    line = control.Control(Channel(_socket.socket(fileno=control_fd)), server.send)
+    line.start()
+    if server.greet(line.send_record):
         server.serve()
 
 
@@ -68,7 +69,7 @@ class Server:
         with self._write_lock:
             self._channel.send(pieces)
 
-    def greet(self) -> bool:
+    def greet(self, send_record: Callable[[Pieces, float], bool]) -> bool:
         """Answer HELLO with READY or with the error that stands in the way; return True when ready."""
         try:
             frame = self._channel.receive()
@@ -78,7 +79,10 @@ class Server:
             if not oldest <= frames.PROTOCOL_VERSION <= newest:
                 self._refuse(oldest, newest)
                 return False
-            interrupt.run(0, self._prepare, (codec.decode_frame(frame),), {})
+            settings = codec.decode_frame(frame)
+            if settings.get("log_levels") is not None:
+                records.relay(send_record, settings["log_levels"])
+            interrupt.run(0, self._prepare, (settings,), {})
         except BaseException as error:
             self._fail_to_start(error)
         stdio.leave_if_forked()

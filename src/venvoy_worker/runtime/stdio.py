@@ -8,6 +8,7 @@ by programs it starts, and are closed in processes it forks.
 from __future__ import annotations
 
 import faulthandler
+import mmap
 import os
 import sys
 
@@ -15,29 +16,41 @@ _is_fork = False
 _flush_libc: Callable[[None], object] | None = None
 
 
-def guard(descriptors: list[int]) -> None:
-    """Make the descriptors private to this process, and text output line by line."""
-    for fd in descriptors:
+def guard(descriptors: list[int], page: int) -> None:
+    """Make the descriptors private to this process, and text output line by line.
+
+    Args:
+        descriptors: of the sockets and of the lifeline.
+        page: of the status page's file; behind the page, the Python stack is written should this process crash.
+    """
+    for fd in [*descriptors, page]:
         os.set_inheritable(fd, False)
-    os.register_at_fork(after_in_child=lambda: _leave_to_parent(descriptors))
-    try:
-        faulthandler.enable()  # a crash writes its Python stack into the tail of stderr
-    except Exception:  # no stderr: env_vars may do that
-        pass
+    os.register_at_fork(after_in_child=lambda: _leave_to_parent(descriptors, page))
+    os.lseek(page, mmap.PAGESIZE, os.SEEK_SET)
+    faulthandler.enable(page)  # user code may enable it for another file, and has the stack there then
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # an exotic env_vars may have closed them
             stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
 
-def _leave_to_parent(descriptors: list[int]) -> None:
+def _leave_to_parent(descriptors: list[int], page: int) -> None:
     """In a process that user code forked: it must neither answer calls nor keep the host's sockets open."""
     global _is_fork
     _is_fork = True
+    try:
+        os.dup2(2, page, inheritable=False)  # a crash there is no crash of the worker: its stack goes to stderr
+    except OSError:
+        descriptors = [*descriptors, page]
     for fd in descriptors:
         try:
             os.close(fd)
         except OSError:
             pass
+
+
+def is_fork() -> bool:
+    """Return True in a process that user code forked."""
+    return _is_fork
 
 
 def leave_if_forked() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import faulthandler
 import multiprocessing
 import os
 import random
@@ -86,6 +87,39 @@ def start_child(seconds=60):
     return subprocess.Popen(["sleep", str(seconds)]).pid
 
 
+STRAYS = {
+    "own group": "os.setpgid(0, 0)",
+    "own session": "os.setsid()",
+    "daemon": "os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0)",
+    "own session, clean environment": "os.setsid(); os.environ.clear(); os.execv(sys.executable, "
+    "[sys.executable, '-S', '-c', 'import sys, os, time; open(sys.argv[1] + str(os.getpid()), \"w\"); time.sleep(60)',"
+    " sys.argv[1]])",
+    "with children": "os.setsid(); [os.fork() or os.setsid() for _ in range(2)]",
+}
+
+
+def start_strays(folder, kinds):
+    """Start processes that leave the worker's group in one way or another; each says its number as a file's name."""
+    for kind in kinds:
+        text = f"import os, sys, time; {STRAYS[kind]}; open(sys.argv[1] + str(os.getpid()), 'w'); time.sleep(60)"
+        subprocess.Popen([sys.executable, "-S", "-c", text, os.path.join(folder, "pid-")])
+
+
+def start_what_multiplies(folder):
+    """Start a process in a session of its own that goes on starting others."""
+    text = (
+        "import os, sys, time\n"
+        "os.setsid()\n"
+        "for _ in range(200):\n"
+        "    if os.fork() == 0:\n"
+        "        os.setsid()\n"
+        "        open(sys.argv[1] + str(os.getpid()), 'w')\n"
+        "        time.sleep(60)\n"
+        "    time.sleep(0.005)\n"
+    )
+    subprocess.Popen([sys.executable, "-S", "-c", text, os.path.join(folder, "pid-")])
+
+
 def status_of(*command):
     return subprocess.run(command).returncode
 
@@ -165,6 +199,40 @@ def die(how):
     else:
         os.kill(os.getpid(), getattr(signal, how))
     time.sleep(60)
+
+
+def crash():
+    ctypes.string_at(0)
+
+
+def wait_for_thread(thread):
+    thread.start()
+    thread.join()
+
+
+def die_in_a_thread():
+    """Crash in a thread while the main thread waits for it."""
+    wait_for_thread(threading.Thread(target=crash))
+
+
+def enable_faulthandler_and_die(path):
+    """Crash after choosing where the report of the crash goes."""
+    if path is None:
+        faulthandler.enable()
+    else:
+        file = open(path, "w")  # noqa: SIM115 - for the rest of this life
+        faulthandler.enable(file)
+    ctypes.string_at(0)
+
+
+def fork_and_crash(folder):
+    """Fork a process that opens files under all free numbers and crashes; return the signal."""
+    child = os.fork()
+    if child == 0:
+        for number in range(40):
+            os.open(os.path.join(folder, str(number)), os.O_CREAT | os.O_WRONLY)
+        ctypes.string_at(0)
+    return os.WTERMSIG(os.waitpid(child, 0)[1])
 
 
 def die_sometimes(number, deadly):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 
@@ -45,7 +46,10 @@ def warning(mark):
 
 
 def log(mark):
-    logging.getLogger("noises").warning(mark)
+    logger = logging.getLogger("noises")
+    logger.propagate = False
+    logger.handlers[:] = [logging.StreamHandler()]
+    logger.warning(mark)
 
 
 def stack(mark):
@@ -103,4 +107,32 @@ def flood(lines):
 def bytes_of_output(count):
     """Write so many bytes in one go."""
     sys.stdout.write("y" * count)
+    return count
+
+
+def write_slowly(pieces, seconds):
+    """Write pieces to stdout with pauses between them."""
+    for piece in pieces:
+        os.write(1, piece.encode())
+        time.sleep(seconds)
+
+
+def write_of_all_kinds(mark):
+    """Write a mark in Python, by descriptor, and from a child process."""
+    print(mark, end=" ", flush=True)
+    os.write(1, mark.encode() + b" ")
+    subprocess.run(["echo", mark], check=True)
+    return mark
+
+
+def write_later(mark, seconds):
+    """Let a thread print when the call is over."""
+    threading.Timer(seconds, print, [mark]).start()
+
+
+def megabytes_of_lines(count):
+    """Print so many megabytes as lines of 1000 characters."""
+    text = ("z" * 999 + "\n") * 1000
+    for _ in range(count):
+        sys.stdout.write(text)
     return count
