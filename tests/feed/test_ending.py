@@ -72,13 +72,17 @@ def test_an_interpreter_that_ends_takes_its_swarm_along() -> None:
     """Without a close, promptly, quietly."""
     script = """
         from venvoy.feed import Swarm
-        swarm = Swarm(["sleep", "100"], 2).start()
+        import os
+        os.environ["MARK_OF_A_SWARM"] = str(os.getpid())
+        swarm = Swarm(["sleep", "100"], 3).start()
         swarm.feed("x")
-        print(swarm.report.processes[0].pid)
+        print(os.getpid())
         """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
-    gone([int(done.stdout)])
+    mark = done.stdout.strip()
+    sleeping = psutil.process_iter(["name", "environ"])
+    assert not [one for one in sleeping if (one.info["environ"] or {}).get("MARK_OF_A_SWARM") == mark]
 
 
 def test_a_swarm_that_nobody_holds_ends() -> None:

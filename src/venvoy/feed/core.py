@@ -6,8 +6,10 @@ never in ours; closing takes the processes' ends in order: drained, end of file,
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
@@ -64,6 +66,7 @@ class Core:
         self._began = monotonic()
         self._loop = Collector("venvoy-feed", self._on_defect)
         _collector.tell_after_fork(self)
+        _started.add(self)
         try:
             self._routes = Routes(self.plan, self._loop, self._on_output_failure)
             self._crew = Crew(self.plan, self.desk, self._loop, self._routes)
@@ -278,3 +281,15 @@ class Core:
 def _bad_words(bad: Sequence[ProcessReport]) -> str:
     first = f"process {bad[0].id} {bad[0].reason}"
     return first if len(bad) == 1 else f"{first}, and {len(bad) - 1} more failed"
+
+
+_started: weakref.WeakSet[Core] = weakref.WeakSet()
+
+
+def _abort_all() -> None:
+    """At the interpreter's end: a process that was just being started must not outlive us."""
+    for core in list(_started):
+        core.abort()
+
+
+atexit.register(_abort_all)
