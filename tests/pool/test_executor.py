@@ -118,6 +118,7 @@ def test_a_callback_may_end_the_pool(make_pool: MakePool, end: str) -> None:
 
 def test_what_cannot_be_encoded_is_the_futures_error(pool: vv.Pool) -> None:
     """Arguments and results that cannot travel fail their future, and the worker serves on."""
+    pool.warm()
     pid = pool.call("poolwork:pid")
     with pytest.raises(vv.EncodingError, match=r"double: argument args\[0\] \(a lock\)"):
         pool.submit("poolwork:double", threading.Lock()).result(20)
