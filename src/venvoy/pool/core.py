@@ -198,8 +198,12 @@ class Core:
         self.env = env
         self.decoder = Decoder(is_home=env.is_current)
         home = Path(home_folder(setup.home))
-        if setup.watch:
-            self._watcher = Watcher(code_places(self.options.paths, self.module, env), self.reload, self.roster.name)
+        if setup.watch and self._watcher is None:
+            places = code_places(self.options.paths, self.module, env)
+            with self._start_lock:
+                self._watcher = Watcher(places, self.reload, self.roster.name)
+                if self._threads:  # it was closed meanwhile
+                    self._watcher.stop()
         return partial(make_recipe, env, self.options, home, self.module, setup.initializer)
 
     def reload(self) -> int:
@@ -245,10 +249,10 @@ class Core:
 
     def close(self, timeout: float | None) -> None:
         """End within a bounded time."""
-        for job in self.staff.close(drop_waiting=True):
-            job.fail(self.roster.closed_error())
+        self.staff.stop()
         patience = self.options.grace_period if timeout is None else timeout
         if not self.join(patience) and threading.current_thread() not in self._own_threads():
+            self.staff.stop()  # what has come back to the queue meanwhile
             self.staff.kill()
             self.join(_JOIN_SECONDS)
 

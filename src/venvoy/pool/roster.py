@@ -39,6 +39,7 @@ class Rules:
         is_lone: the only worker there will ever be is the one that is started first.
         closed_error: what a call raises that comes too late.
         numbers: where the ids of workers come from; None counts from 1.
+        first_slot: the lowest of the places that its workers take.
     """
 
     scale: ScalePolicy = field(default_factory=ScalePolicy)
@@ -47,6 +48,7 @@ class Rules:
     is_lone: bool = False
     closed_error: Callable[[str], VenvoyError] = PoolClosed
     numbers: Iterator[int] | None = None
+    first_slot: int = 0
 
 
 class Ticket:
@@ -73,7 +75,9 @@ class Ticket:
         self.is_waiting = True
 
     def grant(self, worker: Worker | None, error: ErrorMaker | None = None) -> None:
-        """Locked: decide this ticket and wake its owner."""
+        """Locked: decide this ticket and wake its owner; the first decision stands."""
+        if not self.is_waiting:
+            return
         self.worker, self.error, self.is_waiting = worker, error, False
         if self.event is not None:
             self.event.release()

@@ -114,7 +114,7 @@ class Staff:
             roster.probe.ticket.grant(None, error)
             return []
         was_open = roster.restarts.is_open
-        roster.restarts.failed(monotonic(), error)
+        roster.restarts.failed(monotonic(), error, is_relapse=worker.ready_at is not None)
         if roster.restarts.is_open and not was_open:
             self._hands.emit("circuit_opened", detail=f"{roster.rules.restart.max_failures} starts failed")
         return roster.start_failed(error)
@@ -125,6 +125,7 @@ class Staff:
         with self._lock:
             if worker.state is not State.STARTING:
                 return
+            worker.ready_at = monotonic()
             was_open = roster.restarts.is_open
             roster.restarts.succeeded()
             if roster.probe is not None and roster.probe.worker is worker:
@@ -148,6 +149,7 @@ class Staff:
 
     def worker_freed(self, worker: Worker, is_clean: bool) -> None:
         """The call of an abandoned worker has ended; unless its user code is known to be gone, neither may it stay."""
+        self._hands.check_limits(worker, worker.calls + 1)
         with self._lock:
             if worker.state is not State.ABANDONED:
                 return
@@ -176,7 +178,7 @@ class Staff:
             if before is State.IDLE:
                 roster.idle.remove(worker)
             died_young = self._died_young(worker, before)
-            if before is State.STARTING or died_young:
+            if died_young or self._has_failed_to_start(worker, before):
                 failed = self._start_failed(worker, lambda: start_error(worker))
             assert worker.reason is not None
             roster.ended[worker.reason] += 1
@@ -190,10 +192,17 @@ class Staff:
             self.close(drop_waiting=True, why=f"{roster.name} is gone: its process {worker.process.exit}")
         self.check_gone()
 
+    def _has_failed_to_start(self, worker: Worker, before: State) -> bool:
+        """Locked: return True if it was not we who ended it before it was ready; of a trial, in any case."""
+        probe = self._roster.probe
+        is_probe = probe is not None and probe.worker is worker
+        return before is State.STARTING and (worker.reason is Reason.START_FAILED or is_probe)
+
     def _died_young(self, worker: Worker, before: State) -> bool:
         """Locked: return True for a crash that says that the next worker will not live either."""
-        is_crash = worker.reason is Reason.CRASHED and before is not State.STARTING
-        return is_crash and not worker.last_id and monotonic() - worker.born < _QUICK_DEATH
+        if worker.reason is not Reason.CRASHED or before is State.STARTING or worker.ready_at is None:
+            return False
+        return not worker.last_id and monotonic() - worker.ready_at < _QUICK_DEATH
 
     def _tell_exit(self, worker: Worker) -> None:
         is_planned = worker.reason not in (Reason.CRASHED, Reason.START_FAILED)
@@ -225,9 +234,10 @@ class Staff:
                 dropped = roster.fail_waiting(lambda: closed)
             if roster.probe is not None:
                 roster.probe.ticket.grant(None, lambda: closed)
-            for ticket in roster.warming:
+            for ticket in (*roster.warming, *roster.renewing):
                 ticket.grant(None, lambda: closed)
             roster.warming.clear()
+            roster.renewing.clear()
             leaving, unborn = self._leave_idle()
         for worker in leaving:
             worker.retire()
@@ -235,6 +245,11 @@ class Staff:
             worker.kill()
         self.check_gone()
         return dropped
+
+    def stop(self, why: str = "") -> None:
+        """Take no more calls, and fail those that wait, in this thread; what runs goes on."""
+        for job in self.close(drop_waiting=True, why=why):
+            job.fail(self._roster.closed_error())
 
     def _leave_idle(self) -> tuple[list[Worker], list[Worker]]:
         """Locked: nobody needs the idle ones, nor, when nothing waits, those that are starting."""
