@@ -258,6 +258,7 @@ class Core:
 
     def abort(self, why: str) -> int:
         """End everything now; return how many waiting calls were dropped."""
+        self.roster.is_ending = True
         jobs = self.staff.close(drop_waiting=True, why=why)
         dropped = sum(not job.future.cancelled() for job in jobs)
         for job in jobs:

@@ -153,12 +153,12 @@ class JobQueue:
         """Put jobs that never started, or are to run again, back to the head of the queue, in order."""
         roster = self._roster
         with self._lock:
-            is_over = roster.phase is Phase.CLOSED
+            is_over = roster.phase is Phase.CLOSED or roster.is_ending
             for job in reversed(jobs) if not is_over else ():
                 job.place = None
                 roster.waiting.appendleft(job)
             pairs = roster.pair_up()
-        if is_over:  # meanwhile; here and now, since the pool's threads have ended
+        if is_over:  # meanwhile; here and now, since the pool's threads may have ended
             for job in jobs:
                 job.fail_aside(roster.closed_error())
             return

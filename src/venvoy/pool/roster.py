@@ -107,6 +107,7 @@ class Roster:
         self.rules = rules
         self.restarts = Restarts(rules.restart)
         self.phase = Phase.NEW
+        self.is_ending = False  # what runs may end, but nothing is run again
         self.is_picky = rules.max_waiting is not None  # not every call may join the queue
         self.has_recipe = False  # what a worker is made of is known: the environment is there
         self.closed_why = f"pool {name!r} is closed: cannot schedule new calls"

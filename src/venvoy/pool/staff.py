@@ -177,8 +177,7 @@ class Staff:
             roster.exited.append(worker)
             if before is State.IDLE:
                 roster.idle.remove(worker)
-            died_young = self._died_young(worker, before)
-            if died_young or self._has_failed_to_start(worker, before):
+            if self._counts_as_failed(worker, before):
                 failed = self._start_failed(worker, lambda: start_error(worker))
             assert worker.reason is not None
             roster.ended[worker.reason] += 1
@@ -192,17 +191,16 @@ class Staff:
             self.close(drop_waiting=True, why=f"{roster.name} is gone: its process {worker.process.exit}")
         self.check_gone()
 
-    def _has_failed_to_start(self, worker: Worker, before: State) -> bool:
-        """Locked: return True if it was not we who ended it before it was ready; of a trial, in any case."""
-        probe = self._roster.probe
-        is_probe = probe is not None and probe.worker is worker
-        return before is State.STARTING and (worker.reason is Reason.START_FAILED or is_probe)
+    def _counts_as_failed(self, worker: Worker, before: State) -> bool:
+        """Locked: return True if it did not start, or died so young that the next one will not live either.
 
-    def _died_young(self, worker: Worker, before: State) -> bool:
-        """Locked: return True for a crash that says that the next worker will not live either."""
-        if worker.reason is not Reason.CRASHED or before is State.STARTING or worker.ready_at is None:
-            return False
-        return not worker.last_id and monotonic() - worker.ready_at < _QUICK_DEATH
+        A start that we ended ourselves counts for those only who try new code with it.
+        """
+        probe = self._roster.probe
+        if before is State.STARTING or worker.ready_at is None:
+            return worker.reason is Reason.START_FAILED or (probe is not None and probe.worker is worker)
+        is_young = not worker.last_id and monotonic() - worker.ready_at < _QUICK_DEATH
+        return worker.reason is Reason.CRASHED and is_young
 
     def _tell_exit(self, worker: Worker) -> None:
         is_planned = worker.reason not in (Reason.CRASHED, Reason.START_FAILED)
@@ -248,6 +246,7 @@ class Staff:
 
     def stop(self, why: str = "") -> None:
         """Take no more calls, and fail those that wait, in this thread; what runs goes on."""
+        self._roster.is_ending = True
         for job in self.close(drop_waiting=True, why=why):
             job.fail(self._roster.closed_error())
 

@@ -28,7 +28,7 @@ def succeed_at(path, attempt):
     with open(path) as file:
         number = len(file.readlines())
     if number < attempt:
-        raise OSError("attempt {}".format(number))
+        raise OSError("attempt " + str(number))
     return number
 
 
