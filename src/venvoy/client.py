@@ -304,6 +304,8 @@ class Pool(Calling, Executor):
     def terminate(self, worker: int | str) -> None:
         """End one worker: cancel its call, SIGTERM, and SIGKILL after the grace period.
 
+        The call running there raises `CallCancelled`, or `WorkerCrashed` if it did not obey.
+
         Args:
             worker: its id or its name.
 
