@@ -242,7 +242,7 @@ class Drive:
         self._room += job.call.size
         self._done += 1
         job.seconds = self._worker.note_duration(frame)
-        if frame.opcode == messages.ERROR:
+        if frame.opcode == messages.ERROR and not job.is_given_up:
             self._queue.note_failure(self._worker, job.call)
         if job.is_given_up:
             if frame.flags & messages.FLAG_DIRTY:

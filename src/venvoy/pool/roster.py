@@ -1,9 +1,10 @@
 """The facts of a pool and the decisions about them: workers, idle stack, waiting queue, phase.
 
 Owns ONE lock, which guards everything here. Law of the lock: under it, decide; no I/O, no callback, no process start,
-and no future is completed. Every method marked "locked" is called with it held, and returns what is to be done after
-it is released. Whatever gives a worker to somebody happens under it, so none is lost between two hands. One thing is
-done without it: a job is appended to the queue, by a thread that looks at the facts once more afterwards.
+and no future is completed; an event may be put into the notifier's queue, so that events are in order. Every method
+marked "locked" is called with it held, and returns what is to be done after it is released. Whatever gives a worker to
+somebody happens under it, so none is lost between two hands. One thing is done without it: a job is appended to the
+queue, by a thread that looks at the facts once more afterwards.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from .phase import Phase
 from .roster import ErrorMaker, Roster
 
 _QUICK_DEATH = 1.0  # seconds; a worker that dies younger, having done nothing, counts as one that did not start
+_EXITS: dict[Reason, Kind] = {Reason.CRASHED: "crashed", Reason.START_FAILED: "start_failed"}
 
 
 class Staff:
@@ -95,17 +96,24 @@ class Staff:
             worker.move(State.EXITED, Reason.START_FAILED)
             self._roster.workers.pop(worker.id, None)
             failed = self._start_failed(worker, lambda: error)
+            self._hands.emit("start_failed", worker, str(error))
         logger.warning("pool %r: %s", self._roster.name, error)
-        self._hands.emit("start_failed", worker, str(error))
         self._hands.fail(failed, lambda: error)
         self._hands.attend()
         self.check_gone()
 
     def spawned(self, worker: Worker) -> None:
         """Its process is there; it may be that it was to be ended while it was being made."""
-        self._hands.emit("spawned", worker)
+        with self._lock:
+            self._announce(worker)
         if worker.reason is not None:
             worker.kill()
+
+    def _announce(self, worker: Worker) -> None:
+        """Locked: tell of its spawn, before anything else of it; it may be ready, or dead, before its start returns."""
+        if not worker.is_announced:
+            worker.is_announced = True
+            self._hands.emit("spawned", worker)
 
     def _start_failed(self, worker: Worker, error: ErrorMaker) -> list[Job]:
         """Locked: count a failed start and tell those who wait for it; return the jobs that fail with it."""
@@ -125,6 +133,8 @@ class Staff:
         with self._lock:
             if worker.state is not State.STARTING:
                 return
+            self._announce(worker)
+            self._hands.emit("ready", worker)
             worker.ready_at = monotonic()
             was_open = roster.restarts.is_open
             roster.restarts.succeeded()
@@ -135,7 +145,6 @@ class Staff:
             leaving = roster.let_due_go()
             roster.tell_warming()
         logger.debug("pool %r: worker %d is ready, pid %d", roster.name, worker.id, worker.process.pid)
-        self._hands.emit("ready", worker)
         if was_open:
             self._hands.emit("circuit_closed")
         self._queue.after_release(worker, job, state)
@@ -171,6 +180,7 @@ class Staff:
         failed: list[Job] = []
         with self._lock:
             before = worker.state
+            self._announce(worker)
             worker.move(State.EXITED, Reason.START_FAILED if before is State.STARTING else Reason.CRASHED)
             if before is not State.BUSY or worker.is_leased:  # else it counts until its holder has let go of it
                 roster.workers.pop(worker.id, None)
@@ -182,7 +192,9 @@ class Staff:
             assert worker.reason is not None
             roster.ended[worker.reason] += 1
             roster.workers_crashed += worker.reason is Reason.CRASHED
-        self._tell_exit(worker)
+            kind = _EXITS.get(worker.reason, "retired")
+            self._hands.emit(kind, worker, f"it {worker.process.exit}")  # here: the pool's end is told after it
+        _log_exit(roster.name, worker)
         if before is not State.BUSY:  # else its holder closes it
             worker.channel.close()
         self._hands.attend()
@@ -201,16 +213,6 @@ class Staff:
             return worker.reason is Reason.START_FAILED or (probe is not None and probe.worker is worker)
         is_young = not worker.last_id and monotonic() - worker.ready_at < _QUICK_DEATH
         return worker.reason is Reason.CRASHED and is_young
-
-    def _tell_exit(self, worker: Worker) -> None:
-        is_planned = worker.reason not in (Reason.CRASHED, Reason.START_FAILED)
-        say = logger.debug if is_planned else logger.warning
-        text = "pool %r: worker %d (pid %d) %s (%s)"
-        say(text, self._roster.name, worker.id, worker.process.pid, worker.process.exit, worker.reason)
-        kind: Kind = "retired"
-        if not is_planned:
-            kind = "crashed" if worker.reason is Reason.CRASHED else "start_failed"
-        self._hands.emit(kind, worker, f"it {worker.process.exit}")
 
     # --- closing ----------------------------------------------------------------------------
 
@@ -302,3 +304,10 @@ class Staff:
             self._hands.emit("closed")
             self._hands.all_gone()
             self.gone.set()  # last: whoever waits for it joins the threads then
+
+
+def _log_exit(pool: str, worker: Worker) -> None:
+    is_planned = worker.reason not in (Reason.CRASHED, Reason.START_FAILED)
+    say = logger.debug if is_planned else logger.warning
+    exit_text = worker.process.exit
+    say("pool %r: worker %d (pid %d) %s (%s)", pool, worker.id, worker.process.pid, exit_text, worker.reason)
