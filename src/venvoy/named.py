@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any
 
 from .calling import encode_initializer
+from .collector import tell_after_fork
 from .errors import PoolError, WorkerError
 from .lease import NamedWorker
 from .options import Size, WorkerOptions
@@ -45,6 +46,11 @@ class NamedWorkers:
         self._most = most
         self._lock = threading.Lock()  # guards the table below; nothing is started under it
         self._entries: dict[str, _Entry] = {}
+        tell_after_fork(self)
+
+    def after_fork_in_child(self) -> None:
+        """In a process the host forked: the lock may be held by a thread that is not here."""
+        self._lock = threading.Lock()
 
     def get(self, name: str, create: bool, options: Mapping[str, Any]) -> NamedWorker:
         """Return the worker of that name, having started it if need be.

@@ -277,6 +277,7 @@ class Core:
             part._lock = lock
         self.roster.lock = lock
         self._start_lock = threading.Lock()
+        self.gathering, self.renewal._turn = threading.Lock(), threading.Lock()
         self._collector = None
         self.roster.phase = Phase.CLOSED
         self.roster.closed_why = f"pool {self.roster.name!r} belongs to the process that this one was forked from"
