@@ -19,6 +19,14 @@ WATCHDOG_SECONDS = 90.0
 _terminal = os.dup(2)  # before pytest captures it: a hang must not lose its stacks
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Tests that can go on for as long as one likes."""
+    parser.addoption("--chaos", type=float, default=15.0, metavar="SECONDS", help="how long the chaos test lasts")
+    parser.addoption(
+        "--restarts", type=int, default=100, metavar="NUMBER", help="how many restarts have to leave no trace"
+    )
+
+
 def find_interpreters() -> list[str]:
     """Return one CPython of each minor version from 3.8 up that this machine has, the running one included."""
     found: dict[tuple[int, int], str] = {sys.version_info[:2]: sys.executable}

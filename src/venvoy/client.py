@@ -10,6 +10,7 @@ import os
 import weakref
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -163,12 +164,13 @@ class Pool(Calling, Executor):
         Raises:
             LookupError: there is no such worker.
         """
-        if isinstance(worker, str):
-            return self._named.find(worker).output(None, stream)
-        return self._core.output(worker, stream)
+        named = self._find_named(worker)
+        return self._core.output(worker, stream) if named is None else named.output(stream)  # type: ignore[arg-type]
 
     def terminate(self, worker: int | str) -> None:
         """End one worker: cancel its call, SIGTERM, and SIGKILL after the grace period.
+
+        The call running there raises `CallCancelled`, or `WorkerCrashed` if it did not obey.
 
         Args:
             worker: its id or its name.
@@ -176,10 +178,7 @@ class Pool(Calling, Executor):
         Raises:
             LookupError: there is no such worker.
         """
-        if isinstance(worker, str):
-            self._named.end(worker, gently=True)
-        else:
-            self._core.staff.find(worker).terminate()
+        (self._find_named(worker) or self._core.staff.find(worker)).terminate()  # type: ignore[arg-type]
 
     def kill(self, worker: int | str) -> None:
         """End one worker at once; a call running on it raises `WorkerCrashed`.
@@ -190,10 +189,7 @@ class Pool(Calling, Executor):
         Raises:
             LookupError: there is no such worker.
         """
-        if isinstance(worker, str):
-            self._named.end(worker, gently=False)
-        else:
-            self._core.staff.find(worker).kill()
+        (self._find_named(worker) or self._core.staff.find(worker)).kill()  # type: ignore[arg-type]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls and end the workers once all calls are done, as every Executor does.
@@ -202,11 +198,13 @@ class Pool(Calling, Executor):
             wait: return only when nothing of the pool is left.
             cancel_futures: cancel the calls that wait in the queue; running ones are finished.
         """
-        for core in (*self._named.all().values(), self._core):
+        cores = [self._core]
+        self._core.shutdown(False, cancel_futures)
+        for core in self._named.all().values():  # looked for now: no more are made
             core.shutdown(False, cancel_futures)
-        if wait:
-            for core in (*self._named.all().values(), self._core):
-                core.join(None)
+            cores.append(core)
+        for core in cores if wait else ():
+            core.join(None)
 
     def close(self, timeout: float | None = None) -> None:
         """End the pool within a bounded time: what waits raises `PoolClosed`, what runs is ended after `timeout`.
@@ -214,8 +212,19 @@ class Pool(Calling, Executor):
         Args:
             timeout: seconds that running calls may take; by default the workers' grace period.
         """
-        for core in (*self._named.all().values(), self._core):
-            core.close(timeout)
+        patience = self._core.options.grace_period if timeout is None else timeout
+        deadline = monotonic() + patience
+        self._core.staff.stop()
+        cores = [*self._named.all().values(), self._core]  # looked for now: no more are made
+        for core in cores:
+            core.staff.stop()
+        for core in cores:
+            core.close(max(0.0, deadline - monotonic()))
+
+    def _find_named(self, worker: int | str | None) -> NamedWorker | None:
+        if isinstance(worker, str):
+            return self._named.find(worker)
+        return None if worker is None else self._named.find_by_id(worker)
 
     def __enter__(self) -> Self:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
 from time import monotonic
@@ -97,6 +97,7 @@ class _Hold:
         self.worker: Worker | None = None
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._again: Job | None = None  # its call raised, and is to run once more before any other
         self._is_dropping = False
 
     def living(self) -> Worker:
@@ -116,9 +117,8 @@ class _Hold:
         """Run a call when it is its turn, and return its result."""
         while True:
             with self.turn:
-                worker = self.living()
+                self.living()
                 frame = self.core.engine.run_on(self.ticket, call)
-                worker.calls += 1
             value, error = self.core.decoder.outcome(frame, call.convert)
             if error is None:
                 return value
@@ -145,8 +145,9 @@ class _Hold:
                 job.cancel()
             elif job.begin():
                 self._run_job(job)
-            del job  # a thread that waits keeps nothing alive
-            job = self._jobs.get()
+            job, self._again = self._again, None  # a thread that waits keeps nothing alive
+            if job is None:
+                job = self._jobs.get()
 
     def _run_job(self, job: Job) -> None:
         try:
@@ -154,7 +155,6 @@ class _Hold:
                 worker = self.living()
                 job.place = (worker, worker.last_id + 1)
                 frame = self.core.engine.run_on(self.ticket, job.call)
-                worker.calls += 1
         except VenvoyError as error:
             job.fail(job.cancelled_error() if job.is_given_up else error)
             return
@@ -170,8 +170,8 @@ class _Hold:
         return True
 
     def repeat(self, job: Job) -> None:
-        """Run a job again."""
-        self._jobs.put(job)
+        """Run a job again, from within `_run_job`."""
+        self._again = job
 
     def read(self, job: Job, timeout: float | None) -> None:
         """Nothing: the thread reads."""
@@ -186,8 +186,10 @@ class _Hold:
             self._jobs.put(None)
             self._thread.join()
         with self.turn:
-            if self.worker is not None:
-                self.worker.is_leased = False
+            worker = self.worker
+            if worker is not None:
+                worker.is_leased = False
+                self.core.check_limits(worker, worker.calls)
             self.core.engine.give_up(self.ticket)
             if self.core.staff.gone.is_set():
                 self.core.engine.settle()  # the collector may have ended
@@ -308,6 +310,25 @@ class NamedWorker(OneWorker):
         view = NamedWorker(self._core, self.name)
         view._session, view._options = self._session, self._options.replaced(**options)
         return view
+
+    def terminate(self) -> None:
+        """End the worker: cancel what it does, SIGTERM, SIGKILL after the grace period; the name is free at once."""
+        self._end(Worker.terminate, "was terminated")
+
+    def kill(self) -> None:
+        """End the worker at once; a call running on it raises `WorkerCrashed`; the name is free."""
+        self._end(Worker.kill, "was killed")
+
+    def _end(self, end: Callable[[Worker], None], how: str) -> None:
+        core = self._core
+        self._living()
+        for worker in core.staff.known():
+            end(worker)
+        core.staff.stop(f"the worker {self.name!r} {how}")
+
+    def output(self, stream: str | None = None) -> str:
+        """Return the worker's last output as text; `stream` is "stdout" or "stderr", both by default."""
+        return self._core.output(None, stream)
 
     def _run(self, call: Call) -> Any:
         return self._core.calls.run(call)

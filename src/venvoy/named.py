@@ -7,16 +7,30 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from .calling import encode_initializer
+from .collector import tell_after_fork
 from .errors import PoolError, WorkerError
 from .lease import NamedWorker
 from .options import Size, WorkerOptions
 from .pool.core import Core
 from .pool.phase import Phase
 from .pool.roster import Rules
+
+_UNLIMITED = {"max_calls": None, "max_age": None, "max_rss": None}  # the pool's limits would cost it its state
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One name: its pool of one, what users hold, the options it was asked for with, its place after the pool's."""
+
+    core: Core
+    handle: NamedWorker
+    options: Mapping[str, Any]
+    place: int
 
 
 class NamedWorkers:
@@ -30,9 +44,13 @@ class NamedWorkers:
     def __init__(self, core: Core, most: int) -> None:
         self._core = core
         self._most = most
-        self._lock = threading.Lock()  # guards the two below; a worker is started under it, so that one name is one
-        self._cores: dict[str, Core] = {}
-        self._handles: dict[str, tuple[NamedWorker, Mapping[str, Any]]] = {}
+        self._lock = threading.Lock()  # guards the table below; nothing is started under it
+        self._entries: dict[str, _Entry] = {}
+        tell_after_fork(self)
+
+    def after_fork_in_child(self) -> None:
+        """In a process the host forked: the lock may be held by a thread that is not here."""
+        self._lock = threading.Lock()
 
     def get(self, name: str, create: bool, options: Mapping[str, Any]) -> NamedWorker:
         """Return the worker of that name, having started it if need be.
@@ -45,75 +63,97 @@ class NamedWorkers:
         """
         if not isinstance(name, str) or not name:
             raise TypeError(f"the name of a worker is a str, not {name!r}")
-        with self._lock:
-            self._forget_gone()
-            if name in self._handles:
-                handle, given = self._handles[name]
-                if options and dict(options) != given:
-                    raise ValueError(f"the worker {name!r} has other options: {given!r}, not {dict(options)!r}")
-                return handle
-            if not create:
-                raise LookupError(f"there is no worker named {name!r}; there are {sorted(self._handles)}")
-            if len(self._handles) >= self._most:
-                raise PoolError(f"there are {self._most} named workers already (max_named): {sorted(self._handles)}")
-            core = self._start(name, options)
-            handle = NamedWorker(core, name)
-            self._cores[name], self._handles[name] = core, (handle, dict(options))
-            return handle
-
-    def _start(self, name: str, options: Mapping[str, Any]) -> Core:
-        parent = self._core
-        worker: WorkerOptions = replace(parent.options, **options)
-        setup = parent.setup
-        parent.opening.warm(0)
-        rules = Rules(is_lone=True, closed_error=WorkerError, numbers=parent.roster.numbers)
-        initializer = encode_initializer(worker) if "initializer" in options else setup.initializer
-        own = replace(setup, rules=rules, initializer=initializer, label=name, watch=False)
-        core = Core(Size(1, 1), f"{parent.roster.name}/{name}", parent.env, parent.module, worker, own)
-        core.roster.closed_why = f"the worker {name!r} is gone"
+        entry, is_new = self._find_or_make(name, create, options)
+        core, parent = entry.core, self._core.roster
         try:
-            core.opening.warm(1)
+            if parent.phase in (Phase.CLOSING, Phase.CLOSED):  # meanwhile: it may not have seen this one
+                raise parent.closed_error()
+            core.opening.warm(1)  # whoever comes while it starts waits too
         except BaseException:
-            core.close(0)
+            if is_new:
+                core.close(0)
             raise
-        return core
+        return entry.handle
+
+    def _find_or_make(self, name: str, create: bool, options: Mapping[str, Any]) -> tuple[_Entry, bool]:
+        """Return the entry of a name, and whether it was made now."""
+        with self._lock:
+            entry = self._known(name, options)
+            if entry is None and not create:
+                raise LookupError(self._unknown(name))
+        if entry is None:
+            self._core.opening.warm(0)  # the environment
+        with self._lock:
+            entry = self._known(name, options)
+            if entry is not None:
+                return entry, False
+            entry = self._entries[name] = self._make(name, options)
+            return entry, True
+
+    def _known(self, name: str, options: Mapping[str, Any]) -> _Entry | None:
+        """Locked: return the entry of a name if there is one, which has to have these options if any are given."""
+        self._forget_gone()
+        entry = self._entries.get(name)
+        if entry is not None and options and dict(options) != entry.options:
+            raise ValueError(f"the worker {name!r} has other options: {entry.options!r}, not {dict(options)!r}")
+        return entry
+
+    def _make(self, name: str, options: Mapping[str, Any]) -> _Entry:
+        """Locked: return one more, whose worker is not started yet."""
+        if len(self._entries) >= self._most:
+            raise PoolError(f"there are {self._most} named workers already (max_named): {sorted(self._entries)}")
+        parent = self._core
+        taken = {entry.place for entry in self._entries.values()}
+        place = next(place for place in count() if place not in taken)
+        rules = Rules(
+            is_lone=True,
+            closed_error=WorkerError,
+            numbers=parent.roster.numbers,
+            first_slot=parent.roster.size.most + place,
+        )
+        worker: WorkerOptions = replace(parent.options, **{**_UNLIMITED, **options})
+        initializer = encode_initializer(worker) if "initializer" in options else parent.setup.initializer
+        setup = replace(parent.setup, rules=rules, initializer=initializer, label=name, watch=False)
+        core = Core(Size(1, 1), f"{parent.roster.name}/{name}", parent.env, parent.module, worker, setup)
+        core.roster.closed_why = f"the worker {name!r} is gone"
+        return _Entry(core, NamedWorker(core, name), dict(options), place)
+
+    def _unknown(self, name: str) -> str:
+        return f"there is no worker named {name!r}; there are {sorted(self._entries)}"
 
     def _forget_gone(self) -> None:
         """Locked."""
-        for name, core in list(self._cores.items()):
-            if core.roster.phase in (Phase.CLOSING, Phase.CLOSED):
-                del self._cores[name], self._handles[name]
+        for name, entry in list(self._entries.items()):
+            if entry.core.roster.phase in (Phase.CLOSING, Phase.CLOSED):
+                del self._entries[name]
 
-    def find(self, name: str) -> Core:
-        """Return the pool of one of that name.
+    def find(self, name: str) -> NamedWorker:
+        """Return the worker of that name.
 
         Raises:
             LookupError: there is none.
         """
         with self._lock:
             self._forget_gone()
-            if name not in self._cores:
-                raise LookupError(f"there is no worker named {name!r}; there are {sorted(self._handles)}")
-            return self._cores[name]
+            if name not in self._entries:
+                raise LookupError(self._unknown(name))
+            return self._entries[name].handle
+
+    def find_by_id(self, number: int) -> NamedWorker | None:
+        """Return the named worker of that id, or None."""
+        for entry in self._living():
+            if any(worker.id == number for worker in entry.core.staff.known()):
+                return entry.handle
+        return None
 
     def all(self) -> dict[str, Core]:
-        """Return those there are."""
+        """Return those there are, by name."""
+        return {entry.handle.name: entry.core for entry in self._living()}
+
+    def _living(self) -> list[_Entry]:
         with self._lock:
             self._forget_gone()
-            return dict(self._cores)
-
-    def end(self, name: str, gently: bool) -> None:
-        """End one; old handles raise from now on.
-
-        Raises:
-            LookupError: there is none.
-        """
-        core = self.find(name)
-        for worker in core.staff.known():
-            worker.terminate() if gently else worker.kill()
-        how = "was terminated" if gently else "was killed"
-        for job in core.staff.close(drop_waiting=True, why=f"the worker {name!r} {how}"):
-            job.fail(core.roster.closed_error())
+            return list(self._entries.values())
 
     def tell_outdated(self) -> None:
         """Tell `on_event` of those that a reload leaves alone."""
@@ -123,5 +163,5 @@ class NamedWorkers:
 
     def drop(self) -> None:
         """From a finalizer: end all when their work is done. Takes no lock."""
-        for core in list(self._cores.values()):
-            core.drop()
+        for entry in list(self._entries.values()):
+            entry.core.drop()

@@ -41,8 +41,8 @@ class WorkerOptions:
     Args:
         paths: folders put first on the worker's `sys.path`, in this order.
         env_vars: environment variables set for the worker, or a function that returns them for the number of its
-            slot: 0, 1, ... up to the most workers at a time; who replaces a worker has its slot. `PYTHON*` variables
-            take effect as they would on a command line.
+            slot: 0, 1, ... up to the most workers at a time, and the numbers after these for named workers; who
+            replaces a worker has its slot. `PYTHON*` variables take effect as they would on a command line.
         cwd: the worker's working folder; None is the host's.
         initializer: a target run once in every worker before it is ready, with `initializer_args`.
         grace_period: seconds between asking a call or a worker to stop and SIGKILL.
@@ -84,12 +84,9 @@ class WorkerOptions:
         object.__setattr__(self, "paths", paths)  # frozen, and made absolute while the host's cwd is known
         if not callable(self.env_vars):
             check_env_vars(self.env_vars)
-        for name in ("max_calls", "max_rss"):
-            number = getattr(self, name)
-            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-                raise ValueError(f"{name} is a whole number from 1 up, or None, not {number!r}")
-        if self.max_age is not None:
-            check_seconds("max_age", self.max_age)
+        self._check_limits()
+        if not isinstance(self.kill_on_exception, bool):
+            raise TypeError(f"kill_on_exception is True or False, not {self.kill_on_exception!r}")
         check_seconds("grace_period", self.grace_period)
         check_seconds("start_timeout", self.start_timeout)
         if not callable(self.output) and self.output not in ("forward", "log", "discard"):
@@ -101,6 +98,16 @@ class WorkerOptions:
         if self.output_tail_bytes < 0:
             raise ValueError(f"output_tail_bytes is a number of bytes, not {self.output_tail_bytes!r}")
         _check_bytes("max_message_bytes", self.max_message_bytes)
+
+    def _check_limits(self) -> None:
+        for name in ("max_calls", "max_rss"):
+            number = getattr(self, name)
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+                raise ValueError(f"{name} is a whole number from 1 up, or None, not {number!r}")
+        if self.max_age is not None:
+            check_seconds("max_age", self.max_age)
+            if not self.max_age:
+                raise ValueError("max_age is a number of seconds above 0, or None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +151,8 @@ class CallOptions:
             raise ValueError(f"on_timeout is 'cancel' or 'abandon', not {self.on_timeout!r}")
         if self.queue_timeout is not None:
             check_seconds("queue_timeout", self.queue_timeout)
+        if self.kill_on_exception not in (None, True, False):
+            raise TypeError(f"kill_on_exception is True, False or None, not {self.kill_on_exception!r}")
 
         _check_bytes("max_bytes", self.max_bytes)
         if isinstance(self.returns, str) and self.returns != "plain":

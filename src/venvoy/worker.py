@@ -98,6 +98,8 @@ class Worker:
         self.limits: Limits | None = None
         self.is_leased = False  # whoever holds it may do so for ever
         self.born = monotonic()
+        self.ready_at: float | None = None
+        self.is_announced = False  # its listener has told of its spawn
         self.calls = 0
         self.mean_seconds: float | None = None  # of recent calls, as the worker measured them
         self.durations: deque[int] = deque(maxlen=_KEPT_DURATIONS)  # of recent calls, in microseconds

@@ -158,6 +158,15 @@ def test_an_abort_frees_whoever_waits() -> None:
 
 def test_ctrl_c_while_closing_ends_the_processes() -> None:
     """KeyboardInterrupt comes out, and nothing waits any longer."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever runs the tests may have its own
+    try:
+        interrupt_closing()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def interrupt_closing() -> None:
+    """Close a swarm of a process that does not end, and be interrupted meanwhile."""
     with pytest.raises(KeyboardInterrupt), Swarm(["sleep", "100"], 1) as swarm:
         threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
     assert swarm.report.processes[0].signal == signal.SIGTERM

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+import venvoy as vv
 
 RunScript = Callable[..., Any]
 
@@ -148,3 +155,29 @@ def test_a_fork_in_the_moment_of_a_start_holds_no_descriptor_of_the_worker(run_s
     """It waits until the descriptors are known; else a worker would not see its host die while the child lives."""
     done = run_script(FORKS_DURING_STARTS)
     assert (done.stdout, done.returncode) == ("True {0}\n", 0), done.stderr
+
+
+@pytest.mark.parametrize(
+    "what", ["pool.named('x')", "pool.reload()", "pool.workers()", "pool.reap()", "alice.call('os:getpid')"]
+)
+def test_a_forked_child_never_waits_for_the_supervision_of_its_parent(home: Path, what: str) -> None:
+    """While the parent reloads and starts a named worker: no lock of theirs holds up the child."""
+    with vv.Pool(workers=1, home=home) as pool:
+        alice = pool.named("alice")
+        reloading = threading.Thread(target=pool.reload)
+        reloading.start()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # a process with threads forks: what is tested
+            pid = os.fork()
+        if pid == 0:
+            try:
+                signal.alarm(5)
+                eval(what, {"pool": pool, "alice": alice})
+                os._exit(0)
+            except vv.VenvoyError:
+                os._exit(0)
+            except BaseException:
+                os._exit(4)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        reloading.join(20)
+        assert alice.call("os:getpid") == alice.pid

@@ -244,3 +244,66 @@ def test_output_is_kept_per_worker_and_stream(make_pool: MakePool, until: Until)
     pool.kill(first)
     until(lambda: first not in [info.id for info in pool.workers()])
     assert "from one" in pool.output(first)
+
+
+# --- several at once ------------------------------------------------------------------------------
+
+
+def test_leases_are_so_many_workers_at_once(make_pool: MakePool, is_settled: IsSettled) -> None:
+    """Each another one, grown if need be; all are given back at the end, after an error too."""
+    pool = make_pool(workers=(1, 3))
+    with pool.leases(3) as leases:
+        assert len({lease.pid for lease in leases}) == 3
+        assert [lease.call("poolwork:double", n) for n, lease in enumerate(leases)] == [0, 2, 4]
+    is_settled(pool, 3)
+    with pytest.raises(ValueError, match="as asked"), pool.leases(3) as leases:
+        leases[1].call("poolwork:fail")
+    is_settled(pool, 3)
+
+
+def test_leases_give_what_was_there_in_time(make_pool: MakePool) -> None:
+    """Fewer than asked for, at least one; none is an error."""
+    pool = make_pool(workers=2)
+    with pool.lease(), pool.leases(2, timeout=0.3) as leases:
+        assert len(leases) == 1
+        with pytest.raises(vv.CallTimeout), pool.leases(1, timeout=0.1):
+            pass
+    with pool.leases(2, timeout=10) as leases:
+        assert len(leases) == 2
+
+
+@pytest.mark.parametrize("count", [0, -1, 3])
+def test_more_leases_than_workers_are_refused(make_pool: MakePool, count: int) -> None:
+    """As they would never all be there."""
+    with pytest.raises(ValueError, match="at most 2"), make_pool(workers=2).leases(count):
+        pass
+
+
+def test_two_that_take_several_do_not_wait_for_each_other(make_pool: MakePool) -> None:
+    """Each gets all it wants, one after the other."""
+    pool = make_pool(workers=2)
+    sizes: list[int] = []
+
+    def take() -> None:
+        for _ in range(10):
+            with pool.leases(2, timeout=20) as leases:
+                sizes.append(len(leases))
+
+    threads = [threading.Thread(target=take) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+    assert sizes == [2] * 30
+
+
+def test_calls_on_a_lease_count_in_the_books(make_pool: MakePool, is_settled: IsSettled) -> None:
+    """Of its worker and of the pool."""
+    pool = make_pool(workers=1)
+    with pool.lease() as lease:
+        for n in range(3):
+            lease.call("poolwork:double", n)
+        lease.submit("poolwork:double", 3).result(10)
+    is_settled(pool, 1)
+    assert pool.workers()[0].calls == pool.stats().calls_done
+    assert pool.stats().calls_done >= 4

@@ -74,7 +74,7 @@ class Calls:
 
     def repeat(self, job: Job) -> None:
         """Run a job again."""
-        job.reply = None
+        job.reply = job.ticket = job.reader = job.place = None  # as if nobody had ever sent it
         self._queue.requeue([job])
 
     def read(self, job: Job, timeout: float | None) -> None:

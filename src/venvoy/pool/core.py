@@ -217,8 +217,12 @@ class Core:
         classes = Classes(env.is_current, setup.classes, setup.is_safe)
         self.decoder = Decoder(classes)
         home = Path(home_folder(setup.home))
-        if setup.watch:
-            self._watcher = Watcher(code_places(self.options.paths, self.module, env), self.reload, self.roster.name)
+        if setup.watch and self._watcher is None:
+            places = code_places(self.options.paths, self.module, env)
+            with self._start_lock:
+                self._watcher = Watcher(places, self.reload, self.roster.name)
+                if self._threads:  # it was closed meanwhile
+                    self._watcher.stop()
         return partial(make_recipe, env, self.options, home, self.module, setup.initializer, classes)
 
     def reload(self) -> int:
@@ -264,15 +268,16 @@ class Core:
 
     def close(self, timeout: float | None) -> None:
         """End within a bounded time."""
-        for job in self.staff.close(drop_waiting=True):
-            job.fail(self.roster.closed_error())
+        self.staff.stop()
         patience = self.options.grace_period if timeout is None else timeout
         if not self.join(patience) and threading.current_thread() not in self._own_threads():
+            self.staff.stop()  # what has come back to the queue meanwhile
             self.staff.kill()
             self.join(_JOIN_SECONDS)
 
     def abort(self, why: str) -> int:
         """End everything now; return how many waiting calls were dropped."""
+        self.roster.is_ending = True
         jobs = self.staff.close(drop_waiting=True, why=why)
         dropped = sum(not job.future.cancelled() for job in jobs)
         for job in jobs:
@@ -291,6 +296,7 @@ class Core:
             part._lock = lock
         self.roster.lock = lock
         self._start_lock = threading.Lock()
+        self.gathering, self.renewal._turn = threading.Lock(), threading.Lock()
         self._collector = None
         self.roster.phase = Phase.CLOSED
         self.roster.closed_why = f"pool {self.roster.name!r} belongs to the process that this one was forked from"

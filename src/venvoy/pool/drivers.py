@@ -218,10 +218,11 @@ class Drive:
                 if self._unsent:  # in part, perhaps: nothing more can be said on this channel
                     self._worker.reason = self._worker.reason or Reason.DRAINED
                     self._worker.process.kill_tree()
-                elif job.call.options.on_timeout == "cancel":
+                else:
                     if call_id != started:
                         self._retract([call_id])
-                    self._worker.stop_call(call_id)  # also if it starts just now; no harm if it is taken back
+                    if job.call.options.on_timeout == "cancel":
+                        self._worker.stop_call(call_id)  # also if it starts just now; no harm if it is taken back
                 job.fail_aside(job.call.timeout_error())
         if len(self._running) > 1 and now >= self._progress + _STALL and not self._is_retracting:
             self._worker.mean_seconds = None  # calls are not quick any more: measure anew before sending ahead
@@ -245,7 +246,7 @@ class Drive:
         self._room += job.call.size
         self._done += 1
         job.seconds = self._worker.note_duration(frame)
-        if frame.opcode == messages.ERROR:
+        if frame.opcode == messages.ERROR and not job.is_given_up:
             self._queue.note_failure(self._worker, job.call)
         if job.is_given_up:
             if frame.flags & messages.FLAG_DIRTY:

@@ -83,11 +83,15 @@ class Engine:
         Raises:
             As `run`.
         """
-        assert ticket.worker is not None
+        worker = ticket.worker
+        assert worker is not None
         try:
-            frame = ticket.worker.run(call)
+            frame = worker.run(call)
+            with self._lock:
+                worker.calls += 1
+                self._roster.calls_done += 1
             if frame.opcode == messages.ERROR:
-                self._queue.note_failure(ticket.worker, call)
+                self._queue.note_failure(worker, call)
             return frame
         except WorkerLost as lost:
             self.astray.append(ticket)

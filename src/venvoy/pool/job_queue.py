@@ -150,12 +150,18 @@ class JobQueue:
         return job
 
     def requeue(self, jobs: list[Job]) -> None:
-        """Put jobs that never started back to the head of the queue, in order."""
+        """Put jobs that never started, or are to run again, back to the head of the queue, in order."""
+        roster = self._roster
         with self._lock:
-            for job in reversed(jobs):
+            is_over = roster.phase is Phase.CLOSED or roster.is_ending
+            for job in reversed(jobs) if not is_over else ():
                 job.place = None
-                self._roster.waiting.appendleft(job)
-            pairs = self._roster.pair_up()
+                roster.waiting.appendleft(job)
+            pairs = roster.pair_up()
+        if is_over:  # meanwhile; here and now, since the pool's threads may have ended
+            for job in jobs:
+                job.fail_aside(roster.closed_error())
+            return
         for pair in pairs:
             self.tasks.put(pair)
         self._hands.attend()

@@ -46,6 +46,8 @@ class Opening:
             if self._roster.phase is Phase.OPENING:
                 self._roster.phase = Phase.NEW
             failed = self._roster.start_failed(lambda: error)
+            if self._roster.probe is not None:
+                self._roster.probe.ticket.grant(None, lambda: error)
         self._hands.fail(failed, lambda: error)
         self._hands.check_gone()
 

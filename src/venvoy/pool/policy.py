@@ -61,9 +61,12 @@ def cannot_grow(roster: Roster) -> bool:
 
 
 def free_slot(roster: Roster) -> int:
-    """Return the lowest place that nobody who stays has."""
-    taken = {worker.slot for worker in staying(roster)}
-    return next(slot for slot in count() if slot not in taken)
+    """Return the lowest place that nobody who stays has; for one too many, a trial of new code, the oldest one's."""
+    there = staying(roster)
+    if len(there) >= roster.size.most:
+        return there[0].slot
+    taken = {worker.slot for worker in there}
+    return next(slot for slot in count(roster.rules.first_slot) if slot not in taken)
 
 
 def due(roster: Roster) -> list[Worker]:

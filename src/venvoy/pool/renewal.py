@@ -9,13 +9,15 @@ from __future__ import annotations
 import threading
 from time import monotonic
 
+from ..errors import PoolClosed
 from ..worker import Worker
 from ..worker_state import Reason, State
 from . import policy
 from .job_queue import Hands
 from .roster import Probe, Roster, Ticket
 
-_LOOKS = 4  # in the time after which an idle worker is ended
+_LOOKS = 4  # in the time after which an idle worker is ended,
+_LEAST_REST = 0.05  # seconds; but not more often
 
 
 class Renewal:
@@ -98,7 +100,7 @@ class Renewal:
             if now - since >= timeout:
                 late.append(worker)
         leaving = self._shrink(late[:surplus])
-        return leaving, timeout / _LOOKS if surplus > len(leaving) else 0.0
+        return leaving, max(_LEAST_REST, timeout / _LOOKS) if surplus > len(leaving) else 0.0
 
     def _shrink(self, workers: list[Worker]) -> list[Worker]:
         """Locked: take these out of service."""
@@ -152,7 +154,8 @@ class Renewal:
     def _raise(self, ticket: Ticket, worker: Worker | None = None) -> None:
         if ticket.error is not None:
             error = ticket.error()
-            self._hands.emit("reload_failed", worker, str(error))
+            if not isinstance(error, PoolClosed):
+                self._hands.emit("reload_failed", worker, str(error))
             raise error
 
     def _await_the_others(self, patience: float) -> None:

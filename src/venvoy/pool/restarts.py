@@ -22,13 +22,22 @@ class Restarts:
         self._policy = policy
         self._failures: deque[float] = deque(maxlen=policy.max_failures)
         self._in_a_row = 0
+        self._before: tuple[int, list[float]] = (0, [])  # failures in a row and recent ones, at the last success
         self._not_before = 0.0
         self._error: Callable[[], BaseException] | None = None
         self.is_open = False  # the circuit: no start is tried unless a call asks for it after the back-off
 
-    def failed(self, now: float, error: Callable[[], BaseException]) -> None:
-        """A worker did not start, or died before it had done anything."""
+    def failed(self, now: float, error: Callable[[], BaseException], is_relapse: bool = False) -> None:
+        """A worker did not start, or died before it had done anything.
+
+        Args:
+            is_relapse: it had been ready, and what was forgotten then counts again.
+        """
         policy = self._policy
+        in_a_row, failures = self._before
+        if is_relapse and not self._in_a_row and failures and now - failures[-1] <= policy.within:
+            self._in_a_row = in_a_row
+            self._failures.extend(failures)
         self._failures.append(now)
         self._in_a_row += 1
         self._error = error
@@ -38,14 +47,19 @@ class Restarts:
         self.is_open = is_full and now - self._failures[0] <= policy.within
 
     def succeeded(self) -> None:
-        """A worker is of use: forget what was before."""
+        """A worker is ready: forget what was before, unless it dies at once."""
+        if self._in_a_row:
+            self._before = (self._in_a_row, list(self._failures))
         self._in_a_row = 0
         self._failures.clear()
         self._not_before = 0.0
         self._error = None
         self.is_open = False
 
-    reset = succeeded
+    def reset(self) -> None:
+        """Somebody wants to try at once: forget everything."""
+        self.succeeded()
+        self._before = (0, [])
 
     @property
     def has_failed(self) -> bool:

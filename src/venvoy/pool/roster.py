@@ -1,9 +1,10 @@
 """The facts of a pool and the decisions about them: workers, idle stack, waiting queue, phase.
 
 Owns ONE lock, which guards everything here. Law of the lock: under it, decide; no I/O, no callback, no process start,
-and no future is completed. Every method marked "locked" is called with it held, and returns what is to be done after
-it is released. Whatever gives a worker to somebody happens under it, so none is lost between two hands. One thing is
-done without it: a job is appended to the queue, by a thread that looks at the facts once more afterwards.
+and no future is completed; an event may be put into the notifier's queue, so that events are in order. Every method
+marked "locked" is called with it held, and returns what is to be done after it is released. Whatever gives a worker to
+somebody happens under it, so none is lost between two hands. One thing is done without it: a job is appended to the
+queue, by a thread that looks at the facts once more afterwards.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Rules:
         is_lone: the only worker there will ever be is the one that is started first.
         closed_error: what a call raises that comes too late.
         numbers: where the ids of workers come from; None counts from 1.
+        first_slot: the lowest of the places that its workers take.
     """
 
     scale: ScalePolicy = field(default_factory=ScalePolicy)
@@ -47,6 +49,7 @@ class Rules:
     is_lone: bool = False
     closed_error: Callable[[str], VenvoyError] = PoolClosed
     numbers: Iterator[int] | None = None
+    first_slot: int = 0
 
 
 class Ticket:
@@ -73,7 +76,9 @@ class Ticket:
         self.is_waiting = True
 
     def grant(self, worker: Worker | None, error: ErrorMaker | None = None) -> None:
-        """Locked: decide this ticket and wake its owner."""
+        """Locked: decide this ticket and wake its owner; the first decision stands."""
+        if not self.is_waiting:
+            return
         self.worker, self.error, self.is_waiting = worker, error, False
         if self.event is not None:
             self.event.release()
@@ -103,6 +108,7 @@ class Roster:
         self.rules = rules
         self.restarts = Restarts(rules.restart)
         self.phase = Phase.NEW
+        self.is_ending = False  # what runs may end, but nothing is run again
         self.is_picky = rules.max_waiting is not None  # not every call may join the queue
         self.has_recipe = False  # what a worker is made of is known: the environment is there
         self.closed_why = f"pool {name!r} is closed: cannot schedule new calls"

@@ -23,6 +23,7 @@ from .phase import Phase
 from .roster import ErrorMaker, Roster
 
 _QUICK_DEATH = 1.0  # seconds; a worker that dies younger, having done nothing, counts as one that did not start
+_EXITS: dict[Reason, Kind] = {Reason.CRASHED: "crashed", Reason.START_FAILED: "start_failed"}
 
 
 class Staff:
@@ -95,17 +96,24 @@ class Staff:
             worker.move(State.EXITED, Reason.START_FAILED)
             self._roster.workers.pop(worker.id, None)
             failed = self._start_failed(worker, lambda: error)
+            self._hands.emit("start_failed", worker, str(error))
         logger.warning("pool %r: %s", self._roster.name, error)
-        self._hands.emit("start_failed", worker, str(error))
         self._hands.fail(failed, lambda: error)
         self._hands.attend()
         self.check_gone()
 
     def spawned(self, worker: Worker) -> None:
         """Its process is there; it may be that it was to be ended while it was being made."""
-        self._hands.emit("spawned", worker)
+        with self._lock:
+            self._announce(worker)
         if worker.reason is not None:
             worker.kill()
+
+    def _announce(self, worker: Worker) -> None:
+        """Locked: tell of its spawn, before anything else of it; it may be ready, or dead, before its start returns."""
+        if not worker.is_announced:
+            worker.is_announced = True
+            self._hands.emit("spawned", worker)
 
     def _start_failed(self, worker: Worker, error: ErrorMaker) -> list[Job]:
         """Locked: count a failed start and tell those who wait for it; return the jobs that fail with it."""
@@ -114,7 +122,7 @@ class Staff:
             roster.probe.ticket.grant(None, error)
             return []
         was_open = roster.restarts.is_open
-        roster.restarts.failed(monotonic(), error)
+        roster.restarts.failed(monotonic(), error, is_relapse=worker.ready_at is not None)
         if roster.restarts.is_open and not was_open:
             self._hands.emit("circuit_opened", detail=f"{roster.rules.restart.max_failures} starts failed")
         return roster.start_failed(error)
@@ -125,6 +133,9 @@ class Staff:
         with self._lock:
             if worker.state is not State.STARTING:
                 return
+            self._announce(worker)
+            self._hands.emit("ready", worker)
+            worker.ready_at = monotonic()
             was_open = roster.restarts.is_open
             roster.restarts.succeeded()
             if roster.probe is not None and roster.probe.worker is worker:
@@ -134,7 +145,6 @@ class Staff:
             leaving = roster.let_due_go()
             roster.tell_warming()
         logger.debug("pool %r: worker %d is ready, pid %d", roster.name, worker.id, worker.process.pid)
-        self._hands.emit("ready", worker)
         if was_open:
             self._hands.emit("circuit_closed")
         self._queue.after_release(worker, job, state)
@@ -148,6 +158,7 @@ class Staff:
 
     def worker_freed(self, worker: Worker, is_clean: bool) -> None:
         """The call of an abandoned worker has ended; unless its user code is known to be gone, neither may it stay."""
+        self._hands.check_limits(worker, worker.calls + 1)
         with self._lock:
             if worker.state is not State.ABANDONED:
                 return
@@ -165,19 +176,21 @@ class Staff:
         failed: list[Job] = []
         with self._lock:
             before = worker.state
+            self._announce(worker)
             worker.move(State.EXITED, Reason.START_FAILED if before is State.STARTING else Reason.CRASHED)
             if before is not State.BUSY or worker.is_leased:  # else it counts until its holder has let go of it
                 roster.workers.pop(worker.id, None)
             roster.exited.append(worker)
             if before is State.IDLE:
                 roster.idle.remove(worker)
-            died_young = self._died_young(worker, before)
-            if before is State.STARTING or died_young:
+            if self._counts_as_failed(worker, before):
                 failed = self._start_failed(worker, lambda: start_error(worker))
             assert worker.reason is not None
             roster.ended[worker.reason] += 1
             roster.workers_crashed += worker.reason is Reason.CRASHED
-        self._tell_exit(worker)
+            kind = _EXITS.get(worker.reason, "retired")
+            self._hands.emit(kind, worker, f"it {worker.process.exit}")  # here: the pool's end is told after it
+        _log_exit(roster.name, worker)
         if before is not State.BUSY:  # else its holder closes it
             worker.channel.close()
         self._hands.attend()
@@ -186,20 +199,16 @@ class Staff:
             self.close(drop_waiting=True, why=f"{roster.name} is gone: its process {worker.process.exit}")
         self.check_gone()
 
-    def _died_young(self, worker: Worker, before: State) -> bool:
-        """Locked: return True for a crash that says that the next worker will not live either."""
-        is_crash = worker.reason is Reason.CRASHED and before is not State.STARTING
-        return is_crash and not worker.last_id and monotonic() - worker.born < _QUICK_DEATH
+    def _counts_as_failed(self, worker: Worker, before: State) -> bool:
+        """Locked: return True if it did not start, or died so young that the next one will not live either.
 
-    def _tell_exit(self, worker: Worker) -> None:
-        is_planned = worker.reason not in (Reason.CRASHED, Reason.START_FAILED)
-        say = logger.debug if is_planned else logger.warning
-        text = "pool %r: worker %d (pid %d) %s (%s)"
-        say(text, self._roster.name, worker.id, worker.process.pid, worker.process.exit, worker.reason)
-        kind: Kind = "retired"
-        if not is_planned:
-            kind = "crashed" if worker.reason is Reason.CRASHED else "start_failed"
-        self._hands.emit(kind, worker, f"it {worker.process.exit}")
+        A start that we ended ourselves counts for those only who try new code with it.
+        """
+        probe = self._roster.probe
+        if before is State.STARTING or worker.ready_at is None:
+            return worker.reason is Reason.START_FAILED or (probe is not None and probe.worker is worker)
+        is_young = not worker.last_id and monotonic() - worker.ready_at < _QUICK_DEATH
+        return worker.reason is Reason.CRASHED and is_young
 
     # --- closing ----------------------------------------------------------------------------
 
@@ -221,9 +230,10 @@ class Staff:
                 dropped = roster.fail_waiting(lambda: closed)
             if roster.probe is not None:
                 roster.probe.ticket.grant(None, lambda: closed)
-            for ticket in roster.warming:
+            for ticket in (*roster.warming, *roster.renewing):
                 ticket.grant(None, lambda: closed)
             roster.warming.clear()
+            roster.renewing.clear()
             leaving, unborn = self._leave_idle()
         for worker in leaving:
             worker.retire()
@@ -231,6 +241,12 @@ class Staff:
             worker.kill()
         self.check_gone()
         return dropped
+
+    def stop(self, why: str = "") -> None:
+        """Take no more calls, and fail those that wait, in this thread; what runs goes on."""
+        self._roster.is_ending = True
+        for job in self.close(drop_waiting=True, why=why):
+            job.fail(self._roster.closed_error())
 
     def _leave_idle(self) -> tuple[list[Worker], list[Worker]]:
         """Locked: nobody needs the idle ones, nor, when nothing waits, those that are starting."""
@@ -284,3 +300,10 @@ class Staff:
             self._hands.emit("closed")
             self._hands.all_gone()
             self.gone.set()  # last: whoever waits for it joins the threads then
+
+
+def _log_exit(pool: str, worker: Worker) -> None:
+    is_planned = worker.reason not in (Reason.CRASHED, Reason.START_FAILED)
+    say = logger.debug if is_planned else logger.warning
+    exit_text = worker.process.exit
+    say("pool %r: worker %d (pid %d) %s (%s)", pool, worker.id, worker.process.pid, exit_text, worker.reason)

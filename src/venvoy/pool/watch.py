@@ -1,6 +1,8 @@
-"""Where a pool's own code lies, and the thread that reloads the pool when it changes.
+"""Where a pool's own code lies, and the threads that reload the pool when it changes.
 
-Owns the thread. A change that comes while the workers are being replaced leads to one more round, so the last one wins.
+Owns the threads: one for folders, one for single files, which are found again in their folder when an editor has put a
+new file in place of the old one. A change that comes while the workers are being replaced leads to one more round, so
+the last one wins.
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ def _sources(places: Iterable[str]) -> Iterator[Path]:
 
 
 class Watcher:
-    """The thread, from its making to `stop()`.
+    """The threads, from their making to `stop()`.
 
     Args:
         places: folders and files.
@@ -88,23 +90,28 @@ class Watcher:
             raise PoolError("watch=True needs the package watchfiles: pip install 'venvoy[watch]'") from None
         if not places:
             raise PoolError("watch=True has nothing to watch: give paths= or a module whose file can be found")
-        self._places = places
         self._reload = reload
         self._name = name
         self._stop = threading.Event()
-        self.thread = threading.Thread(target=self._run, name=f"venvoy-watch-{name}", daemon=True)
-        self.thread.start()
+        self._files = frozenset(place for place in places if os.path.isfile(place))
+        folders = [place for place in places if place not in self._files]
+        parents = list(dict.fromkeys(os.path.dirname(file) for file in self._files))
+        for args in ((folders, True), (parents, False)):
+            if args[0]:
+                threading.Thread(target=self._run, args=args, name=f"venvoy-watch-{name}", daemon=True).start()
 
     def stop(self) -> None:
-        """Let the thread end."""
+        """Let the threads end."""
         self._stop.set()
 
-    def _run(self) -> None:
+    def _run(self, folders: list[str], is_deep: bool) -> None:
+        """Reload at each change in some folders; those below them included, or of the single files only."""
         from watchfiles import PythonFilter, watch
 
         watched = watch(
-            *self._places,
-            watch_filter=PythonFilter(),
+            *folders,
+            recursive=is_deep,
+            watch_filter=PythonFilter() if is_deep else lambda _, path: path in self._files,
             debounce=_DEBOUNCE,
             stop_event=self._stop,
             raise_interrupt=False,
@@ -115,3 +122,5 @@ class Watcher:
             except VenvoyError as error:
                 if not self._stop.is_set():
                     logger.error("pool %r goes on with the code it has: %s", self._name, error)
+            except Exception:  # a defect of ours; the next change is to be seen all the same
+                logger.exception("pool %r could not be reloaded", self._name)

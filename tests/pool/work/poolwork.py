@@ -11,6 +11,38 @@ def pid():
     return os.getpid()
 
 
+def pid_for(_):
+    return os.getpid()
+
+
+def leak(size):
+    """Keep memory for good; return the resident bytes of this process."""
+    STATE.setdefault("leak", []).append(b"x" * size)
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def succeed_at(path, attempt):
+    """Raise OSError until this is the attempt of that number."""
+    touch(path)
+    with open(path) as file:
+        number = len(file.readlines())
+    if number < attempt:
+        raise OSError("attempt " + str(number))
+    return number
+
+
+def nap_and_touch(seconds, path):
+    time.sleep(seconds)
+    touch(path)
+
+
+def raise_then_pid(is_to_raise):
+    if is_to_raise:
+        raise ValueError(os.getpid())
+    return os.getpid()
+
+
 def capture(*args, **kwargs):
     return args, kwargs
 
