@@ -176,7 +176,7 @@ class Process:
             output.drain()
             self._collector.unwatch(output.fd)
             output.close()
-        self.exit = _exit_of(code, self._was_signalled) if is_known else Exit(None, None)
+        self.exit = exit_of(code, self._was_signalled) if is_known else Exit(None, None)
         try:
             self._on_exit()
         finally:
@@ -218,7 +218,7 @@ class Process:
             _close((fd,))
 
 
-def _exit_of(code: int, is_ours: bool) -> Exit:
+def exit_of(code: int, is_ours: bool) -> Exit:
     """Return what `Popen.wait` returned in our words."""
     if code >= 0:
         return Exit(code, None, is_ours)

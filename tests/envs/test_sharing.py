@@ -195,11 +195,10 @@ HOLDER = """
 import os, sys, time
 from venvoy.envs import Env
 lease = Env(*sys.argv[1:5], home=sys.argv[5]).lease()
-pid = os.fork()
-if pid == 0:
+if os.fork() == 0:
+    print(os.getpid(), flush=True)  # from here on it holds nothing
     time.sleep(60)
     os._exit(0)
-print(pid, flush=True)
 time.sleep(60)
 """
 

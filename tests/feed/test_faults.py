@@ -84,7 +84,7 @@ def test_a_process_that_is_killed_is_told_by_the_signal(folder: Path, until: Cal
 
 
 @pytest.mark.parametrize("way", [1, 2])
-def test_the_others_receive_what_a_dead_process_did_not(way: int, folder: Path) -> None:
+def test_the_others_receive_what_a_dead_process_did_not(way: int, folder: Path, until: Callable[..., None]) -> None:
     """`on_exit="reroute"`: nothing that was not wholly written is lost, whatever the encoders are."""
 
     class Encoder:
@@ -96,9 +96,13 @@ def test_the_others_receive_what_a_dead_process_did_not(way: int, folder: Path) 
 
     command = "if [ {id} = 1 ]; then head -c 1000; exit 1; else cat; fi"
     inputs = {"stdin": number if way == 1 else Encoder}
-    swarm = Swarm(command, 2, inputs, stdout="{id}.out", shell=True, template=True, on_exit="reroute")
+    # In turn, so that the one that dies is sure to have had enough before the input ends.
+    how = {"shell": True, "template": True, "on_exit": "reroute", "distribute": "round-robin"}
+    swarm = Swarm(command, 2, inputs, stdout="{id}.out", **how)
     with swarm:
-        swarm.feed_many(range(30_000))
+        swarm.feed_many(range(1000))
+        until(lambda: swarm.report.processes[1].pid)
+        swarm.feed_many(range(1000, 30_000))
     first, second = swarm.report.processes
     assert first.items + second.items == 30_000
     assert swarm.undelivered == []

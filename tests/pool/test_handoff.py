@@ -179,12 +179,11 @@ def test_a_pool_grows_when_calls_wait_and_not_otherwise(make_pool: MakePool, tmp
 
 
 def test_growth_serves_blocking_callers_too(make_pool: MakePool, tmp_path: Path) -> None:
-    """Four threads whose calls wait for each other: each needs a worker of its own."""
+    """Four threads whose calls wait for all the others: each needs a worker of its own."""
     pool = make_pool(workers=(1, 4))
-    names = [str(tmp_path / str(n)) for n in range(4)]
 
     def meet(n: int) -> None:
-        pool.call("poolwork:begin_and_wait_for", names[n], names[(n + 1) % 4])
+        pool.call("poolwork:meet", str(tmp_path), str(n), 4)
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(meet, range(4)))

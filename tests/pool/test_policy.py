@@ -112,7 +112,7 @@ def test_back_off_doubles_up_to_its_most_and_ends_with_success() -> None:
         assert least <= delay <= least * 1.2
     restarts.succeeded()
     assert restarts.delay(50.0) <= 0
-    assert not restarts.has_failed
+    assert not restarts.is_hopeless
 
 
 def test_the_circuit_opens_after_failures_within_the_time_and_is_half_open_after_its_back_off() -> None:

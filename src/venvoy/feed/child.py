@@ -15,7 +15,7 @@ from time import monotonic
 
 from .. import _process_posix as _platform
 from ..collector import Collector
-from ..process import Exit
+from ..process import Exit, exit_of
 from .blocks import Block
 from .channels import Destination
 from .flights import Flights
@@ -188,7 +188,7 @@ class Child:
             is_known = _platform.can_be_waited_for(popen.pid)
             code = popen.wait()
             self._popen = None
-        self.exit = Exit(None, None) if not is_known else Exit(code, None) if code >= 0 else Exit(None, -code)
+        self.exit = exit_of(code, is_ours=False) if is_known else Exit(None, None)
         self.is_running = False
         for reader in self.readers.values():
             reader.finish()

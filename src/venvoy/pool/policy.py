@@ -45,7 +45,7 @@ def may_start(roster: Roster, now: float) -> tuple[bool, float]:
     number = len(staying(roster))
     if wanted(roster) <= number:
         return False, 0.0
-    if roster.restarts.has_failed and not (roster.waiting or roster.warming or roster.renewing):
+    if roster.restarts.is_hopeless and not (roster.waiting or roster.warming or roster.renewing):
         return False, 0.0  # nobody asks: not to be tried for ever
     wait = roster.restarts.delay(now)
     if number >= roster.size.least and roster.phase is not Phase.CLOSING:

@@ -22,6 +22,7 @@ class Restarts:
         self._policy = policy
         self._failures: deque[float] = deque(maxlen=policy.max_failures)
         self._in_a_row = 0
+        self._is_relapse = False  # the last failure was one of a worker that had been ready
         self._before: tuple[int, list[float]] = (0, [])  # failures in a row and recent ones, at the last success
         self._not_before = 0.0
         self._error: Callable[[], BaseException] | None = None
@@ -40,6 +41,7 @@ class Restarts:
             self._failures.extend(failures)
         self._failures.append(now)
         self._in_a_row += 1
+        self._is_relapse = is_relapse
         self._error = error
         delay = min(policy.max_backoff, policy.backoff * 2.0 ** min(self._in_a_row - 1, 60))
         self._not_before = now + delay * (1.0 + _JITTER * random.random())
@@ -62,9 +64,9 @@ class Restarts:
         self._before = (0, [])
 
     @property
-    def has_failed(self) -> bool:
-        """True when the last start failed."""
-        return self._in_a_row > 0
+    def is_hopeless(self) -> bool:
+        """True when nothing speaks for a start that nobody asks for."""
+        return self._in_a_row > 0 and (self.is_open or not self._is_relapse)
 
     def delay(self, now: float) -> float:
         """Return in how many seconds the next start may be tried: 0 or less for now."""

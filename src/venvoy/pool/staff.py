@@ -125,6 +125,8 @@ class Staff:
         roster.restarts.failed(monotonic(), error, is_relapse=worker.ready_at is not None)
         if roster.restarts.is_open and not was_open:
             self._hands.emit("circuit_opened", detail=f"{roster.rules.restart.max_failures} starts failed")
+        if worker.ready_at is not None and not roster.restarts.is_open and not roster.warming:
+            return []  # who waits gets the next one: a worker that was killed while idle costs no call
         return roster.start_failed(error)
 
     def worker_ready(self, worker: Worker) -> None:

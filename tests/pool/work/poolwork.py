@@ -95,6 +95,16 @@ def begin_and_wait_for(began, path, seconds=20.0, then=None):
     return wait_for(path, seconds, then)
 
 
+def meet(folder, name, count, seconds=20.0):
+    """Wait until so many have come."""
+    touch(os.path.join(folder, name))
+    end = time.monotonic() + seconds
+    while len(os.listdir(folder)) < count:
+        if time.monotonic() > end:
+            raise TimeoutError(folder)
+        time.sleep(0.002)
+
+
 def fail(message="as asked"):
     raise ValueError(message)
 
