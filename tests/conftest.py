@@ -19,11 +19,15 @@ WATCHDOG_SECONDS = 90.0
 _terminal = os.dup(2)  # before pytest captures it: a hang must not lose its stacks
 
 
+# Longer where nobody waits for it.
+_CHAOS, _RESTARTS = (60.0, 1000) if os.environ.get("CI") else (15.0, 100)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Tests that can go on for as long as one likes."""
-    parser.addoption("--chaos", type=float, default=15.0, metavar="SECONDS", help="how long the chaos test lasts")
+    parser.addoption("--chaos", type=float, default=_CHAOS, metavar="SECONDS", help="how long the chaos test lasts")
     parser.addoption(
-        "--restarts", type=int, default=100, metavar="NUMBER", help="how many restarts have to leave no trace"
+        "--restarts", type=int, default=_RESTARTS, metavar="NUMBER", help="how many restarts have to leave no trace"
     )
 
 

@@ -211,7 +211,7 @@ def disturb(pool: vv.Pool, end: float, seed: int) -> Counter[str]:
 def test_every_call_ends_once_with_its_own_answer_or_a_typed_error(
     home: Path, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    """15 s of it, longer with `--chaos SECONDS`; at the end nothing is left, which each test here is checked for."""
+    """A while of it (`--chaos SECONDS`); at the end nothing is left, which each test here is checked for."""
     (tmp_path / "chaoswork.py").write_text(WORK)
     seed = int(os.environ.get("VENVOY_CHAOS_SEED", time.time_ns() % 10_000))
     print(f"VENVOY_CHAOS_SEED={seed}")

@@ -191,7 +191,7 @@ class Core:
         reason = worker.reason.value if worker is not None and worker.reason is not None else None
         number = worker.id if worker is not None else None
         event = Event(kind, self.roster.name, number, pid, self.setup.label, reason, detail)
-        self._notifier.post(lambda: tell(event))
+        self._notifier.post_output(lambda: tell(event), 0)  # never dropped, and in order
 
     def check_limits(self, worker: Worker, calls: int) -> None:
         """See whether a worker, by whoever holds it, has done enough with so many calls."""
