@@ -175,13 +175,19 @@ class _LineLog:
     def __init__(self) -> None:
         self._rest = ""
         self._author = (0, "")
+        self._is_cut = False  # the line was too long, and only its end is to come
 
     def __call__(self, chunk: OutputChunk) -> None:
-        *lines, rest = (self._rest + chunk.text).split("\n")
+        text = chunk.text[1:] if self._is_cut and chunk.text.startswith("\n") else chunk.text
+        if chunk.text and not text:
+            self._is_cut = False
+            return
+        *lines, rest = (self._rest + text).split("\n")
         authors = [self._author if self._rest else (chunk.call, chunk.target)]  # a line is whoever's began it
         if len(rest) > _LONGEST_LINE or not chunk.text:  # the empty chunk is the end of the stream
             lines.append(rest)
             rest = ""
+        self._is_cut = bool(chunk.text and lines) and not chunk.text.endswith("\n") and not rest
         for line in lines:
             author = authors.pop() if authors else (chunk.call, chunk.target)
             if line or chunk.text:
