@@ -94,7 +94,10 @@ def _left(before: tuple[dict[str, str], set[threading.Thread], set[int]]) -> lis
     left += [f"thread {thread.name}" for thread in threading.enumerate() if thread not in threads]
     for child in psutil.Process().children(recursive=True):
         if child.pid not in children:
-            left.append(f"process {child.pid} {child.name()} {child.status()}")
+            try:
+                left.append(f"process {child.pid} {child.name()} {child.status()}")
+            except psutil.NoSuchProcess:  # it has just ended
+                pass
     return left
 
 

@@ -159,22 +159,32 @@ def test_a_caller_interrupted_in_the_queue_leaves_it(
 def test_a_large_reply_that_was_half_read_is_drained_and_the_worker_kept(
     make_pool: MakePool, is_settled: IsSettled
 ) -> None:
-    """An interrupt in the middle of 200 MB: the rest is read behind the caller, and the same process serves on."""
+    """An interrupt in the middle of 200 MB: the rest is read behind the caller, and the same process serves on.
+
+    An interrupt that strikes while the request is being written ends the worker, so it may take more than one round.
+    """
     pool = make_pool(workers=1, options={"grace_period": 8.0})
-    pid = pool.call("poolwork:pid")
-    interrupts = 0
+    rounds = []
+    for _ in range(3):
+        pid = pool.call("poolwork:pid")
+        interrupts = sum(is_interrupted(pool, delay) for delay in (0.04, 0.08, 0.12, 0.16))
+        is_settled(pool, 1)
+        rounds.append(interrupts > 0 and pool.call("poolwork:pid") == pid)
+        if rounds[-1]:
+            break
+    assert rounds[-1]
+
+
+def is_interrupted(pool: vv.Pool, delay: float) -> bool:
+    """Ask for 200 MB, and be interrupted after so many seconds; False if they came before."""
     previous = signal.signal(signal.SIGALRM, raise_alarm)
     try:
-        for delay in (0.04, 0.08, 0.12, 0.16):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, delay)
-                pool.call("builtins:bytes", 200_000_000)
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except Alarm:
-                interrupts += 1
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        pool.call("builtins:bytes", 200_000_000)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except Alarm:
+        return True
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
-    assert interrupts
-    is_settled(pool, 1)
-    assert pool.call("poolwork:pid") == pid
+    return False

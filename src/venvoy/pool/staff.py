@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from signal import SIGKILL
 from time import monotonic
 
 from ..events import Kind
@@ -122,10 +123,11 @@ class Staff:
             roster.probe.ticket.grant(None, error)
             return []
         was_open = roster.restarts.is_open
-        roster.restarts.failed(monotonic(), error, is_relapse=worker.ready_at is not None)
+        is_relapse = worker.ready_at is not None or _was_killed_by_others(worker)
+        roster.restarts.failed(monotonic(), error, is_relapse)
         if roster.restarts.is_open and not was_open:
             self._hands.emit("circuit_opened", detail=f"{roster.rules.restart.max_failures} starts failed")
-        if worker.ready_at is not None and not roster.restarts.is_open and not roster.warming:
+        if is_relapse and not roster.restarts.is_open and not roster.warming:
             return []  # who waits gets the next one: a worker that was killed while idle costs no call
         return roster.start_failed(error)
 
@@ -309,3 +311,9 @@ def _log_exit(pool: str, worker: Worker) -> None:
     say = logger.debug if is_planned else logger.warning
     exit_text = worker.process.exit
     say("pool %r: worker %d (pid %d) %s (%s)", pool, worker.id, worker.process.pid, exit_text, worker.reason)
+
+
+def _was_killed_by_others(worker: Worker) -> bool:
+    """Return True if it is not its code that kept a worker from starting."""
+    exit = worker.process.exit if hasattr(worker, "process") else None
+    return exit is not None and exit.signal == SIGKILL and not exit.is_ours
