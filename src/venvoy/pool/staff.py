@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from signal import SIGKILL
 from time import monotonic
 
 from ..events import Kind
@@ -123,7 +122,7 @@ class Staff:
             roster.probe.ticket.grant(None, error)
             return []
         was_open = roster.restarts.is_open
-        is_relapse = worker.ready_at is not None or _was_killed_by_others(worker)
+        is_relapse = worker.ready_at is not None
         roster.restarts.failed(monotonic(), error, is_relapse)
         if roster.restarts.is_open and not was_open:
             self._hands.emit("circuit_opened", detail=f"{roster.rules.restart.max_failures} starts failed")
@@ -311,9 +310,3 @@ def _log_exit(pool: str, worker: Worker) -> None:
     say = logger.debug if is_planned else logger.warning
     exit_text = worker.process.exit
     say("pool %r: worker %d (pid %d) %s (%s)", pool, worker.id, worker.process.pid, exit_text, worker.reason)
-
-
-def _was_killed_by_others(worker: Worker) -> bool:
-    """Return True if it is not its code that kept a worker from starting."""
-    exit = worker.process.exit if hasattr(worker, "process") else None
-    return exit is not None and exit.signal == SIGKILL and not exit.is_ours
