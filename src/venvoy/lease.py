@@ -16,10 +16,13 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
+from venvoy_worker.contract.frames import Frame
+
 from .calling import make_call, make_eval, placeholder
 from .errors import CallTimeout, EncodingError, VenvoyError, WorkerError
 from .exchange import Call
 from .options import CallOptions, Target
+from .pool.calls import result_of
 from .pool.core import Core
 from .pool.jobs import CallFuture, Job
 from .pool.roster import Ticket
@@ -115,15 +118,12 @@ class _Hold:
 
     def run(self, call: Call) -> Any:
         """Run a call when it is its turn, and return its result."""
-        while True:
-            with self.turn:
-                self.living()
-                frame = self.core.engine.run_on(self.ticket, call)
-            value, error = self.core.decoder.outcome(frame, call.convert)
-            if error is None:
-                return value
-            if not call.may_repeat(error):
-                raise error
+        return result_of(call, self._run_once, self.core)
+
+    def _run_once(self, call: Call) -> Frame:
+        with self.turn:
+            self.living()
+            return self.core.engine.run_on(self.ticket, call)
 
     def enqueue(self, job: Job) -> None:
         """Let the thread run a job after those before it.

@@ -43,16 +43,22 @@ def build_one(
     as_json: AsJson = False,
 ) -> None:
     """Build an environment unless it is there, and print its folder."""
-    sources: dict[str, Any] = {"project": project, "requirements": requirements, "script": script}
-    chosen: dict[str, Any] = {
-        "extra": extra,
-        "group": group,
-        "editable": editable,
-        "constraints": constraint,
-        "offline": offline,
-    }
-    places: dict[str, Any] = {"index_url": index_url, "extra_index_urls": extra_index_url, "find_links": find_links}
-    spec = specs.make_spec(packages or [], python=python, installer=installer, **sources, **chosen, **places)
+    spec = specs.make_spec(
+        packages,
+        project=project,
+        requirements=requirements,
+        script=script,
+        extra=extra,
+        group=group,
+        editable=editable,
+        python=python,
+        constraints=constraint,
+        index_url=index_url,
+        extra_index_urls=extra_index_url,
+        find_links=find_links,
+        installer=installer,
+        offline=offline,
+    )
     env = specs.build(spec, home, timeout)
     if as_json:
         _print_json(_as_dict(_find(env.key, home)))

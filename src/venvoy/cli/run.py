@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -36,9 +38,17 @@ def run(
     """
     is_script = command[0].endswith(".py") or os.sep in command[0]
     script = command[0] if is_script and project is None and requirements is None and _has_block(command[0]) else None
-    sources: dict[str, Any] = {"project": project, "requirements": requirements, "script": script}
-    places: dict[str, Any] = {"find_links": find_links, "index_url": index_url}
-    spec = specs.make_spec(packages or [], python=python, installer=installer, offline=offline, **sources, **places)
+    spec = specs.make_spec(
+        packages,
+        project=project,
+        requirements=requirements,
+        script=script,
+        python=python,
+        find_links=find_links,
+        index_url=index_url,
+        installer=installer,
+        offline=offline,
+    )
     if is_script and not os.path.exists(command[0]):
         raise WrongUsage(f"there is no file {command[0]}")
     env = specs.build(spec, home, timeout)
@@ -86,24 +96,37 @@ def call(
 ) -> None:
     """Call one function in an environment and print its result as JSON."""
     args, kwargs = _arguments(arguments)
-    sources: dict[str, Any] = {"project": project, "requirements": requirements}
-    places: dict[str, Any] = {"find_links": find_links, "index_url": index_url}
-    spec = specs.make_spec(packages or [], python=python, installer=installer, offline=offline, **sources, **places)
+    spec = specs.make_spec(
+        packages,
+        project=project,
+        requirements=requirements,
+        python=python,
+        find_links=find_links,
+        index_url=index_url,
+        installer=installer,
+        offline=offline,
+    )
     if timeout is not None and not timeout > 0:
         raise WrongUsage(f"--timeout: {timeout} is not a positive number of seconds")
     env = specs.build(spec, home)
     # What the function prints goes to stderr, so that stdout is the result and nothing else.
     options = vv.WorkerOptions(paths=path or (), output=lambda chunk: sys.stderr.write(chunk.text))
-    with vv.Pool(env, workers=1, worker=options, home=home) as pool:
-        try:
-            result = pool.options(timeout=timeout).call(target, *args, **kwargs)
-        except vv.VenvoyError:
-            raise
-        except Exception as error:
-            if traceback and error.__cause__ is not None:
-                typer.echo(str(error.__cause__).strip(), err=True)
-            raise vv.RemoteError(f"{target} raised {type(error).__name__}: {error}") from error
+    with vv.Pool(env, workers=1, worker=options, home=home) as pool, _one_line_error(target, traceback):
+        result = pool.options(timeout=timeout).call(target, *args, **kwargs)
     typer.echo(_as_json(target, result))
+
+
+@contextmanager
+def _one_line_error(target: str, is_traceback_shown: bool) -> Iterator[None]:
+    """Make of what a target raises the error that the command line prints in one line."""
+    try:
+        yield
+    except vv.VenvoyError:
+        raise
+    except Exception as error:
+        if is_traceback_shown and error.__cause__ is not None:
+            typer.echo(str(error.__cause__).strip(), err=True)
+        raise vv.RemoteError(f"{target} raised {type(error).__name__}: {error}") from error
 
 
 def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:

@@ -37,7 +37,7 @@ class WrongUsage(Exception):
 
 
 def make_spec(
-    packages: list[str],
+    packages: list[str] | None,
     *,
     project: str | None = None,
     requirements: str | None = None,
@@ -59,6 +59,7 @@ def make_spec(
     if project is None and (extra or group or not editable):
         raise WrongUsage("--extra, --group and --no-editable belong to --project")
     fields = {name: value for name, value in options.items() if value is not None}
+    packages = packages or []
     try:
         if project is not None:
             chosen: dict[str, Any] = {"extras": extra or (), "groups": group or (), "editable": editable}

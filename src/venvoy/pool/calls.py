@@ -7,6 +7,8 @@ from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
+from venvoy_worker.contract.frames import Frame
+
 from ..collector import Timer
 from ..exchange import Call
 from .direct import Direct
@@ -22,6 +24,23 @@ class Later(Protocol):
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Run a callback on the collector thread `delay` seconds from now."""
+
+
+def result_of(call: Call, run: Callable[[Call], Frame], pool: Later) -> Any:
+    """Run a call, as often as its options say, and return its result.
+
+    Args:
+        run: runs it once and returns its reply.
+
+    Raises:
+        As `run`; besides this, what the call raises.
+    """
+    while True:
+        value, error = pool.decoder.outcome(run(call), call.convert)
+        if error is None:
+            return value
+        if not call.may_repeat(error):
+            raise error
 
 
 class Calls:
@@ -44,13 +63,7 @@ class Calls:
         Raises:
             As `Engine.run`; besides this, what the call raises.
         """
-        while True:
-            frame = self._engine.run(call)
-            value, error = self._pool.decoder.outcome(frame, call.convert)
-            if error is None:
-                return value
-            if not call.may_repeat(error):
-                raise error
+        return result_of(call, self._engine.run, self._pool)
 
     def enqueue(self, job: Job) -> None:
         """Send a job to an idle worker, or let it wait for one.

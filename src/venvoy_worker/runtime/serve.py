@@ -16,18 +16,15 @@ from _struct import Struct
 from functools import partial
 from time import perf_counter
 
-import venvoy_worker
-
 from ..contract import codec, frames, messages
 from ..contract.channel import Channel
-from ..contract.failures import failure, snapshot
+from ..contract.failures import failure
 from ..contract.reducers import Table
 from . import control, interrupt, records, replies, stdio, targets
+from .perform import microseconds_since, perform, report, resolve
 
-_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _put_word = Struct("<Q").pack_into
 _FINISHED = 8  # offset in the status page, after the word `started`
-_MOST_MICROSECONDS = 0xFFFFFFFF
 
 
 def main(arguments: list[str]) -> None:
@@ -62,7 +59,6 @@ class Server:
         self._channel = channel
         self._page = page
         self._write_lock = _thread.allocate_lock()  # one frame at a time; the control thread writes RETRACTED
-        self._host_version = ""
 
     def send(self, pieces: Pieces) -> None:
         """Write one frame; safe from any thread."""
@@ -82,7 +78,7 @@ class Server:
             settings = codec.decode_frame(frame)
             if settings.get("log_levels") is not None:
                 records.relay(send_record, settings["log_levels"])
-            interrupt.run(0, self._prepare, (settings,), {})
+            interrupt.run(0, _prepare, (settings,), {})
         except BaseException as error:
             self._fail_to_start(error)
         stdio.leave_if_forked()
@@ -101,29 +97,10 @@ class Server:
         )
         self._send_error(0, failure("protocol_error", text))
 
-    def _prepare(self, settings: Settings) -> None:
-        """Do what the pool asks for before a worker is ready."""
-        self._host_version = settings["host_version"]
-        if settings["sys_path"] is not None:
-            sys.path[:] = settings["sys_path"]
-        sys.path[:0] = settings["paths"]
-        is_home = settings["is_home"]
-        codec.use(Table(is_home, not is_home, tuple(settings["classes"]), tuple(settings["paths"])))
-        targets.configure(settings["module"], settings["sources_folder"])
-        if settings["module"]:
-            targets.import_module(settings["module"])
-        if settings["initializer"] is not None:
-            kind, name, definition, body = settings["initializer"]
-            if definition is not None:
-                digest, encoded = definition
-                targets.define([digest], partial(codec.decode, encoded, []))
-            arguments = codec.decode(body, [])
-            self._resolve(kind, name)(*arguments[0], **arguments[1])
-
     def _fail_to_start(self, error: BaseException) -> None:
         stdio.leave_if_forked()
         stdio.flush()
-        self._send_error(0, self._report(error))
+        self._send_error(0, report(error))
         os._exit(1)  # threads of a module half imported must not keep the process
 
     def serve(self) -> None:
@@ -145,123 +122,50 @@ class Server:
         begin = perf_counter()
         _put_word(self._page, 0, call_id)
         try:
-            pieces = interrupt.run(call_id, self._perform, (frame, begin), {})
+            pieces = interrupt.run(call_id, perform, (frame, begin), {})
         except BaseException as error:
             stdio.leave_if_forked()
             stdio.flush()
             _put_word(self._page, _FINISHED, call_id)
-            self._send_error(call_id, self._report(error), interrupt.is_dirty(error), begin, frame)
+            self._send_error(call_id, report(error), interrupt.is_dirty(error), begin, frame)
             return
         stdio.leave_if_forked()
         stdio.flush()
         _put_word(self._page, _FINISHED, call_id)
         self.send(pieces)  # type: ignore[arg-type]
 
-    def _perform(self, frame: Frame, begin: float) -> Pieces:
-        """Decode, run, encode: everything in which code of the user's can run. Return the reply."""
-        value = codec.decode_frame(frame)
-        frame.body = b""
-        kind = frame.flags & messages.KIND_MASK
-        limit, target = replies.limit_of(frame.flags, frame.target)
-        result: Any = None
-        problem = None
-        if kind == messages.KIND_EVAL:
-            text, values, mode = value
-            result = targets.evaluate(text, values, mode, target.decode())
-        else:
-            if kind == messages.KIND_VALUE:
-                owner, method, *value = value
-                function = getattr(owner, method)
-            else:
-                function = self._resolve(kind, target.decode())
-            if frame.flags & messages.FLAG_CHUNK:
-                result, problem = self._chunk(function, *value)
-            else:
-                args, kwargs = value
-                result = function(*args, **kwargs)
-        value = args = kwargs = owner = None
-        if frame.flags & messages.FLAG_CHUNK:
-            (body, buffers), flags = replies.encode_chunk(result, problem, limit)
-        else:
-            (body, buffers), flags = replies.encode_result(result, limit), 0
-        if interrupt.is_dirty(None):
-            flags |= messages.FLAG_DIRTY
-        return frames.pack(
-            messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, _microseconds(begin), b"", body, buffers
-        )
-
-    def _resolve(self, kind: int, name: str) -> Callable[..., object]:
-        found = targets.by_source(name) if kind == messages.KIND_SOURCE else targets.by_name(name)
-        if not callable(found):
-            raise TypeError("%r is not callable: it is a %s" % (name, type(found).__name__))
-        return found
-
-    def _chunk(
-        self,
-        function: Callable[..., object],
-        items: list[Any],
-        first: tuple[object, ...] | None,
-        kwargs: dict[str, object],
-    ) -> tuple[list[object], dict[str, object] | None]:
-        """Run one function over many arguments; an error ends it after the values before it, and is reported.
-
-        Args:
-            items: tuples of arguments, or, when `first` is None, single arguments.
-            first: arguments before those of each item.
-        """
-        values: list[object] = []
-        keep = values.append
-        try:
-            if first is None:
-                for item in items:
-                    keep(function(item))
-            else:
-                for item in items:
-                    keep(function(*first, *item, **kwargs))
-        except venvoy_worker.Cancelled:
-            raise
-        except BaseException as error:
-            stdio.leave_if_forked()
-            return values, self._report(error)
-        return values, None
-
-    def _report(self, error: BaseException) -> dict[str, object]:
-        if isinstance(error, targets.NotFound):
-            return failure("target_not_found", str(error))
-        if isinstance(error, codec.CodecError):
-            return replies.report_of(error, _cause(error))
-        if isinstance(error, targets.NotParsable):
-            versions = (self._host_version, sys.version.split()[0], error)
-            text = "the function's source, written for Python %s, does not parse on the worker's Python %s: %s"
-            return failure("encoding_error", text % versions)
-        if isinstance(error, venvoy_worker.Cancelled):
-            return failure("call_cancelled", str(error), snapshot(error, _FOLDER)["traceback"])  # type: ignore[arg-type]
-        return snapshot(error, _FOLDER)
-
     def _send_error(
         self,
         call_id: int,
-        report: dict[str, object],
+        problem: dict[str, object],
         is_dirty: bool = False,
         begin: float | None = None,
         call: Frame | None = None,
     ) -> None:
         flags = messages.FLAG_DIRTY if is_dirty else 0
-        number = 0 if begin is None else _microseconds(begin)
+        number = 0 if begin is None else microseconds_since(begin)
         limit = None if call is None else replies.limit_of(call.flags, call.target)[0]
-        pieces = replies.encode_report(report, limit)
+        pieces = replies.encode_report(problem, limit)
         self.send(frames.pack(messages.ERROR, flags, codec.PICKLE, call_id=call_id, number=number, body=pieces))
 
 
-def _cause(error: BaseException) -> str:
-    if error.__cause__ is None:
-        return ""
-    return str(snapshot(error.__cause__, _FOLDER)["traceback"])
-
-
-def _microseconds(begin: float) -> int:
-    number = int((perf_counter() - begin) * 1e6)
-    return number if number < _MOST_MICROSECONDS else _MOST_MICROSECONDS
+def _prepare(settings: Settings) -> None:
+    """Do what the pool asks for before a worker is ready."""
+    if settings["sys_path"] is not None:
+        sys.path[:] = settings["sys_path"]
+    sys.path[:0] = settings["paths"]
+    is_home = settings["is_home"]
+    codec.use(Table(is_home, not is_home, tuple(settings["classes"]), tuple(settings["paths"])))
+    targets.configure(settings["module"], settings["sources_folder"], settings["host_version"])
+    if settings["module"]:
+        targets.import_module(settings["module"])
+    if settings["initializer"] is not None:
+        kind, name, definition, body = settings["initializer"]
+        if definition is not None:
+            digest, encoded = definition
+            targets.define([digest], partial(codec.decode, encoded, []))
+        arguments = codec.decode(body, [])
+        resolve(kind, name)(*arguments[0], **arguments[1])
 
 
 def _facts() -> dict[str, object]:

@@ -10,6 +10,7 @@ import sys
 
 _main_module = ""  # where bare names are looked up: the pool's `module`
 _sources_folder = ""
+_host_version = ""
 _defined: dict[str, Definition] = {}  # by digest: encoded (text, file name, values), not decoded yet
 _writes = 0  # of source files, by this process
 _MOST_SOURCES = 1024  # files kept in the sources folder
@@ -25,9 +26,11 @@ class NotParsable(Exception):
     """This Python cannot parse the text of a function; becomes `EncodingError` at the host."""
 
 
-def configure(main_module: str, sources_folder: str) -> None:
-    """Say where bare names live, and where source texts may be written for processes that user code spawns."""
-    global _main_module, _sources_folder
+def configure(main_module: str, sources_folder: str, host_version: str) -> None:
+    """Say where bare names live, where source texts may be written for processes that user code spawns, and for which
+    Python they are written."""
+    global _main_module, _sources_folder, _host_version
+    _host_version = host_version
     _main_module = main_module
     _sources_folder = sources_folder
 
@@ -155,18 +158,25 @@ def _make_module(digest: str) -> object:
     try:
         code = compile(text, filename, "exec", dont_inherit=True)
     except SyntaxError as error:
-        raise NotParsable(str(error)) from None
+        raise _not_parsable(error) from None
     _show_lines_of(filename, text)
     sys.modules[name] = module
     try:
         exec(code, module.__dict__)
     except SyntaxError as error:  # parts of the text are compiled by the text, to keep their line numbers
         del sys.modules[name]
-        raise NotParsable(str(error)) from None
+        raise _not_parsable(error) from None
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+def _not_parsable(error: SyntaxError) -> NotParsable:
+    versions = (_host_version, sys.version.split()[0], error)
+    return NotParsable(
+        "the function's source, written for Python %s, does not parse on the worker's Python %s: %s" % versions
+    )
 
 
 def _show_lines_of(filename: str, text: str) -> None:

@@ -1,0 +1,124 @@
+"""From the frame of a call to its reply: decode, run, encode. Stateless."""
+
+from __future__ import annotations
+
+import os
+from time import perf_counter
+
+import venvoy_worker
+
+from ..contract import codec, frames, messages
+from ..contract.failures import failure, snapshot
+from . import interrupt, replies, stdio, targets
+
+_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_MOST_MICROSECONDS = 0xFFFFFFFF
+
+
+def perform(frame: Frame, begin: float) -> Pieces:
+    """Decode, run, encode: everything in which code of the user's can run. Return the reply."""
+    value = codec.decode_frame(frame)
+    frame.body = b""
+    kind = frame.flags & messages.KIND_MASK
+    limit, target = replies.limit_of(frame.flags, frame.target)
+    result: Any = None
+    problem = None
+    if kind == messages.KIND_EVAL:
+        text, values, mode = value
+        result = targets.evaluate(text, values, mode, target.decode())
+    else:
+        if kind == messages.KIND_VALUE:
+            owner, method, *value = value
+            function = getattr(owner, method)
+        else:
+            function = resolve(kind, target.decode())
+        if frame.flags & messages.FLAG_CHUNK:
+            result, problem = _chunk(function, *value)
+        else:
+            args, kwargs = value
+            result = function(*args, **kwargs)
+    value = args = kwargs = owner = None
+    if frame.flags & messages.FLAG_CHUNK:
+        (body, buffers), flags = replies.encode_chunk(result, problem, limit)
+    else:
+        (body, buffers), flags = replies.encode_result(result, limit), 0
+    if interrupt.is_dirty(None):
+        flags |= messages.FLAG_DIRTY
+    return frames.pack(
+        messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, microseconds_since(begin), b"", body, buffers
+    )
+
+
+def resolve(kind: int, name: str) -> Callable[..., object]:
+    """Return what a target by name or by source stands for.
+
+    Raises:
+        TypeError: it cannot be called. Besides this, as `targets.by_name` and `targets.by_source`.
+    """
+    found = targets.by_source(name) if kind == messages.KIND_SOURCE else targets.by_name(name)
+    if not callable(found):
+        raise TypeError("%r is not callable: it is a %s" % (name, type(found).__name__))
+    return found
+
+
+def _chunk(
+    function: Callable[..., object],
+    items: list[Any],
+    first: tuple[object, ...] | None,
+    kwargs: dict[str, object],
+) -> tuple[list[object], dict[str, object] | None]:
+    """Run one function over many arguments; an error ends it after the values before it, and is reported.
+
+    Args:
+        items: tuples of arguments, or, when `first` is None, single arguments.
+        first: arguments before those of each item.
+    """
+    values: list[object] = []
+    keep = values.append
+    try:
+        if first is None:
+            for item in items:
+                keep(function(item))
+        else:
+            for item in items:
+                keep(function(*first, *item, **kwargs))
+    except venvoy_worker.Cancelled:
+        raise
+    except BaseException as error:
+        stdio.leave_if_forked()
+        return values, report(error)
+    return values, None
+
+
+def report(error: BaseException) -> dict[str, object]:
+    """Return the snapshot of what ended a call."""
+    if isinstance(error, targets.NotFound):
+        return failure("target_not_found", str(error))
+    if isinstance(error, codec.CodecError):
+        return replies.report_of(error, _cause(error))
+    if isinstance(error, targets.NotParsable):
+        return failure("encoding_error", str(error))
+    if isinstance(error, venvoy_worker.Cancelled):
+        return failure("call_cancelled", str(error), snapshot(error, _FOLDER)["traceback"])  # type: ignore[arg-type]
+    return snapshot(error, _FOLDER)
+
+
+def _cause(error: BaseException) -> str:
+    if error.__cause__ is None:
+        return ""
+    return str(snapshot(error.__cause__, _FOLDER)["traceback"])
+
+
+def microseconds_since(begin: float) -> int:
+    """Return the time from a `perf_counter` value until now, as it goes into a reply."""
+    number = int((perf_counter() - begin) * 1e6)
+    return number if number < _MOST_MICROSECONDS else _MOST_MICROSECONDS
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, List, Union
+
+    from ..contract.frames import Frame
+
+    Pieces = List[Union[bytes, bytearray, memoryview]]
