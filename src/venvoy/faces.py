@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 from .binding import bind
 from .calling import make_call, make_chunk, make_eval
+from .detached import DetachedCalls
 from .errors import EncodingError
 from .exchange import Call
+from .ledger import Ledger
 from .options import (
     CallOptions,
     Target,
@@ -30,6 +32,7 @@ class Calling:
     """The calling methods, of a pool and of its views alike."""
 
     _core: Core
+    _ledger: Ledger
     _call_options: CallOptions
 
     def call(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
@@ -129,6 +132,11 @@ class Calling:
         bound: T = bind(protocol, call_as, f"{module}:" if module else "")
         return bound
 
+    @property
+    def detached(self) -> DetachedCalls:
+        """Calls that outlive whoever started them: `start`, `result`, `peek`, `cancel`, `list`."""
+        return DetachedCalls(self, self._core, self._ledger, self._call_options)
+
     def _enqueue(self, make: Callable[..., Call], *args: Any) -> Job:
         """Put a job into the queue; an argument that cannot travel is the error of its future."""
         core = self._core
@@ -148,6 +156,7 @@ class View(Calling):
     def __init__(self, pool: Calling, options: CallOptions) -> None:
         self._pool = pool  # keeps it alive
         self._core = pool._core
+        self._ledger = pool._ledger
         self._call_options = options
 
 
