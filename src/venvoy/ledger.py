@@ -122,6 +122,8 @@ class Ledger:
         if reply is None:
             self._await(id, timeout)
             reply = self._reply(id)
+        if reply is None and self.is_over:
+            raise self._core.roster.closed_error()
         if reply is None:
             raise ResultNotReady(f"detached call {id} is run by another process, and has not finished yet")
         value, error, is_whole = self._decoded(reply, convert)
@@ -207,6 +209,8 @@ class Ledger:
         try:
             if self.join(id, waiter):
                 waiter.acquire(True, -1.0 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+                if self.is_over:  # also if there is a reply by now: it is kept, for whoever asks again
+                    raise self._core.roster.closed_error()
         finally:
             self.leave(id, waiter)
         self.check_done(id)

@@ -180,10 +180,10 @@ class SqliteCallStore:
         """Return what stands for this process in the rows of the calls it runs."""
         try:
             with self._lock:
-                if self._mark is None:
+                if self._mark is None and self._db is not None:  # else the statement to come says what is wrong
                     self._mark = HostMark(self._prefix)
                     weakref.finalize(self, self._mark.close)
-                return self._mark.token
+                return self._mark.token if self._mark is not None else ""
         except OSError as error:
             raise self._error(error) from error
 
