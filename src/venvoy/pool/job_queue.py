@@ -19,6 +19,7 @@ from ..lane import Lane, WorkerLost
 from ..post_mortem import crash_error
 from ..worker import Worker
 from ..worker_state import Reason, State
+from . import leaving
 from .jobs import Job
 from .phase import Phase
 from .roster import ErrorMaker, Roster
@@ -238,7 +239,7 @@ class JobQueue:
         elif state is State.EXITED:
             lane.channel.close()
             with self._lock:
-                self._roster.let_go(lane)
+                leaving.let_go(self._roster, lane)
             self._hands.check_gone()
         elif state is State.RETIRING and lane.worker.is_done:
             lane.worker.retire()

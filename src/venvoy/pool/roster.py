@@ -180,47 +180,12 @@ class Roster:
                 worker.reason = Reason.CLOSED
         return None
 
-    def let_go(self, lane: Lane) -> None:
-        """Locked: who held this lane of a worker that is gone does so no more; the last one ends its being counted."""
-        lane.worker.held.discard(lane)
-        if not lane.worker.held:
-            self.workers.pop(lane.worker.id, None)
-
     def withdraw(self, worker: Worker, reason: Reason | None = None) -> None:
         """Locked: the idle lanes of a worker take no more calls."""
         for lane in worker.lanes:
             if lane.state is State.IDLE:
                 self.idle.remove(lane)
                 lane.move(State.RETIRING, reason)
-
-    def lose(self, worker: Worker) -> list[Lane]:
-        """Locked: its process is gone; return the lanes to be closed, since nobody holds them who would do it."""
-        before = worker.state
-        reason = Reason.START_FAILED if before is State.STARTING else Reason.CRASHED
-        free = [lane for lane in worker.lanes if lane.state is not State.BUSY]
-        for lane in worker.lanes:
-            if lane.state is State.IDLE:
-                self.idle.remove(lane)
-            lane.move(State.EXITED, reason)
-        worker.held.update(worker.lanes if not worker.is_leased else ())
-        worker.held.difference_update(free)
-        if not worker.held:  # else it counts until its holders have let go of it
-            self.workers.pop(worker.id, None)
-        return free
-
-    def leave_idle(self) -> tuple[list[Worker], list[Worker]]:
-        """Locked: nobody needs the idle ones, nor, when nothing waits, those that are starting; return both."""
-        leaving = []
-        for worker in list(dict.fromkeys([lane.worker for lane in self.idle])):
-            self.withdraw(worker)
-            if worker.is_done:
-                worker.reason = worker.reason or Reason.CLOSED
-                leaving.append(worker)
-        is_starting = [worker for worker in self.workers.values() if worker.state is State.STARTING]
-        unborn = is_starting if not self.waiting else []
-        for worker in unborn:
-            worker.reason = Reason.CLOSED
-        return leaving, unborn
 
     def pair_up(self) -> list[tuple[Lane, Job]]:
         """Locked: give idle lanes to those who wait; return the pairs that need a driver."""

@@ -16,7 +16,7 @@ from ..log import logger
 from ..post_mortem import start_error
 from ..worker import Worker
 from ..worker_state import Reason, State
-from . import policy
+from . import leaving, policy
 from .job_queue import Hands, JobQueue
 from .jobs import Job
 from .output import Router
@@ -124,12 +124,12 @@ class Staff:
             roster.probe.ticket.grant(None, error)
             return []
         was_open = roster.restarts.is_open
-        is_relapse = worker.ready_at is not None
+        is_relapse = worker.ready_at is not None or roster.restarts.is_first_after_success
         roster.restarts.failed(monotonic(), error, is_relapse)
         if roster.restarts.is_open and not was_open:
             self._hands.emit("circuit_opened", detail=f"{roster.rules.restart.max_failures} starts failed")
         if is_relapse and not roster.restarts.is_open and not roster.warming:
-            return []  # who waits gets the next one: a worker that was killed while idle costs no call
+            return []  # who waits gets the next one: a worker killed by others, idle or starting, costs no call
         return roster.start_failed(error)
 
     def worker_ready(self, worker: Worker) -> None:
@@ -146,14 +146,14 @@ class Staff:
             if roster.probe is not None and roster.probe.worker is worker:
                 roster.begin_generation()
             served = [(lane, roster.serve_next(lane), lane.state) for lane in worker.lanes]
-            leaving = roster.let_due_go()
+            replaced = roster.let_due_go()
             roster.tell_warming()
         logger.debug("pool %r: worker %d is ready, pid %d", roster.name, worker.id, worker.process.pid)
         if was_open:
             self._hands.emit("circuit_closed")
         for lane, job, state in served:
             self._queue.after_release(lane, job, state)
-        for old in leaving:
+        for old in replaced:
             old.retire()
         self._hands.attend()
 
@@ -183,7 +183,7 @@ class Staff:
         with self._lock:
             before = worker.state
             self._announce(worker)
-            free = roster.lose(worker)
+            free = leaving.lose(roster, worker)
             roster.exited.append(worker)
             if self._counts_as_failed(worker, before):
                 failed = self._start_failed(worker, lambda: start_error(worker))
@@ -236,8 +236,8 @@ class Staff:
                 ticket.grant(None, lambda: closed)
             roster.warming.clear()
             roster.renewing.clear()
-            leaving, unborn = roster.leave_idle()
-        for worker in leaving:
+            idle, unborn = leaving.leave_idle(roster)
+        for worker in idle:
             worker.retire()
         for worker in unborn:
             worker.kill()
