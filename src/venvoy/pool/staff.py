@@ -122,12 +122,12 @@ class Staff:
             roster.probe.ticket.grant(None, error)
             return []
         was_open = roster.restarts.is_open
-        is_relapse = worker.ready_at is not None
+        is_relapse = worker.ready_at is not None or roster.restarts.is_first_after_success
         roster.restarts.failed(monotonic(), error, is_relapse)
         if roster.restarts.is_open and not was_open:
             self._hands.emit("circuit_opened", detail=f"{roster.rules.restart.max_failures} starts failed")
         if is_relapse and not roster.restarts.is_open and not roster.warming:
-            return []  # who waits gets the next one: a worker that was killed while idle costs no call
+            return []  # who waits gets the next one: a worker killed by others, idle or starting, costs no call
         return roster.start_failed(error)
 
     def worker_ready(self, worker: Worker) -> None:
