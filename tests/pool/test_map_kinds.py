@@ -48,9 +48,7 @@ def test_each_result_comes_once_in_whatever_order(pool: vv.Pool) -> None:
     assert sorted(pool.map("poolwork:double", range(50), ordered=False, buffersize=7)) == [2 * n for n in range(50)]
 
 
-def test_a_result_that_comes_too_late_is_a_timeout_in_any_order(
-    pool: vv.Pool, is_settled: Callable[..., None]
-) -> None:
+def test_a_result_that_comes_too_late_is_a_timeout_in_any_order(pool: vv.Pool, is_settled: Callable[..., None]) -> None:
     """What is done is yielded before; the rest is cancelled."""
     results = pool.map("poolwork:nap", [60, 0, 60], ordered=False, chunksize=1, timeout=1.0)
     assert next(results) is None
