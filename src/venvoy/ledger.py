@@ -77,6 +77,36 @@ class _Running:
             self.waiters.pop().release()
 
 
+class _Expiry:
+    """Sees to it that a store's memory is given back though nobody looks at it, while the pool is there."""
+
+    def __init__(self, core: Core, store: CallStore) -> None:
+        self._core = core
+        self._store = store
+        self._has_timer = False
+
+    def begin(self, seconds: float | None) -> None:
+        """Look at the store in so many seconds, unless it is going to be looked at."""
+        if seconds is not None and not self._has_timer and self._core.roster.phase is Phase.OPEN:
+            self._has_timer = True
+            self._core.call_later(seconds, partial(_expire, weakref.ref(self)))
+
+    def expire(self) -> None:
+        """Remove what nobody has fetched in time."""
+        self._has_timer = False
+        try:
+            self.begin(self._store.expire())
+        except CallStoreError as problem:
+            logger.warning("results that have expired are not removed: %s", problem)
+
+
+def _expire(expiry: weakref.ref[_Expiry]) -> None:
+    """On the collector thread, which is not to wait for a disk; and a pool that is gone needs nothing any more."""
+    alive = expiry()
+    if alive is not None:
+        run_aside(alive.expire)
+
+
 class Ledger:
     """See the module.
 
@@ -91,7 +121,7 @@ class Ledger:
         self._running: dict[str, _Running] = {}
         self._taking = threading.Lock()  # who gets a call; the store is written under it
         self._is_ending = False
-        self._has_timer = False
+        self._expiry = _Expiry(core, store)
 
     # --- the calls --------------------------------------------------------------------------
 
@@ -183,10 +213,10 @@ class Ledger:
     def leave(self, id: str, waiter: LockType) -> None:
         """Wait no longer."""
         running = self._running.get(id)
-        if running is not None and waiter in running.waiters:
+        if running is not None:
             try:
                 running.waiters.remove(waiter)
-            except ValueError:  # woken just now
+            except ValueError:  # it was woken
                 pass
 
     def check_done(self, id: str) -> None:
@@ -291,7 +321,7 @@ class Ledger:
             running.reply = running.reply or pack_failure(problem)
         running.is_settled = True
         running.wake()
-        self._expire_later(self._store.ttl)
+        self._expiry.begin(self._store.ttl)
 
     def _write(self, id: str, running: _Running) -> None:
         assert running.reply is not None
@@ -333,29 +363,6 @@ class Ledger:
                     self._write(id, running)
             except CallStoreError as problem:
                 logger.error("the reply of detached call %s is lost: %s", id, problem)
-
-    # --- expiry ---------------------------------------------------------------------------------
-
-    def _expire_later(self, seconds: float | None) -> None:
-        if seconds is None or self._has_timer or self.is_over:
-            return
-        self._has_timer = True
-        self._core.call_later(seconds, partial(_expire, weakref.ref(self)))
-
-    def expire(self) -> None:
-        """Remove what nobody has fetched in time."""
-        self._has_timer = False
-        try:
-            self._expire_later(self._store.expire())
-        except CallStoreError as problem:
-            logger.warning("results that have expired are not removed: %s", problem)
-
-
-def _expire(ledger: weakref.ref[Ledger]) -> None:
-    """On the collector thread, which is not to wait for a disk."""
-    alive = ledger()
-    if alive is not None:
-        run_aside(alive.expire)
 
 
 def _failed(reply: Pieces) -> bool:
