@@ -66,6 +66,7 @@ class SqliteCallStore:
         if not isinstance(resume, bool):
             raise TypeError(f"resume is True or False, not {resume!r}")
         self.path = os.path.abspath(os.fspath(path))
+        self._prefix = f"{self.path}-host-"  # of the marks of the processes that run calls
         self.ttl, self.resumes = ttl, resume
         self._lock = threading.Lock()  # one statement at a time; guards the two below
         self._mark: HostMark | None = None  # made for the first call that is run here
@@ -171,10 +172,6 @@ class SqliteCallStore:
         return f"<venvoy.SqliteCallStore {self.path!r}>"
 
     # --- statements ---------------------------------------------------------------------------
-
-    @property
-    def _prefix(self) -> str:
-        return f"{self.path}-host-"
 
     def _host(self) -> str:
         """Return what stands for this process in the rows of the calls it runs."""

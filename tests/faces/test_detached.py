@@ -224,13 +224,13 @@ def test_wrong_arguments_are_refused(make_pool: Any, wrong: Any) -> None:
 # --- what happens meanwhile ---------------------------------------------------------------------
 
 
-def test_the_death_of_a_worker_costs_its_own_call_only(make_pool: Any, make_store: MakeStore) -> None:
+def test_the_death_of_a_worker_costs_its_own_call_only(make_pool: Any, make_store: MakeStore, tmp_path: Path) -> None:
     """What it had finished stays; what it ran fails with the crash, at once, and with its details."""
     pool = make_pool(make_store())
     done = pool.detached.start("builtins:abs", -1)
     until(lambda: is_done(pool, done))
-    running = pool.detached.start("time:sleep", 60)
-    until(lambda: pool.stats().workers["busy"])
+    running = pool.detached.start(touch_and_sleep, str(tmp_path / "began"), 60)
+    until((tmp_path / "began").exists)
     woken: list[Any] = []
     waiter = threading.Thread(target=lambda: woken.append(raised(lambda: pool.detached.result(running))))
     waiter.start()
@@ -632,6 +632,13 @@ def slow(seconds: float, value: Any = None) -> Any:
 
     time.sleep(seconds)
     return value
+
+
+def touch_and_sleep(path: str, seconds: float) -> None:
+    import time
+
+    open(path, "w").close()
+    time.sleep(seconds)
 
 
 def succeed_at(path: str, attempt: int) -> int:
