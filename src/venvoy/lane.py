@@ -47,6 +47,8 @@ class Lane:
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
         self._sends_before = 0  # of the channel, when it was begun
         self.direct: object = None  # the job of `pool.direct` that is on it
+        self.is_lost = False  # its call has not stopped in time
+        self.is_cut = False  # by us, while the worker may go on for others
         self.is_attributed = False  # what is printed meanwhile is to be known as the call's
         self._sources = SourceMemory()
         self._collector = collector
@@ -192,7 +194,23 @@ class Lane:
         if not is_last and is_running:
             self.worker.control.say(messages.CANCEL, call_id)
         if is_last and (is_running or (self.state is State.ABANDONED and self.last_id == call_id)):
+            self._lose()
+
+    def _lose(self) -> None:
+        """Code runs here that does not obey: the worker has to end, at once if nobody else needs it."""
+        if len(self.worker.lanes) == 1:
             self.worker.process.kill_tree()
+        else:
+            self.worker.listener.lane_lost(self)
+
+    def cut(self) -> None:
+        """A request was written in part, and nothing more can be said: end the channel, and so the worker."""
+        self.worker.reason = self.worker.reason or Reason.DRAINED
+        if len(self.worker.lanes) == 1:
+            self.worker.process.kill_tree()
+        else:
+            self.is_cut = True
+            self.channel.shut()
 
     def abandon_call(self, is_to_stop: bool) -> None:
         """On the collector thread: stop the call whose driver left, if it is to stop, and read until it has ended."""
