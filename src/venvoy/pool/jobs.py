@@ -20,7 +20,7 @@ from ..classes import Classes
 from ..collector import Timer
 from ..errors import CallCancelled, EncodingError
 from ..exchange import Call, Convert
-from ..worker import Worker
+from ..lane import Lane
 
 if TYPE_CHECKING:
     from .roster import Ticket
@@ -186,7 +186,7 @@ class Job:
         self.future = CallFuture()
         self.is_begun = False  # the future was told that it runs, which may be done once only
         self.is_given_up = False  # by its deadline or by cancel(): what comes back is discarded
-        self.place: tuple[Worker, int] | None = None  # where it runs, and under which id
+        self.place: tuple[Lane, int] | None = None  # where it runs, and under which id
         self.seconds = 0.0  # it took in the worker
         self.timer: Timer | None = None
         self.ticket: Ticket | None = None  # these three belong to `direct`
