@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 from .binding import bind
 from .calling import keywords_of, make_call, make_chunks, make_eval, make_request, placeholder
+from .detached import DetachedCalls
 from .errors import EncodingError
 from .exchange import Call
+from .ledger import Ledger
 from .options import CallOptions, Target
 from .pool.core import Core
 from .pool.jobs import CallFuture, Job
@@ -25,6 +27,7 @@ class Calling:
     """The calling methods, of a pool and of its views alike."""
 
     _core: Core
+    _ledger: Ledger
     _call_options: CallOptions
 
     def call(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
@@ -186,6 +189,11 @@ class Calling:
         bound: T = bind(protocol, call_as, f"{module}:" if module else "")
         return bound
 
+    @property
+    def detached(self) -> DetachedCalls:
+        """Calls that outlive whoever started them: `start`, `result`, `peek`, `cancel`, `list`."""
+        return DetachedCalls(self, self._core, self._ledger, self._call_options)
+
     def _send(self, call: Call | Exception) -> Job:
         """Put a call into the queue; an error stands for one that could not be made, and is that of its future."""
         if isinstance(call, Exception):
@@ -209,6 +217,7 @@ class View(Calling):
     def __init__(self, pool: Calling, options: CallOptions) -> None:
         self._pool = pool  # keeps it alive
         self._core = pool._core
+        self._ledger = pool._ledger
         self._call_options = options
 
 
