@@ -9,7 +9,7 @@ import venvoy_worker
 
 from ..contract import codec, frames, messages
 from ..contract.failures import failure, snapshot
-from . import interrupt, replies, stdio, targets
+from . import interrupt, lent, replies, stdio, targets
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MOST_MICROSECONDS = 0xFFFFFFFF
@@ -18,7 +18,7 @@ _MOST_MICROSECONDS = 0xFFFFFFFF
 def perform(frame: Frame, begin: float) -> Pieces:
     """Decode, run, encode: everything in which code of the user's can run. Return the reply."""
     value = codec.decode_frame(frame)
-    frame.body = b""
+    frame.body, frame.buffers = b"", []
     kind = frame.flags & messages.KIND_MASK
     limit, target = replies.limit_of(frame.flags, frame.target)
     result: Any = None
@@ -42,6 +42,8 @@ def perform(frame: Frame, begin: float) -> Pieces:
         (body, buffers), flags = replies.encode_chunk(result, problem, limit)
     else:
         (body, buffers), flags = replies.encode_result(result, limit), 0
+    if buffers or len(body) > 1:
+        body, buffers = lent.place(frame.call_id, body, buffers)
     if interrupt.is_dirty(None):
         flags |= messages.FLAG_DIRTY
     return frames.pack(
