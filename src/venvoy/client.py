@@ -1,44 +1,20 @@
-"""`Pool`: the blocking face. Its methods encode, hand on to the engine, and decode; nothing is decided here.
-
-Owns the `Core`, and ends it when the last reference to the pool is gone.
-"""
+"""`Pool`: the blocking face. Its methods encode, hand on to the engine, and decode; nothing is decided here."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import weakref
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, Unpack
 
-from .calling import encode_initializer
-from .classes import declared_names
-from .envs import Env, EnvSpec
+from .anypool import AnyPool
 from .faces import Calling, View
 from .lease import Lease, NamedWorker, gather
-from .named import NamedWorkers
-from .options import (
-    CallOptions,
-    CallOptionsDict,
-    PoolOptions,
-    WorkerOptions,
-    check_pool_options,
-    pool_size,
-)
-from .policies import RestartPolicy, ScalePolicy
-from .pool.core import Core, Setup, check_platform
-from .pool.roster import Rules
-from .pool.stats import PoolStats, WorkerInfo, pool_stats, worker_infos
-
-T = TypeVar("T")
-_numbers = itertools.count(1)
-_DEFAULT_CALL = CallOptions()
+from .options import CallOptionsDict
 
 
-class Pool(Calling, Executor):
+class Pool(Calling, AnyPool, Executor):
     """Warm workers of one environment, as a `concurrent.futures.Executor`.
 
     Making one only checks the arguments; `with`, `warm()` or the first call builds the environment and starts
@@ -56,29 +32,6 @@ class Pool(Calling, Executor):
         TypeError, ValueError: an argument is not what is described here.
         PoolError: this system cannot run workers.
     """
-
-    def __init__(
-        self,
-        env: EnvSpec | Env | str | os.PathLike[str] | None = None,
-        module: str | None = None,
-        *,
-        workers: int | tuple[int, int] | None = None,
-        worker: WorkerOptions | None = None,
-        max_workers: int | None = None,
-        **options: Unpack[PoolOptions],
-    ) -> None:
-        if env is not None and not isinstance(env, EnvSpec | Env | str | os.PathLike):
-            raise TypeError(f"env is an EnvSpec, an Env, a path or None, not {env!r}")
-        check_pool_options(module, worker, options)
-        worker = worker if worker is not None else WorkerOptions()
-        limit = worker.max_message_bytes
-        self._call_options = _DEFAULT_CALL if limit is None else CallOptions(max_bytes=limit)
-        size, name = pool_size(workers, max_workers), options.get("name") or f"pool-{next(_numbers)}"
-        self._core = Core(size, name, env, module or "", worker, _setup(worker, options))
-        self._named = NamedWorkers(self._core, options.get("max_named", 10))
-        self._core.on_reload = self._named.tell_outdated
-        check_platform()
-        weakref.finalize(self, _drop, self._core, self._named).atexit = False
 
     def options(self, **options: Unpack[CallOptionsDict]) -> View:
         """Return a light view of this pool whose calls have these `CallOptions`."""
@@ -128,10 +81,6 @@ class Pool(Calling, Executor):
         """
         return self._core.opening.warm(workers)
 
-    def reap(self) -> int:
-        """End the idle workers above the least number now, the one idle longest first; return how many."""
-        return self._core.renewal.reap()
-
     def reload(self) -> int:
         """Replace all workers by fresh ones that import the code as it is now; return how many are ready.
 
@@ -143,54 +92,6 @@ class Pool(Calling, Executor):
         """
         return self._core.reload()
 
-    def stats(self) -> PoolStats:
-        """Return the pool's numbers as they are now."""
-        return pool_stats(self._core.roster)
-
-    def workers(self) -> list[WorkerInfo]:
-        """Return a snapshot of each worker, oldest first; the named ones last."""
-        infos = worker_infos(self._core.roster)
-        for name, core in self._named.all().items():
-            infos += worker_infos(core.roster, name)
-        return infos
-
-    def output(self, worker: int | str | None = None, stream: str | None = None) -> str:
-        """Return the last output of one worker, or of all, as text.
-
-        Args:
-            worker: its id or its name; the id also of one of the last workers that ended.
-            stream: "stdout" or "stderr"; both by default.
-
-        Raises:
-            LookupError: there is no such worker.
-        """
-        named = self._find_named(worker)
-        return self._core.output(worker, stream) if named is None else named.output(stream)  # type: ignore[arg-type]
-
-    def terminate(self, worker: int | str) -> None:
-        """End one worker: cancel its call, SIGTERM, and SIGKILL after the grace period.
-
-        The call running there raises `CallCancelled`, or `WorkerCrashed` if it did not obey.
-
-        Args:
-            worker: its id or its name.
-
-        Raises:
-            LookupError: there is no such worker.
-        """
-        (self._find_named(worker) or self._core.staff.find(worker)).terminate()  # type: ignore[arg-type]
-
-    def kill(self, worker: int | str) -> None:
-        """End one worker at once; a call running on it raises `WorkerCrashed`.
-
-        Args:
-            worker: its id or its name.
-
-        Raises:
-            LookupError: there is no such worker.
-        """
-        (self._find_named(worker) or self._core.staff.find(worker)).kill()  # type: ignore[arg-type]
-
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls and end the workers once all calls are done, as every Executor does.
 
@@ -198,11 +99,7 @@ class Pool(Calling, Executor):
             wait: return only when nothing of the pool is left.
             cancel_futures: cancel the calls that wait in the queue; running ones are finished.
         """
-        cores = [self._core]
-        self._core.shutdown(False, cancel_futures)
-        for core in self._named.all().values():  # looked for now: no more are made
-            core.shutdown(False, cancel_futures)
-            cores.append(core)
+        cores = self._begin_shutdown(cancel_futures)
         for core in cores if wait else ():
             core.join(None)
 
@@ -214,17 +111,8 @@ class Pool(Calling, Executor):
         """
         patience = self._core.options.grace_period if timeout is None else timeout
         deadline = monotonic() + patience
-        self._core.staff.stop()
-        cores = [*self._named.all().values(), self._core]  # looked for now: no more are made
-        for core in cores:
-            core.staff.stop()
-        for core in cores:
+        for core in self._begin_close():
             core.close(max(0.0, deadline - monotonic()))
-
-    def _find_named(self, worker: int | str | None) -> NamedWorker | None:
-        if isinstance(worker, str):
-            return self._named.find(worker)
-        return None if worker is None else self._named.find_by_id(worker)
 
     def __enter__(self) -> Self:
         try:
@@ -241,27 +129,3 @@ class Pool(Calling, Executor):
             self.shutdown(wait=True)
         else:  # Ctrl-C, sys.exit: whoever leaves like this does not wait for calls
             self.close(0)
-
-    def __repr__(self) -> str:
-        stats = self.stats()
-        return f"<venvoy.Pool {stats.name!r} {stats.phase}, {sum(stats.workers.values())} workers>"
-
-
-def _drop(core: Core, named: NamedWorkers) -> None:
-    core.drop()
-    named.drop()
-
-
-def _setup(worker: WorkerOptions, options: PoolOptions) -> Setup:
-    scale, restart = options.get("scale") or ScalePolicy(), options.get("restart") or RestartPolicy()
-    return Setup(
-        rules=Rules(scale=scale, restart=restart, max_waiting=options.get("max_waiting")),
-        initializer=encode_initializer(worker),
-        home=options.get("home"),
-        progress=options.get("progress"),
-        build_timeout=options.get("build_timeout", 600.0),
-        on_event=options.get("on_event"),
-        watch=options.get("watch", False),
-        classes=declared_names(options.get("classes", ())),
-        is_safe=options.get("unpickle") == "safe",
-    )

@@ -22,6 +22,7 @@ ENTRY = _struct.Struct("<IIQQ")  # one row of the buffer table: kind, segment, o
 BUFFER_INLINE = 0
 BUFFER_SEGMENT = 1  # in a segment
 BUFFER_BODY = 2  # no buffer but the body, in a segment
+LANE_SHIFT = 48  # of a call id: from this bit on it is the number of the channel, among several to one worker
 
 _VERSIONS = (PROTOCOL_VERSION, GREETING_VERSION)
 
