@@ -80,9 +80,11 @@ class Borrower:
                 self._leaving.append(borrowed)
 
     def close(self) -> None:
-        """Nothing more will be announced; what is lent stays where it is."""
+        """Nothing more will be announced; what is lent belongs to those who refer to it."""
         self._is_closed = True
         self._known.clear()
+        self._leaving.clear()
+        self.lent.clear()
         self._wake()
 
     def _wake(self) -> None:
@@ -102,7 +104,7 @@ class Borrower:
         memory = borrowed.memory
         if memory is None:
             return borrowed, frames.Unavailable("shared memory could not be mapped here (too many open files?)")
-        if memory.is_private and not borrowed.flags & messages.FLAG_GIFT:  # a process was forked while it was idle
+        if memory.is_private and not borrowed.flags & frames.SEGMENT_GIVEN:  # a process was forked while it was idle
             memory = borrowed.memory = Mapping(os.dup(memory.fd), self._is_readonly)
         if offset + length > len(memory):
             raise frames.FrameError("a stretch of %d bytes at %d of a smaller segment" % (length, offset))
@@ -125,9 +127,9 @@ class Borrower:
     def let_go(self, used: Sequence[Borrowed]) -> None:
         """Forget those among these that are given away: they belong to what was received in them."""
         for borrowed in used:
-            if borrowed.flags & messages.FLAG_GIFT:
+            if borrowed.flags & frames.SEGMENT_GIVEN:
                 self._known.pop(borrowed.id, None)
-                self.lent.remove(borrowed)
+                self._leave(borrowed)
 
     def give_back(self) -> None:
         """Tell the other side which segments nothing refers to any more."""
@@ -137,7 +139,7 @@ class Borrower:
             done = [one for one in done if self._leave(one)]
             if done:
                 numbers = [borrowed.id for borrowed in done]
-                if not self._tell(messages.free_segments(numbers, messages.FLAG_KEPT if is_kept else 0)):
+                if not self._tell(messages.free_segments(numbers, frames.SEGMENT_KEPT if is_kept else 0)):
                     self.lent += done
 
     def _is_done(self, borrowed: Borrowed, is_kept: bool) -> bool:
@@ -151,9 +153,9 @@ class Borrower:
             self.lent.remove(borrowed)
         except ValueError:
             return False
-        if borrowed.memory is None or borrowed.memory.is_private or borrowed.flags & messages.FLAG_GIFT:
+        if borrowed.memory is None or borrowed.memory.is_private or borrowed.flags & frames.SEGMENT_GIVEN:
             self._known.pop(borrowed.id, None)
-        return not borrowed.flags & messages.FLAG_GIFT
+        return not borrowed.flags & frames.SEGMENT_GIVEN
 
 
 TYPE_CHECKING = False

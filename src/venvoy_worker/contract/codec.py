@@ -259,7 +259,8 @@ class _Reader:
 
 class _Unpickler(_pickle.Unpickler):
     def __init__(self, body: Body, buffers: Sequence[Buffer], find_class: FindClass) -> None:
-        super().__init__(BytesIO(body) if len(body) <= _LARGE else _Reader(body), buffers=buffers)
+        file: Any = BytesIO(body) if len(body) <= _LARGE else _Reader(body)
+        super().__init__(file, buffers=buffers)
         self._find_class = find_class
 
     def find_class(self, module: str, name: str) -> object:

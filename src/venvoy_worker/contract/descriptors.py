@@ -27,7 +27,7 @@ class DescriptorChannel(Channel):
         super().__init__(sock)
         self.descriptors: list[int | None] = []
         if _ROOM:
-            self._recv_into = self._receive_into  # type: ignore[assignment,method-assign]
+            self._recv_into = self._receive_into  # type: ignore[assignment]
 
     def _receive_into(self, room: memoryview, size: int = 0, flags: int = 0) -> int:
         count, extra, said, _ = self.sock.recvmsg_into([room], _ROOM, flags | _CLOEXEC)

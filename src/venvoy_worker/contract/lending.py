@@ -157,7 +157,7 @@ class Lender:
                 self._segments.remove(segment)
             if segment.is_known:
                 self._gone.append(segment.id)
-        if self._gone and self._tell(messages.free_segments(self._gone, messages.FLAG_GONE)):
+        if self._gone and self._tell(messages.free_segments(self._gone, frames.SEGMENT_GONE)):
             self._gone = []
 
     def _number(self, segment: Segment, tag: int, is_gift: bool) -> int | None:
@@ -165,7 +165,7 @@ class Lender:
         if segment.is_known:
             return segment.id
         with self._lock:
-            number = self._announce_next(segment.memory.fd, messages.FLAG_GIFT if is_gift else 0)
+            number = self._announce_next(segment.memory.fd, frames.SEGMENT_GIVEN if is_gift else 0)
             if number is None:
                 segment.tag = None
             else:
@@ -186,7 +186,7 @@ class Lender:
                 segment.tag = None
         gifts = [number for owner, number in self._gifts if owner == tag]
         if gifts:
-            self._tell(messages.free_segments(gifts, messages.FLAG_GONE))
+            self._tell(messages.free_segments(gifts, frames.SEGMENT_GONE))
 
     def free(self, numbers: Sequence[int], is_kept: bool) -> None:
         """The borrower has no use for these any more; or keeps them for good, so that they are not ours any more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import messages
+from . import frames, messages
 from .borrowing import Borrower
 from .lending import Lender
 
@@ -31,10 +31,10 @@ class Loans:
             self.borrower.add(frame.call_id, frame.flags, fd)
             return
         numbers = messages.read_ids(frame.body)
-        if frame.flags & messages.FLAG_GONE:
+        if frame.flags & frames.SEGMENT_GONE:
             self.borrower.forget(numbers)
         else:
-            self.lender.free(numbers, bool(frame.flags & messages.FLAG_KEPT))
+            self.lender.free(numbers, bool(frame.flags & frames.SEGMENT_KEPT))
 
     def close(self) -> None:
         """The other side is gone."""

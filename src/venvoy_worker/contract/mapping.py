@@ -61,6 +61,11 @@ class Mapping(mmap.mmap):
     """
 
     __slots__ = ("fd", "is_common", "is_private", "is_readonly", "ready")
+    fd: int
+    is_readonly: bool
+    is_common: bool
+    is_private: bool  # a process was forked that may still read it
+    ready: int  # bytes from the start that are known to be there
 
     def __new__(cls, fd: int, is_readonly: bool = False, is_common: bool = False) -> Mapping:
         try:
@@ -75,8 +80,8 @@ class Mapping(mmap.mmap):
         self.fd = fd
         self.is_readonly = is_readonly
         self.is_common = is_common
-        self.is_private = False  # a process was forked that may still read it
-        self.ready = 0  # bytes from the start that are known to be there
+        self.is_private = False
+        self.ready = 0
         _living[fd] = ref(self)
         return self
 

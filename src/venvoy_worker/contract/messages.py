@@ -53,13 +53,6 @@ FLAG_DIRTY = 16
 # Flag of CALL: the target begins with the most bytes its result may have, in decimal digits, and a space.
 FLAG_LIMITED = 32
 
-# Flag of SEGMENT: it is used for one frame, and belongs to whoever receives that.
-FLAG_GIFT = 1
-
-# Flags of SEGMENT_FREE: the borrower keeps these for good; or it is the lender who gave them up.
-FLAG_KEPT = 1
-FLAG_GONE = 2
-
 CAPABILITIES = ("signals", "segments")
 
 

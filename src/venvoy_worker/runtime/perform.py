@@ -43,13 +43,12 @@ def perform(frame: Frame, begin: float) -> Pieces:
         (body, buffers), flags = replies.encode_chunk(result, problems, limit, goes_on)
     else:
         (body, buffers), flags = replies.encode_result(result, limit), 0
+    placed: Any = (body, buffers)
     if buffers or len(body) > 1:
-        body, buffers = lent.place(frame.call_id, body, buffers)
+        placed = lent.place(frame.call_id, body, buffers)
     if interrupt.is_dirty(None):
         flags |= messages.FLAG_DIRTY
-    return frames.pack(
-        messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, microseconds_since(begin), b"", body, buffers
-    )
+    return frames.pack(messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, microseconds_since(begin), b"", *placed)
 
 
 def resolve(kind: int, name: str) -> Callable[..., object]:

@@ -117,6 +117,8 @@ class Server:
             elif frame.opcode == messages.DEFINE:
                 targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame))
             frame = None  # an argument must not live until the next call
+            if lent.by_host:
+                lent.give_back()  # an error's traceback had it
             frame = receive()
 
     def _call(self, frame: Frame) -> None:
@@ -188,7 +190,7 @@ def _facts() -> dict[str, object]:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Union
+    from typing import Any, Dict, List, Union
 
     from ..contract.frames import Frame
 
