@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+from .call_store import CallStore
 from .checks import check_seconds
 from .events import Event
 from .policies import RestartPolicy, ScalePolicy
@@ -203,6 +204,7 @@ class PoolOptions(TypedDict, total=False):
     raise `TooManyWaiting`; `max_named` named workers may live; `on_event` is called with each `Event` on a background
     thread; `watch` reloads the workers when their code changes; `home`, `progress`, `build_timeout` are those of
     `build`.
+    `call_store` keeps the detached calls: a `MemoryCallStore` of its own by default, or a `SqliteCallStore`.
     `classes` lists the classes, modules and packages whose instances come back from workers of another environment as
     themselves, where their fields are the same here; all others come in their plain form. With `unpickle="safe"` a
     reply can construct builtins, standard value types, arrays, frames, and these and registered classes, nothing else.
@@ -220,6 +222,7 @@ class PoolOptions(TypedDict, total=False):
     build_timeout: float
     classes: Iterable[str | type]
     unpickle: Literal["full", "safe"]
+    call_store: CallStore | None
 
 
 def check_pool_options(module: object, worker: object, options: Mapping[str, Any]) -> None:
@@ -259,6 +262,7 @@ _POOL_OPTIONS: dict[str, tuple[Any, str]] = {
     "max_waiting": (int, "a number of calls"),
     "max_named": (int, "a number of workers"),
     "watch": (bool, "True or False"),
+    "call_store": (CallStore, "a MemoryCallStore(...) or a SqliteCallStore(...)"),
 }
 
 

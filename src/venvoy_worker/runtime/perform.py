@@ -24,8 +24,10 @@ def perform(frame: Frame, begin: float) -> Pieces:
     result: Any = None
     problems: dict[int, dict[str, object]] = {}
     if kind == messages.KIND_EVAL:
-        text, values, mode = value
-        result = targets.evaluate(text, values, mode, target.decode())
+        from . import snippets  # most workers never need it
+
+        text, values, mode, place = value
+        result = snippets.evaluate(text, values, mode, target.decode(), place)
     else:
         if kind == messages.KIND_VALUE:
             owner, method, *value = value
