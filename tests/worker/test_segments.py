@@ -1,4 +1,4 @@
-"""Large values in memory that host and worker share: faithful, private to whoever has them, reused, and never left over."""
+"""Large values in memory that host and worker share: faithful, private, reused, and never left over."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 import venvoy as vv
 
 sys.path.insert(0, str(Path(__file__).parent / "workload"))
-import large  # noqa: E402
+import large
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no anonymous files")
 
