@@ -35,6 +35,11 @@ def finishing(function: Callable[..., object]) -> Callable[..., object]:
     return lambda *args, **kwargs: finish(function(*args, **kwargs))
 
 
+def has_loop() -> bool:
+    """Return True where they all run on one loop, that of a worker which runs several calls at once."""
+    return _finish is not None
+
+
 def finish_with(function: Callable[[Any], object]) -> None:
     """Let this function run them from now on."""
     global _finish

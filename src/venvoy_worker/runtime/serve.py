@@ -18,9 +18,10 @@ from time import perf_counter
 
 from ..contract import codec, frames, messages
 from ..contract.channel import Channel
+from ..contract.descriptors import DescriptorChannel
 from ..contract.failures import failure
 from ..contract.reducers import Table
-from . import control, interrupt, records, replies, stdio, targets
+from . import control, interrupt, lent, records, replies, stdio, targets
 from .coroutines import COROUTINE, finish
 from .perform import microseconds_since, perform, report, resolve
 
@@ -50,14 +51,17 @@ def main(arguments: list[str]) -> None:
         run, cancel = lanes.run, lanes.request
     channels = [Channel(*[_socket.socket(fileno=fd) for fd in lane]) for lane in lane_fds]
     servers = [Server(channel, page, index, run) for index, channel in enumerate(channels)]
-    line = control.Control(Channel(_socket.socket(fileno=control_fd)), [server.send for server in servers], cancel)
+    replies_to = [server.send for server in servers]
+    line = control.Control(DescriptorChannel(_socket.socket(fileno=control_fd)), replies_to, cancel)
     line.start()
-    if not servers[0].greet(line.send_record):
+    if not servers[0].greet(line):
         return
-    if len(servers) > 1:
-        lanes.serve([server.serve for server in servers])
-    else:
+    if len(servers) == 1:
         servers[0].serve()
+        return
+    for channel in channels:
+        channel.parser.borrower = channels[0].parser.borrower
+    lanes.serve([server.serve for server in servers])
 
 
 class Server:
@@ -84,26 +88,29 @@ class Server:
         with self._write_lock:
             self._channel.send(pieces)
 
-    def greet(self, send_record: Callable[[Pieces, float], bool]) -> bool:
+    def greet(self, line: control.Control) -> bool:
         """Answer HELLO with READY or with the error that stands in the way; return True when ready."""
+        capabilities = messages.capabilities()
         try:
             frame = self._channel.receive()
             if frame is None:
                 return False
-            oldest, newest, _ = messages.read_greeting(frame.target)
+            oldest, newest, abilities = messages.read_greeting(frame.target)
             if not oldest <= frames.PROTOCOL_VERSION <= newest:
                 self._refuse(oldest, newest)
                 return False
             settings = codec.decode_frame(frame)
             if settings.get("log_levels") is not None:
-                records.relay(send_record, settings["log_levels"])
+                records.relay(line.send_record, settings["log_levels"])
+            if "segments" in abilities and "segments" in capabilities:
+                self._channel.parser.borrower = lent.open_line(line, settings["segments"])
             interrupt.run(0, _prepare, (settings,), {})
         except BaseException as error:
             self._fail_to_start(error)
         stdio.leave_if_forked()
         stdio.flush()
         pieces, _ = codec.encode(_facts())
-        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, messages.CAPABILITIES)
+        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, capabilities)
         self.send(frames.pack(messages.READY, codec=codec.PICKLE, target=target, body=pieces))
         return True
 
@@ -132,6 +139,8 @@ class Server:
             elif frame.opcode == messages.DEFINE:
                 targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame), self._lane)
             frame = None  # an argument must not live until the next call
+            if lent.by_host:
+                lent.give_back()  # an error's traceback had it
             frame = receive()
 
     def _call(self, frame: Frame) -> None:
@@ -146,11 +155,14 @@ class Server:
             stdio.leave_if_forked()
             stdio.flush()
             _put_word(self._page, self._finished, call_id)
+            lent.take_back(call_id)
             self._send_error(call_id, report(error), interrupt.is_dirty(error), begin, frame)
             return
         stdio.leave_if_forked()
         stdio.flush()
         _put_word(self._page, self._finished, call_id)
+        if lent.by_host:
+            lent.give_back()
         self.send(pieces)  # type: ignore[arg-type]
 
     def _send_error(
