@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from .binding import bind
-from .calling import keywords_of, make_call, make_chunks, make_eval, make_request
+from .calling import keywords_of, make_call, make_chunks, make_eval, make_request, placeholder
 from .detached import DetachedCalls
 from .errors import EncodingError
 from .exchange import Call
@@ -127,7 +127,7 @@ class Calling:
             TypeError: a request is none. Besides this, as `map`.
         """
         core, call_options = self._core, self._call_options
-        window = Window(requests, 32 * core.roster.size.most, 1, buffersize)
+        window = Window(requests, 32 * core.roster.size.most * core.roster.concurrency, 1, buffersize)
 
         def submit(chunk: list[Any]) -> list[tuple[Job, int]]:
             return [(self._send(make_request(chunk[0], call_options, core.table)), 1)]
@@ -139,7 +139,7 @@ class Calling:
         resolved, core, call_options = target_for(target), self._core, self._call_options
         is_each_timed = call_options.timeout is not None  # a deadline is that of one call
         chunksize = 1 if is_each_timed and options.chunksize is None else options.chunksize
-        window = Window(items, 2 * core.roster.size.most, chunksize, options.buffersize)
+        window = Window(items, 2 * core.roster.size.most * core.roster.concurrency, chunksize, options.buffersize)
 
         def submit(chunk: list[Any]) -> list[tuple[Job, int]]:
             calls = make_chunks(resolved, chunk, is_starred, call_options, core.table, options.return_exceptions)
@@ -148,15 +148,21 @@ class Calling:
         return _begun(PoolMapping(window, submit, options))
 
     def eval(self, text: str, /, **values: Any) -> Any:
-        """Evaluate a Python expression in a worker and return its value.
+        """Evaluate a Python expression in a worker, or statements with a `return`, and return the value.
+
+        At the top level of the text `await` may be used. Errors show its lines where they stand in your file.
 
         Args:
-            values: names the expression may use, besides the builtins.
+            values: names the text may use, besides the builtins.
 
         Raises:
             SyntaxError: the worker's Python cannot parse it. Besides this, as `call`.
         """
         return self._core.calls.run(make_eval(text, values, "eval", "", self._call_options))
+
+    def exec(self, text: str, /, **values: Any) -> Any:
+        """Execute Python statements in a worker, as `eval`; return what they `return`, else None."""
+        return self._core.calls.run(make_eval(text, values, "exec", "", self._call_options))
 
     def module(self, name: str, /) -> Module:
         """Return a handle whose attributes are functions of a module of the worker's environment."""
@@ -191,7 +197,7 @@ class Calling:
     def _send(self, call: Call | Exception) -> Job:
         """Put a call into the queue; an error stands for one that could not be made, and is that of its future."""
         if isinstance(call, Exception):
-            job = Job(make_eval("None", {}, "eval", "", _DEFAULT_CALL))
+            job = Job(placeholder("", _DEFAULT_CALL))
             job.fail(call)
             return job
         job = Job(call)

@@ -207,7 +207,7 @@ WRONG = {
     "[pools.v1]\nproject = 'a'\nscript = 'b'": r"pools\.v1\.script: project and script exclude each other",
     "[pools.v1]\nrequirements = 'missing.txt'": r"pools\.v1: .*missing\.txt",
     "[pools.v1]\nworker = {grace_period = 'x'}": r"pools\.v1\.worker: grace_period is a number of seconds",
-    "[pools.v1]\nworker = {grace_perod = 1}": r"pools\.v1\.worker\.grace_perod: there is no such key; did you mean 'grace_p",
+    "[pools.v1]\nworker = {grace_peiod = 1}": r"pools\.v1\.worker\.grace_peiod: there is no such key; did you mean",
     "[pools.v1]\nworker = 3": r"pools\.v1\.worker: expected a table",
     "[pools.v1.restart]\nbackoff = -1": r"pools\.v1\.restart: backoff",
     "[pools.v1]\ncall_store = {ttl = 3}": r"pools\.v1\.call_store\.path: expected the path",
