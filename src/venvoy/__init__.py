@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ProtocolError,
         RemoteError,
         RemoteTraceback,
+        StaleProxy,
         SwarmClosed,
         SwarmError,
         TargetNotFound,
@@ -40,10 +41,12 @@ if TYPE_CHECKING:
     )
     from .events import Event
     from .lease import Lease, NamedWorker
+    from .objects import close, instance, keep, options, run_module, run_object, run_script, value, worker_info
     from .options import OutputChunk, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
+    from .proxies import RemoteProxy
     from .source import by_source
     from .values import Record, register
 
@@ -75,6 +78,7 @@ _HOMES = {
         "ProtocolError",
         "RemoteError",
         "RemoteTraceback",
+        "StaleProxy",
         "SwarmClosed",
         "SwarmError",
         "TargetNotFound",
@@ -89,6 +93,17 @@ _HOMES = {
         "Lease",
         "NamedWorker",
     ),
+    "objects": (
+        "close",
+        "instance",
+        "keep",
+        "options",
+        "run_module",
+        "run_object",
+        "run_script",
+        "value",
+        "worker_info",
+    ),
     "policies": (
         "RestartPolicy",
         "ScalePolicy",
@@ -102,6 +117,7 @@ _HOMES = {
         "PoolStats",
         "WorkerInfo",
     ),
+    "proxies": ("RemoteProxy",),
     "source": ("by_source",),
     "values": ("Record", "register"),
 }  # where each public name lives: they are imported at their first use, since together they take 50 ms
@@ -132,9 +148,11 @@ __all__ = [
     "ProtocolError",
     "Record",
     "RemoteError",
+    "RemoteProxy",
     "RemoteTraceback",
     "RestartPolicy",
     "ScalePolicy",
+    "StaleProxy",
     "SwarmClosed",
     "SwarmError",
     "TargetNotFound",
@@ -147,9 +165,18 @@ __all__ = [
     "WorkerStartError",
     "build",
     "by_source",
+    "close",
     "collect_garbage",
     "environments",
+    "instance",
+    "keep",
+    "options",
     "register",
+    "run_module",
+    "run_object",
+    "run_script",
+    "value",
+    "worker_info",
 ]
 
 

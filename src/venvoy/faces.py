@@ -12,6 +12,7 @@ from .binding import bind
 from .calling import make_call, make_chunk, make_eval
 from .errors import EncodingError
 from .exchange import Call
+from .objects import make_kept, start_object
 from .options import (
     CallOptions,
     Target,
@@ -128,6 +129,20 @@ class Calling:
 
         bound: T = bind(protocol, call_as, f"{module}:" if module else "")
         return bound
+
+    def object(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Make an object on one of the workers and return a proxy of it; see `RemoteProxy`.
+
+        The worker goes on serving other calls, and is not replaced by plan while the object lives there.
+
+        Args:
+            target: a class, or whatever else makes the object; all other arguments are the target's own.
+
+        Raises:
+            As `call`.
+        """
+        call = make_kept(self._core, target, args, kwargs, self._call_options)
+        return start_object(self._core, call, self._call_options, owner=self)
 
     def _enqueue(self, make: Callable[..., Call], *args: Any) -> Job:
         """Put a job into the queue; an argument that cannot travel is the error of its future."""

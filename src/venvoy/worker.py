@@ -11,7 +11,7 @@ import signal
 from collections import deque
 from functools import partial
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from venvoy_worker.contract import codec, messages
 from venvoy_worker.contract.channel import Channel
@@ -108,6 +108,10 @@ class Worker:
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
         self._sends_before = 0  # of the channel, when it was begun
         self.direct: object = None  # the job of `pool.direct` that is on it
+        self.suitors: deque[Any] = deque()  # tickets of those who wait for this very worker, see `pool.pinned`
+        self.is_suitors_turn = False
+        self.tenants: set[int] = set()  # handles of objects in it for whose sake it is not replaced
+        self.residence: Any = None  # what knows them, see `references`
         self.author = (0, "")  # id and target of the call that what it prints belongs to, if anybody wants to know
         self.oom_hint = ""  # once it has exited
         self._sources = SourceMemory()
@@ -213,6 +217,7 @@ class Worker:
                 if frame is None:
                     raise WorkerLost(self, call, call_id)
                 if ends(frame, call_id):
+                    call.reply = frame
                     self.open_call = 0
                     channel.parser.last = None
                     self.durations.append(frame.number)
@@ -279,6 +284,8 @@ class Worker:
         self.channel.parser.last = None
         if self.is_attributed:
             _end_output(self)
+        if frame.opcode == messages.RESULT and frame.flags & messages.FLAG_REFERENCE:
+            self.control.say(messages.RELEASE, body=frame.target)  # nobody will ever have these
         self._listener.worker_freed(self, not frame.flags & messages.FLAG_DIRTY)
 
     def retire(self) -> None:

@@ -32,17 +32,18 @@ class ControlLine:
         self._lock = threading.Lock()  # one frame at a time, and none after the close; nothing else under it
         self._on_frame: Callable[[Frame], object] | None = None
 
-    def say(self, opcode: int, call_id: int = 0, body: bytes = b"") -> None:
-        """Write one frame; a worker that is gone, or that has not listened for very long, does not hear it."""
+    def say(self, opcode: int, call_id: int = 0, body: bytes | bytearray = b"") -> bool:
+        """Write one frame; return False if a worker that has not listened for very long will not hear it."""
         pieces = frames.pack(opcode, call_id=call_id, body=[body])
         with self._lock:
             if self._channel.is_torn or self._channel.fileno() < 0:
-                return
+                return True  # it is gone, or nothing will reach it any more
             try:
                 sent = self._channel.try_send(pieces)
             except OSError:
-                return
+                return True
             self._channel.is_torn = 0 < sent < len(pieces[0])
+            return sent > 0
 
     def listen(self, collector: Collector, on_frame: Callable[[Frame], object]) -> None:
         """On the collector thread: call back with each frame from now on."""

@@ -39,6 +39,7 @@ from .jobs import Decoder, Job
 from .opening import Opening
 from .output import Router
 from .phase import Phase
+from .pinned import Pinned
 from .recipe import EncodedInitializer, make_recipe
 from .renewal import Renewal
 from .roster import ErrorMaker, Roster, Rules
@@ -96,6 +97,7 @@ class Core:
         self.roster = Roster(size, name, setup.rules)
         self.queue = JobQueue(self.roster, self)
         self.engine = Engine(self.roster, self.queue, self)
+        self.pinned = Pinned(self.roster, self.engine, self.queue, self)
         self.direct = Direct(self.roster, self.engine, self.queue, self, lambda: self.decoder)
         self.calls = Calls(self.engine, self.queue, self.direct, self)
         self.opening = Opening(self.roster, self)
@@ -178,9 +180,13 @@ class Core:
 
     def mend(self) -> None:
         """Let the collector thread call `Engine.settle`, soon."""
+        self.call_soon(self.engine.settle)
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Run a callback on the collector thread, if the pool has ever been started. Takes no lock: finalizers may."""
         collector = self._collector
         if collector is not None:
-            collector.call_soon(self.engine.settle)
+            collector.call_soon(callback)
 
     def emit(self, kind: Kind, worker: Worker | None = None, detail: str = "") -> None:
         """Tell `on_event` of a change; it runs on the notifier thread, in order."""
@@ -235,8 +241,8 @@ class Core:
             forget_bytecode(code_places(self.options.paths, self.module, self.env))
         ready = self.renewal.reload(self.options.start_timeout)
         for worker in self.staff.known():
-            if worker.is_leased and worker.generation < self.roster.generation:
-                self.emit("outdated", worker, "it is leased, and is replaced afterwards")
+            if (worker.is_leased or worker.tenants) and worker.generation < self.roster.generation:
+                self.emit("outdated", worker, "it is leased, or has objects, and keeps the code it has loaded")
         self.on_reload()
         return ready
 
@@ -255,9 +261,7 @@ class Core:
 
     def drop(self) -> None:
         """From a finalizer: end when the work is done. Takes no lock."""
-        collector = self._collector
-        if collector is not None:
-            collector.call_soon(lambda: self.staff.close(drop_waiting=False))
+        self.call_soon(lambda: self.staff.close(drop_waiting=False))
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Take no more calls; end when the work is done."""
@@ -291,7 +295,7 @@ class Core:
     def after_fork_in_child(self) -> None:
         """In a process the host forked: nothing of this pool is ours."""
         lock = threading.Lock()
-        parts = (self.engine, self.queue, self.direct, self.staff, self.opening, self.renewal)
+        parts = (self.engine, self.queue, self.direct, self.pinned, self.staff, self.opening, self.renewal)
         for part in parts:
             part._lock = lock
         self.roster.lock = lock

@@ -148,9 +148,14 @@ class Engine:
             self._hands.attend()
         if self.astray:
             self._hands.mend()
-        return self._await(ticket, call)
+        return self.await_turn(ticket, call)
 
-    def _await(self, ticket: Ticket, call: Call) -> Worker:
+    def await_turn(self, ticket: Ticket, call: Call) -> Worker:
+        """Wait until a ticket that has joined a queue is served, and return its worker.
+
+        Raises:
+            As `acquire`.
+        """
         assert ticket.event is not None
         patience = threading.TIMEOUT_MAX if call.deadline is None else max(0.0, call.deadline - monotonic())
         in_queue = call.options.queue_timeout or threading.TIMEOUT_MAX  # 0 was seen to on the way in
@@ -169,7 +174,7 @@ class Engine:
     def release(self, ticket: Ticket) -> None:
         """Give back the worker that the ticket holds."""
         roster = self._roster
-        idle, waiting, worker = roster.idle, roster.waiting, ticket.worker
+        idle, queue, worker = roster.idle, roster.waiting, ticket.worker
         if worker is not None and worker.limits is not None:
             self._hands.check_limits(worker, worker.calls + 1)
         with self._lock:
@@ -177,18 +182,20 @@ class Engine:
                 worker.calls += 1
                 roster.calls_done += 1
                 if worker.reason is None and worker.due is None and roster.phase is Phase.OPEN:
-                    entry = waiting[0] if waiting else None
+                    if worker.suitors:
+                        queue = roster.queue_of(worker)
+                    entry = queue[0] if queue else None
                     is_job = isinstance(entry, Job)
                     if entry is None:
                         worker.state = State.IDLE  # no call from here to the end of each branch, see the module
                         idle += (worker,)
                         ticket.worker = None
                     elif is_job:
-                        del waiting[0]
+                        del queue[0]
                         ticket.worker = None
                         self._queue.tasks.put((worker, entry))  # type: ignore[arg-type]
                     else:
-                        del waiting[0]
+                        del queue[0]
                         entry.worker = worker  # type: ignore[union-attr]
                         entry.is_waiting = False  # type: ignore[union-attr]
                         ticket.worker = None

@@ -117,7 +117,7 @@ class JobQueue:
         """
         jobs: list[Job] = []
         waiting = self._roster.waiting
-        if worker.limits is not None:  # to be looked at after each call
+        if worker.limits is not None or worker.suitors:  # to be looked at, or to be let go, after each call
             return jobs
         with self._lock:
             most = min(most, 1 + len(waiting) // max(1, len(self._roster.workers)))  # the others are to get their share

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from time import monotonic
+from typing import Any
 
 from ..errors import PoolClosed, TooManyWaiting, VenvoyError
 from ..options import Size
@@ -55,7 +56,7 @@ class Rules:
 class Ticket:
     """One caller's claim on a worker, made before it is asked for; see `engine` for why it is never lost."""
 
-    __slots__ = ("error", "event", "is_to_stop", "is_waiting", "worker")
+    __slots__ = ("error", "event", "is_to_stop", "is_waiting", "queue", "worker")
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
@@ -63,10 +64,12 @@ class Ticket:
         self.is_waiting = False
         self.is_to_stop = True  # the call, when its caller leaves early
         self.event: threading.Lock | None = None
+        self.queue: deque[Any] | list[Ticket] = []  # that it waits in
 
-    def wait_in(self, queue: deque[Ticket | Job] | list[Ticket]) -> None:
+    def wait_in(self, queue: deque[Any] | list[Ticket]) -> None:
         """Locked: get ready to be woken, and join a queue."""
         self.arm()
+        self.queue = queue
         queue.append(self)
 
     def arm(self) -> None:
@@ -157,15 +160,16 @@ class Roster:
 
     def serve_next(self, worker: Worker) -> Job | None:
         """Locked: this worker is free; return the job it takes, if it is a job that takes it."""
-        if worker.due is not None and policy.spare(self):
+        if worker.due is not None and not worker.tenants and policy.spare(self):
             worker.reason = worker.reason or worker.due
         if worker.reason is not None:  # somebody wants it to end
             worker.move(State.RETIRING)
             return None
         worker.move(State.IDLE)
-        if self.waiting:
+        queue = self.queue_of(worker) if worker.suitors else self.waiting
+        if queue:
             worker.move(State.BUSY)
-            entry = self.waiting.popleft()
+            entry = queue.popleft()
             if isinstance(entry, Job):
                 return entry
             entry.grant(worker)
@@ -174,6 +178,11 @@ class Roster:
         else:
             worker.move(State.RETIRING, Reason.CLOSED)
         return None
+
+    def queue_of(self, worker: Worker) -> deque[Any]:
+        """Locked: return the queue whose turn it is to get a worker that some wait for and no other."""
+        worker.is_suitors_turn = not worker.is_suitors_turn
+        return worker.suitors if worker.is_suitors_turn or not self.waiting else self.waiting
 
     def pair_up(self) -> list[tuple[Worker, Job]]:
         """Locked: give idle workers to those who wait; return the pairs that need a driver."""
@@ -226,7 +235,7 @@ class Roster:
         """Locked: the probe is ready: all older workers are to be replaced, and whoever asked for it is told."""
         probe, self.probe = self.probe, None
         for worker in self.workers.values():
-            if worker.generation < self.generation and worker.state is not State.EXITED:
+            if worker.generation < self.generation and worker.state is not State.EXITED and not worker.tenants:
                 worker.due = worker.due or Reason.DRAINED
         if probe is not None:
             probe.ticket.grant(None)
@@ -269,14 +278,21 @@ class Roster:
                 jobs.append(entry)
             else:
                 entry.grant(None, error)
+        for worker in self.workers.values():
+            self.turn_away(worker, error)
         return jobs
+
+    def turn_away(self, worker: Worker, error: ErrorMaker) -> None:
+        """Locked: tell those who wait for one worker that they wait in vain."""
+        while worker.suitors:
+            worker.suitors.popleft().grant(None, error)
 
     def forget(self, ticket: Ticket) -> None:
         """Locked: take a ticket out of the queue if it is there."""
         if ticket.is_waiting:
             ticket.is_waiting = False
-            if ticket in self.waiting:  # else its owner was interrupted on the way in
-                self.waiting.remove(ticket)
+            if ticket in ticket.queue:  # else its owner was interrupted on the way in
+                ticket.queue.remove(ticket)
 
     @property
     def is_drained(self) -> bool:

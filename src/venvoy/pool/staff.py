@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
+from ..errors import WorkerError
 from ..events import Kind
 from ..log import logger
 from ..post_mortem import start_error
@@ -184,6 +185,9 @@ class Staff:
             if before is not State.BUSY or worker.is_leased:  # else it counts until its holder has let go of it
                 roster.workers.pop(worker.id, None)
             roster.exited.append(worker)
+            roster.turn_away(
+                worker, lambda: WorkerError(f"worker {worker.id} is gone: its process {worker.process.exit}")
+            )
             if before is State.IDLE:
                 roster.idle.remove(worker)
             if self._counts_as_failed(worker, before):

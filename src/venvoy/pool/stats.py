@@ -18,7 +18,8 @@ class WorkerInfo:
     """One worker.
 
     `id`, `pid` (None while it is being spawned), `name` (of a named one), `state`, `slot`, `call` (the target it runs,
-    else None), `calls` done, `age` in seconds, `rss` in bytes (0 where it is not known).
+    else None), `calls` done, `age` in seconds, `rss` in bytes (0 where it is not known), `python` (the path of its
+    interpreter).
     """
 
     id: int
@@ -30,6 +31,7 @@ class WorkerInfo:
     calls: int
     age: float
     rss: int
+    python: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,4 +110,5 @@ def info(worker: Worker, name: str | None) -> WorkerInfo:
         calls=worker.calls,
         age=monotonic() - worker.born,
         rss=resident_bytes(process.pid) if process is not None else 0,
+        python=worker.recipe.python if process is not None else "",
     )

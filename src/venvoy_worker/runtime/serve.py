@@ -21,7 +21,7 @@ from ..contract.channel import Channel
 from ..contract.failures import failure
 from ..contract.reducers import Table
 from . import control, interrupt, records, replies, stdio, targets
-from .perform import microseconds_since, perform, report, resolve
+from .perform import disown_result, microseconds_since, perform, report, resolve
 
 _put_word = Struct("<Q").pack_into
 _FINISHED = 8  # offset in the status page, after the word `started`
@@ -110,6 +110,8 @@ class Server:
         while frame is not None:
             if frame.opcode == messages.CALL:
                 self._call(frame)
+                if interrupt.chores:
+                    interrupt.do_chores()
             elif frame.opcode == messages.DEFINE:
                 targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame))
             frame = None  # an argument must not live until the next call
@@ -127,6 +129,7 @@ class Server:
             stdio.leave_if_forked()
             stdio.flush()
             _put_word(self._page, _FINISHED, call_id)
+            disown_result(frame)
             self._send_error(call_id, report(error), interrupt.is_dirty(error), begin, frame)
             return
         stdio.leave_if_forked()
