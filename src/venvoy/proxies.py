@@ -31,9 +31,9 @@ _SHOWN = 500  # characters of an object's own text in that of its proxy
 class RemoteProxy:
     """Stands for an object in a worker; made by `run_script`, `run_module`, `run_object` and `Pool.object`.
 
-    Reading an attribute or an item gives a copy of what nobody can change and a proxy of everything else; a call gives a
-    copy of plain values and a proxy of everything else. `venvoy.value(proxy)` copies, `venvoy.keep(proxy.method)(...)`
-    copies nothing.
+    Reading an attribute or an item gives a copy of what nobody can change and a proxy of everything else; a call gives
+    a copy of plain values and a proxy of everything else. `venvoy.value(proxy)` copies, and
+    `venvoy.keep(proxy.method)(...)` copies nothing.
     """
 
     __slots__ = ("_options", "_reference")
@@ -84,7 +84,7 @@ class RemoteProxy:
 # Taken out of the class, so that the names are free for those of the objects.
 _reference_slot: Any = RemoteProxy.__dict__["_reference"]
 _options_slot: Any = RemoteProxy.__dict__["_options"]
-del RemoteProxy._reference, RemoteProxy._options
+del RemoteProxy._reference, RemoteProxy._options  # type: ignore[attr-defined]
 reference_of: Callable[[Any], Reference] = _reference_slot.__get__
 options_of: Callable[[Any], CallOptions] = _options_slot.__get__
 
@@ -113,7 +113,7 @@ def make_proxy(reference: Reference, options: CallOptions) -> Any:
     face = kind.face
     if face is None:
         face = kind.face = _face(kind.specials)
-    proxy = object.__new__(face)
+    proxy: Any = object.__new__(face)
     _reference_slot.__set__(proxy, reference)
     _options_slot.__set__(proxy, options)
     return proxy
@@ -172,10 +172,11 @@ def _items(proxy: Any, operation: str) -> Iterator[Any]:
     options = options_of(proxy)
     reference, operation = reference_of(proxy).target(operation)
     call = make_operation(reference, operation, (_FIRST_BATCH,), {}, options)
-    return _unpack(*reference.perform(call, is_batch=True), options)
+    return _unpack(reference.perform(call, is_batch=True), options)
 
 
-def _unpack(items: list[Any], rest: Reference | None, options: CallOptions) -> Iterator[Any]:
+def _unpack(batch: tuple[list[Any], Reference | None], options: CallOptions) -> Iterator[Any]:
+    items, rest = batch
     most = _FIRST_BATCH
     while True:
         for item in items:
@@ -209,7 +210,7 @@ def _exit(self: Any, kind: Any, error: Any, trace: Any) -> bool:
 
 
 def _portable(kind: Any, error: Any) -> tuple[Any, Any]:
-    """Return what an `__exit__` in the worker is told of an exception: its builtin base where the class is not builtin."""
+    """Return what `__exit__` in the worker is told of an exception: the builtin base of a class that is none."""
     if error is None or kind.__module__ == "builtins":
         return kind, error
     base = next(base for base in kind.__mro__ if base.__module__ == "builtins")
@@ -281,22 +282,10 @@ async def _aexit(self: Any, kind: Any, error: Any, trace: Any) -> bool:
 
 # --- classes of proxies -------------------------------------------------------------------------------------------
 
-_OPERATORS = [
-    "add",
-    "sub",
-    "mul",
-    "matmul",
-    "truediv",
-    "floordiv",
-    "mod",
-    "divmod",
-    "pow",
-    "lshift",
-    "rshift",
-    "and",
-    "or",
-    "xor",
-]
+_OPERATORS = (
+    *("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "divmod", "pow"),
+    *("lshift", "rshift", "and", "or", "xor"),
+)
 _ALWAYS: dict[str, Any] = {
     **{f"__{name}__": _operator(f"__{name}__") for name in ("eq", "ne", "lt", "le", "gt", "ge")},
     "__str__": _special("__str__"),

@@ -3,8 +3,8 @@
 A `Residence` owns the handles of its worker's objects that this process refers to, and whether they are lost. Laws: a
 handle is released once no `Reference` has it, and again does no harm; finalizers only append to a deque and wake the
 collector, which releases over the control socket; whatever leaves an operation early appends its call to a deque, and
-the collector releases what its reply would have brought; a timed-out operation ends the residence, since nobody knows in
-what state it has left the objects.
+the collector releases what its reply would have brought; a timed-out operation ends the residence, since nobody knows
+in what state it has left the objects.
 """
 
 from __future__ import annotations

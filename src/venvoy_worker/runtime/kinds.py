@@ -77,7 +77,8 @@ def _callables(module: object) -> frozenset[str]:
 
 def _methods(kind: type) -> frozenset[str]:
     """Return the names of methods; none where the class says itself what its attributes are."""
-    if not isinstance(kind.__getattribute__, type(object.__getattribute__)):  # written in Python
+    lookup: Any = kind.__getattribute__
+    if not isinstance(lookup, type(object.__getattribute__)):  # written in Python
         return frozenset()
     found: dict[str, object] = {}
     for base in reversed(kind.__mro__):
@@ -98,6 +99,6 @@ def _shadowed(value: object, methods: frozenset[str]) -> list[str]:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import FrozenSet, Tuple
+    from typing import Any, FrozenSet, Tuple
 
     Description = Tuple[str, FrozenSet[str], FrozenSet[str]]

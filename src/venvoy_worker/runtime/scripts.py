@@ -1,4 +1,4 @@
-"""Whole scripts and modules as objects: run from their text, or imported from where the host has found them. Stateless."""
+"""Scripts and modules as objects: run from their text, or imported from where the host has found them. Stateless."""
 
 from __future__ import annotations
 
