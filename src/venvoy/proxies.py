@@ -21,7 +21,12 @@ from .errors import EncodingError
 from .options import CallOptions
 from .references import Kind, Member, Operation, Reference, lend
 
-_LOCAL = frozenset(["__class__", "__reduce_ex__", "__reduce__", "__copy__", "__deepcopy__"])
+_LOCAL = frozenset(
+    [
+        *("__class__", "__reduce_ex__", "__reduce__", "__copy__", "__deepcopy__"),
+        *("__await__", "__aenter__", "__aexit__", "__anext__"),  # asyncio asks instances for these
+    ]
+)
 _NOTHING: dict[str, Any] = {}
 _FIRST_BATCH = 16  # items of an iteration that are fetched together, twice as many each time
 _LARGEST_BATCH = 1024

@@ -170,8 +170,12 @@ class Residence:
             self._wake()
 
     def _wake(self) -> None:
-        self._is_flush_due = True
-        self.core.call_soon(self._flush)
+        try:
+            self._is_flush_due = True
+            self.core.call_soon(self._flush)
+        except BaseException:  # an interrupt, perhaps before it was said: the next one shall say it
+            self._is_flush_due = False
+            raise
 
     def end(self, why: str) -> None:
         """Make all its proxies stale, and release what they stand for."""

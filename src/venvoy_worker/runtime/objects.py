@@ -65,6 +65,8 @@ def reply(
         return _reply_with_batch(result, call.call_id)
     if call.flags & messages.FLAG_KEEP:
         rule = KEEP
+    if result is subject and rule != COPY and not travel.is_frozen(result):
+        return codec.encode((0, 0, None)), messages.FLAG_REFERENCE, b""
     encoded = None
     if rule == COPY:
         encoded = replies.encode_result(result, limit)
@@ -72,8 +74,6 @@ def reply(
         encoded = travel.copy_of(result)
     if encoded is not None:
         return replies.within(encoded, result, limit), 0, b""
-    if result is subject:
-        return codec.encode((0, 0, None)), messages.FLAG_REFERENCE, b""
     reference, _ = _keep([result], call.call_id)
     return codec.encode(reference[0]), messages.FLAG_REFERENCE, messages.pack_ids([reference[0][0]])
 
