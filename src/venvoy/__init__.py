@@ -13,10 +13,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .call_store import CallStore, DetachedCall, MemoryCallStore
     from .client import Pool
+    from .detached import Peek
     from .envs import Collected, Env, EnvInfo, EnvLease, EnvSpec, build, collect_garbage, environments
     from .errors import (
         CallCancelled,
+        CallStoreError,
         CallTimeout,
         EncodingError,
         EnvBuildError,
@@ -29,11 +32,13 @@ if TYPE_CHECKING:
         ProtocolError,
         RemoteError,
         RemoteTraceback,
+        ResultNotReady,
         StaleProxy,
         SwarmClosed,
         SwarmError,
         TargetNotFound,
         TooManyWaiting,
+        UnknownCall,
         VenvoyError,
         WorkerCrashed,
         WorkerError,
@@ -48,12 +53,19 @@ if TYPE_CHECKING:
     from .pool.stats import PoolStats, WorkerInfo
     from .proxies import RemoteProxy
     from .source import by_source
+    from .sqlite_store import SqliteCallStore
     from .values import Record, register
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "call_store": (
+        "CallStore",
+        "DetachedCall",
+        "MemoryCallStore",
+    ),
     "client": ("Pool",),
+    "detached": ("Peek",),
     "envs": (
         "Collected",
         "Env",
@@ -66,6 +78,7 @@ _HOMES = {
     ),
     "errors": (
         "CallCancelled",
+        "CallStoreError",
         "CallTimeout",
         "EncodingError",
         "EnvBuildError",
@@ -78,11 +91,13 @@ _HOMES = {
         "ProtocolError",
         "RemoteError",
         "RemoteTraceback",
+        "ResultNotReady",
         "StaleProxy",
         "SwarmClosed",
         "SwarmError",
         "TargetNotFound",
         "TooManyWaiting",
+        "UnknownCall",
         "VenvoyError",
         "WorkerCrashed",
         "WorkerError",
@@ -119,14 +134,18 @@ _HOMES = {
     ),
     "proxies": ("RemoteProxy",),
     "source": ("by_source",),
+    "sqlite_store": ("SqliteCallStore",),
     "values": ("Record", "register"),
 }  # where each public name lives: they are imported at their first use, since together they take 50 ms
 
 __all__ = [
     "CallCancelled",
     "CallFuture",
+    "CallStore",
+    "CallStoreError",
     "CallTimeout",
     "Collected",
+    "DetachedCall",
     "EncodingError",
     "Env",
     "EnvBuildError",
@@ -138,9 +157,11 @@ __all__ = [
     "FeedStalled",
     "InterpreterNotFound",
     "Lease",
+    "MemoryCallStore",
     "MessageTooLarge",
     "NamedWorker",
     "OutputChunk",
+    "Peek",
     "Pool",
     "PoolClosed",
     "PoolError",
@@ -151,12 +172,15 @@ __all__ = [
     "RemoteProxy",
     "RemoteTraceback",
     "RestartPolicy",
+    "ResultNotReady",
     "ScalePolicy",
+    "SqliteCallStore",
     "StaleProxy",
     "SwarmClosed",
     "SwarmError",
     "TargetNotFound",
     "TooManyWaiting",
+    "UnknownCall",
     "VenvoyError",
     "WorkerCrashed",
     "WorkerError",

@@ -244,9 +244,7 @@ async def _operate_async(proxy: Any, operation: str, args: tuple[Any, ...] = ())
     try:
         result = await done
     except asyncio.CancelledError:
-        call.is_given_up = True
-        if call.id:
-            reference.residence.worker.stop_call(call.id)
+        call.stop(reference.residence.worker)
         raise
     if isinstance(result, Reference):
         return proxy if result is own else make_proxy(result, options)

@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from venvoy_worker.contract import messages
+from venvoy_worker.contract import frames, messages
 from venvoy_worker.contract.frames import Frame
+from venvoy_worker.contract.loans import Loans
 
 from .errors import CallTimeout, PoolClosed, StaleProxy, WorkerCrashed, WorkerError
 from .exchange import Call, Pieces
@@ -37,7 +38,7 @@ class Operation(Call):
     id: int
     is_given_up: bool
 
-    def request(self, call_id: int) -> Pieces:
+    def request(self, call_id: int, loans: Loans | None = None) -> Pieces:
         """Return the CALL frame under the id it has on one worker.
 
         Raises:
@@ -46,7 +47,13 @@ class Operation(Call):
         self.id = call_id
         if self.is_given_up:
             raise self.timeout_error()
-        return super().request(call_id)
+        return super().request(call_id, loans)
+
+    def stop(self, worker: Worker) -> None:
+        """Give it up: stop it if it runs on its worker; else it never will."""
+        self.is_given_up = True
+        if self.id:
+            worker.lanes[self.id >> frames.LANE_SHIFT].stop_call(self.id)
 
 
 class Kind:
@@ -172,7 +179,7 @@ class Residence:
     def _wake(self) -> None:
         try:
             self._is_flush_due = True
-            self.core.call_soon(self._flush)
+            self.worker.call_soon(self._flush)
         except BaseException:  # an interrupt, perhaps before it was said: the next one shall say it
             self._is_flush_due = False
             raise
@@ -195,9 +202,10 @@ class Residence:
         self.handles.difference_update(handles)
         for start in range(0, len(handles), _MOST_HANDLES):
             body = messages.pack_ids(handles[start : start + _MOST_HANDLES])
-            if not self.worker.control.say(messages.RELEASE, body=body):
+            control = self.worker.control
+            if not control.tell(frames.pack(messages.RELEASE, body=[body])) and control.is_open:
                 self._gone.extend(handles[start:])
-                self.core.call_later(_PATIENCE, self._flush)
+                self.worker.call_later(_PATIENCE, self._flush)
                 break
         if had_some and not self.handles:
             self._on_empty()

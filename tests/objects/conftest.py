@@ -42,7 +42,7 @@ def round_trips() -> Callable[..., int]:
     """Return how many frames have been sent to the worker of a proxy while something was done."""
 
     def count(proxy: Any, action: Callable[[], object]) -> int:
-        channel = reference_of(proxy).residence.worker.channel
+        channel = reference_of(proxy).residence.worker.lanes[0].channel
         before = channel.sends
         action()
         return int(channel.sends - before)

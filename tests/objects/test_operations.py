@@ -66,8 +66,8 @@ def test_values_and_proxies(things: Any) -> None:
         True,
     )
     assert vv.value("no proxy") == "no proxy"
-    with pytest.raises(vv.EncodingError):
-        vv.value(things.Thing.made.__class__ and things)
+    with pytest.raises(vv.EncodingError, match="module"):
+        vv.value(things)
 
 
 def test_attributes_are_those_of_the_object(things: Any) -> None:
@@ -134,8 +134,9 @@ def test_operators(things: Any) -> None:
     with pytest.raises(TypeError, match="unsupported operand"):
         matrix | 2
     numbers = things.numbers
-    assert (numbers + [4], [0] + numbers, numbers * 2, 2 * numbers) == (
-        *([3, 1, 2, 4], [0, 3, 1, 2], [3, 1, 2] * 2, [3, 1, 2] * 2),
+    four = [4]
+    assert (numbers + four, four + numbers, numbers * 2, 2 * numbers) == (
+        *([3, 1, 2, 4], [4, 3, 1, 2], [3, 1, 2] * 2, [3, 1, 2] * 2),
     )
     numbers += [5]
     numbers *= 2
@@ -182,7 +183,7 @@ def test_comparison_hash_truth_and_conversion(things: Any) -> None:
     with pytest.raises(TypeError, match="unhashable"):
         hash(things.numbers)
     with pytest.raises(TypeError, match="not supported"):
-        things.Door() < 3
+        operator.lt(things.Door(), 3)
     assert not callable(things.Door())
     assert isinstance(thing, things.Thing)
     assert not isinstance(3, things.Thing)
@@ -229,18 +230,16 @@ def test_iteration_goes_in_batches_and_an_iterator_is_never_drawn_ahead(things: 
     assert (next(count), list(count), next(count, "end")) == (2, [3, 4], "end")
 
 
-def test_an_error_in_the_middle_of_an_iteration_comes_after_the_items_before_it(things: Any) -> None:
+def test_an_error_in_the_middle_of_an_iteration_comes_after_the_items_before_it(home: object) -> None:
     """As in a loop over the object itself."""
-    things.exec_ = None
     broken = vv.run_script(
         "class Broken:\n  def __iter__(self):\n    yield 1\n    yield 2\n    raise OSError('torn')\nbroken = Broken()",
         worker=QUIET,
     )
-    seen = []
+    items = iter(broken.broken)
+    assert [next(items), next(items)] == [1, 2]
     with pytest.raises(OSError, match="torn"):
-        for item in broken.broken:
-            seen.append(item)
-    assert seen == [1, 2]
+        next(items)
     vv.close(broken)
 
 
@@ -333,43 +332,48 @@ def test_proxies_as_arguments_are_the_objects(things: Any, pool: vv.Pool) -> Non
 
 def test_each_operation_is_one_round_trip(things: Any, round_trips: RoundTrips) -> None:
     """Counted in frames, from the first use of each on."""
-    thing, shelf, door = things.Thing(5), things.Shelf(1, 2), things.Door()
-    operations: list[Callable[[], object]] = [
-        lambda: things.foo,
-        lambda: thing.number,
-        lambda: thing.read_once,
-        lambda: setattr(thing, "label", "x"),
-        lambda: delattr(thing, "label"),
-        lambda: thing.fresh(),
-        lambda: things.say_hello("you"),
-        lambda: things.Thing(2),
-        lambda: thing + 1,
-        lambda: 10 - thing,
-        lambda: thing.__iadd__(1),
-        lambda: thing == 3,
-        lambda: thing < 3,
-        lambda: hash(thing),
-        lambda: bool(thing),
-        lambda: str(thing),
-        lambda: repr(thing),
-        lambda: f"{thing:d}",
-        lambda: int(thing),
-        lambda: thing(1),
-        lambda: shelf[0],
-        lambda: shelf[0:1],
-        lambda: shelf.__setitem__(0, 2),
-        lambda: len(shelf),
-        lambda: 2 in shelf,
-        lambda: list(iter(shelf)),
-        lambda: list(reversed(shelf)),
-        lambda: dir(thing),
-        lambda: door.__enter__(),
-        lambda: vv.value(things.odct) if False else vv.value(shelf.items),
-        lambda: copy.copy(shelf),
-        lambda: hasattr(thing, "nope"),
-        lambda: isinstance(thing, things.Thing),
-    ]
-    counts = [round_trips(things, operation) for operation in operations]
-    two = {29, 32}  # an attribute read, and then something else
-    explicit = {10, 22, 28}  # reads of a special method as an attribute, and its call
-    assert [count for index, count in enumerate(counts) if index not in two | explicit] == [1] * (len(counts) - 5)
+    thing, shelf, door, kind, odct = things.Thing(5), things.Shelf(1, 2), things.Door(), things.Thing, things.odct
+    keep_fresh = vv.keep(thing.fresh)
+    operations: dict[str, Callable[[], object]] = {
+        "function": lambda: things.say_hello("you"),
+        "class": lambda: things.Thing(2),
+        "method": lambda: thing.add(0),
+        "static method": lambda: thing.double(2),
+        "value": lambda: things.foo,
+        "attribute": lambda: thing.number,
+        "property": lambda: thing.read_once,
+        "write": lambda: setattr(thing, "label", "x"),
+        "delete": lambda: delattr(thing, "label"),
+        "nothing": lambda: hasattr(thing, "nope"),
+        "dir": lambda: dir(thing),
+        "copied": lambda: vv.value(odct),
+        "kept": keep_fresh,
+        "+": lambda: thing + 1,
+        "reflected": lambda: 10 - thing,
+        "in place": lambda: operator.iadd(thing, 1),
+        "==": lambda: thing == 3,
+        "!=": lambda: thing != 3,
+        "<": lambda: thing < 3,
+        "hash": lambda: hash(thing),
+        "bool": lambda: bool(thing),
+        "str": lambda: str(thing),
+        "repr": lambda: repr(thing),
+        "format": lambda: f"{thing:d}",
+        "int": lambda: int(thing),
+        "index": lambda: operator.index(thing),
+        "call": lambda: thing(1),
+        "item": lambda: shelf[0],
+        "slice": lambda: shelf[0:1],
+        "set item": lambda: operator.setitem(shelf, 0, 2),
+        "len": lambda: len(shelf),
+        "in": lambda: 2 in shelf,
+        "for": lambda: list(iter(shelf)),
+        "reversed": lambda: list(reversed(shelf)),
+        "enter": lambda: type(door).__enter__(door),
+        "exit": lambda: type(door).__exit__(door, None, None, None),
+        "copy": lambda: copy.copy(shelf),
+        "deepcopy": lambda: copy.deepcopy(shelf),
+        "isinstance": lambda: isinstance(thing, kind),
+    }
+    counts = {name: round_trips(things, operation) for name, operation in operations.items()}
+    assert {name: count for name, count in counts.items() if count != 1} == {"isinstance": 2}  # the class is fetched

@@ -1,4 +1,4 @@
-"""Where objects can be made: in workers of their own, in a pool's, in leases and named workers; and what may go wrong."""
+"""Where objects can be made: in workers of their own, in a pool's, in leases and named workers."""
 
 from __future__ import annotations
 

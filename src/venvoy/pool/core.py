@@ -106,8 +106,9 @@ class Core:
         self.staff = Staff(self.roster, self.queue, self, self._router, self.direct.answered)
         is_home = env is None or getattr(env, "is_current", False)
         self.table = reducers.HOME if is_home else reducers.ARGUMENTS  # how arguments are encoded
-        self.decoder: Decoder = Decoder(Classes(False, setup.classes, setup.is_safe))
+        self.decoder: Decoder = Decoder(Classes(is_home, setup.classes, setup.is_safe))
         self.env: Env | None = None
+        self.on_open: Callable[[], object] = lambda: None  # before the first worker is started
         self.on_reload: Callable[[], object] = lambda: None  # after the workers have been replaced
         self._watcher: Watcher | None = None
         self._env_lease: EnvLease | None = None  # nobody removes the environment before the pool is gone
@@ -141,7 +142,7 @@ class Core:
             if self._watcher is not None:
                 self._watcher.stop()
             self._threads = [self._supervisor.thread, *self._drivers.threads]
-            self._threads += filter(None, (_collector.let_go(), *_notifier.let_go(), _strays.walker()))
+            self._threads += filter(None, (*_collector.let_go(), *_notifier.let_go(), _strays.walker()))
             if self._env_lease is not None:
                 self._env_lease.release()
 
@@ -180,13 +181,9 @@ class Core:
 
     def mend(self) -> None:
         """Let the collector thread call `Engine.settle`, soon."""
-        self.call_soon(self.engine.settle)
-
-    def call_soon(self, callback: Callable[[], object]) -> None:
-        """Run a callback on the collector thread, if the pool has ever been started. Takes no lock: finalizers may."""
         collector = self._collector
         if collector is not None:
-            collector.call_soon(callback)
+            collector.call_soon(self.engine.settle)
 
     def emit(self, kind: Kind, worker: Worker | None = None, detail: str = "") -> None:
         """Tell `on_event` of a change; it runs on the notifier thread, in order."""
@@ -229,6 +226,7 @@ class Core:
                 self._watcher = Watcher(places, self.reload, self.roster.name)
                 if self._threads:  # it was closed meanwhile
                     self._watcher.stop()
+        self.on_open()
         return partial(make_recipe, env, self.options, home, self.module, setup.initializer, classes)
 
     def reload(self) -> int:
@@ -261,7 +259,9 @@ class Core:
 
     def drop(self) -> None:
         """From a finalizer: end when the work is done. Takes no lock."""
-        self.call_soon(lambda: self.staff.close(drop_waiting=False))
+        collector = self._collector
+        if collector is not None:
+            collector.call_soon(lambda: self.staff.close(drop_waiting=False))
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Take no more calls; end when the work is done."""

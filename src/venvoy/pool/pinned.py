@@ -14,8 +14,9 @@ from venvoy_worker.contract.frames import Frame
 
 from ..errors import CallTimeout, WorkerError
 from ..exchange import Call
+from ..lane import Lane, WorkerLost
 from ..post_mortem import crash_error
-from ..worker import Worker, WorkerLost
+from ..worker import Worker
 from ..worker_state import Reason, State
 from .engine import Engine
 from .job_queue import Hands, JobQueue
@@ -53,8 +54,7 @@ class Pinned:
         """
         ticket = Ticket()
         try:
-            self._take(ticket, worker, call)
-            return self._run(ticket, worker, call)
+            return self._run(ticket, self._take(ticket, worker, call), call)
         except BaseException as error:
             self._engine.astray.append(ticket)
             raise self._left(ticket, call, error) from error.__cause__
@@ -68,44 +68,45 @@ class Pinned:
         Raises:
             As `Engine.run`; a worker that dies before the call has begun is not tried again.
         """
-        ticket, worker = Ticket(), None
+        ticket, lane = Ticket(), None
         try:
-            worker = self._engine.acquire(ticket, call)
-            return self._run(ticket, worker, call, settle_in)
+            lane = self._engine.acquire(ticket, call)
+            return self._run(ticket, lane, call, settle_in)
         except BaseException as error:
             self._engine.astray.append(ticket)
-            if worker is not None and call.reply is not None and call.reply.opcode == messages.RESULT:
-                worker.control.say(messages.RELEASE, body=call.reply.target)
+            if lane is not None and call.reply is not None and call.reply.opcode == messages.RESULT:
+                lane.worker.control.say(messages.RELEASE, body=call.reply.target)
             raise self._left(ticket, call, error) from error.__cause__
 
-    def _take(self, ticket: Ticket, worker: Worker, call: Call) -> None:
+    def _take(self, ticket: Ticket, worker: Worker, call: Call) -> Lane:
         roster = self._roster
         idle = roster.idle
         with self._lock:
             roster.check_open()
-            if worker.state is State.IDLE:
-                index = idle.index(worker)
-                ticket.worker = worker  # from here on no call, see `engine`
-                del idle[index]
-                worker.state = State.BUSY
-                return
-            if worker.state is not State.BUSY and worker.state is not State.ABANDONED:
+            for lane in worker.lanes:
+                if lane.state is State.IDLE:
+                    index = idle.index(lane)
+                    ticket.lane = lane  # from here on no call, see `engine`
+                    del idle[index]
+                    lane.state = State.BUSY
+                    return lane
+            if worker.is_done:
                 how = worker.process.exit or "is about to end"
                 raise WorkerError(f"worker {worker.id} is gone: its process {how}")
             ticket.wait_in(worker.suitors)
         if self._engine.astray:
             self._hands.mend()
-        self._engine.await_turn(ticket, call)
+        return self._engine.await_turn(ticket, call)
 
     def _run(
-        self, ticket: Ticket, worker: Worker, call: Call, settle_in: Callable[[Worker, Frame], None] | None = None
+        self, ticket: Ticket, lane: Lane, call: Call, settle_in: Callable[[Worker, Frame], None] | None = None
     ) -> Frame:
-        frame = worker.run(call)
+        frame = lane.run(call)
         if frame.opcode == messages.ERROR:
-            self._queue.note_failure(worker, call)
+            self._queue.note_failure(lane, call)
         elif settle_in is not None:
-            settle_in(worker, frame)
-            self._keep(worker)
+            settle_in(lane.worker, frame)
+            self._keep(lane.worker)
         self._engine.release(ticket)
         return frame
 

@@ -65,7 +65,7 @@ class Renewal:
     def reap(self) -> int:
         """End the idle workers above the least number now, the one idle longest first; return how many."""
         with self._lock:
-            idle = [worker for worker in self._roster.idle if not worker.tenants]
+            idle = [worker for worker in policy.idle(self._roster) if not worker.tenants]
             leaving = self._shrink(idle[: policy.surplus(self._roster)])
         for worker in leaving:
             worker.retire()
@@ -94,7 +94,7 @@ class Renewal:
         if not surplus:
             return [], 0.0
         late = []
-        for worker in self._roster.idle:
+        for worker in policy.idle(self._roster):
             calls, since = seen.get(worker.id, (-1, now))
             since = since if calls == worker.calls else now
             self._idle_since[worker.id] = (worker.calls, since)
@@ -107,8 +107,7 @@ class Renewal:
         """Locked: take these out of service."""
         roster = self._roster
         for worker in workers:
-            roster.idle.remove(worker)
-            worker.move(State.RETIRING, Reason.IDLE)
+            roster.withdraw(worker, Reason.IDLE)
         if workers:
             roster.goal = roster.size.least
         return list(workers)

@@ -9,7 +9,7 @@ import venvoy_worker
 
 from ..contract import codec, frames, messages
 from ..contract.failures import failure, snapshot
-from . import interrupt, replies, stdio, targets
+from . import interrupt, lent, replies, stdio, targets
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MOST_MICROSECONDS = 0xFFFFFFFF
@@ -19,26 +19,29 @@ _MAY_STAY = messages.KIND_OBJECT | messages.FLAG_KEEP
 def perform(frame: Frame, begin: float) -> Pieces:
     """Decode, run, encode: everything in which code of the user's can run. Return the reply."""
     value = codec.decode_frame(frame)
-    frame.body = b""
+    frame.body, frame.buffers = b"", []
     kind = frame.flags & messages.KIND_MASK
     limit, target = replies.limit_of(frame.flags, frame.target)
     if frame.flags & _MAY_STAY:
         return _perform_for_proxy(frame, begin, value, target.decode(), limit)
     result: Any = None
-    problem = None
+    problems: dict[int, dict[str, object]] = {}
     if kind == messages.KIND_EVAL:
-        text, values, mode = value
-        result = targets.evaluate(text, values, mode, target.decode())
+        from . import snippets  # most workers never need it
+
+        text, values, mode, place = value
+        result = snippets.evaluate(text, values, mode, target.decode(), place)
     else:
         function, value = _function_of(kind, target.decode(), value)
         if frame.flags & messages.FLAG_CHUNK:
-            result, problem = _chunk(function, *value)
+            goes_on = value[3]
+            result, problems = _chunk(function, *value)
         else:
             args, kwargs = value
             result = function(*args, **kwargs)
     value = args = kwargs = None
     if frame.flags & messages.FLAG_CHUNK:
-        encoded, flags = replies.encode_chunk(result, problem, limit)
+        encoded, flags = replies.encode_chunk(result, problems, limit, goes_on)
     else:
         encoded, flags = replies.encode_result(result, limit), 0
     return _packed(frame, begin, encoded, flags)
@@ -77,11 +80,14 @@ def _function_of(kind: int, target: str, value: Any) -> tuple[Callable[..., Any]
 
 
 def _packed(frame: Frame, begin: float, encoded: codec.Encoded, flags: int, target: bytes = b"") -> Pieces:
+    body, buffers = encoded
+    placed: Any = encoded
+    if buffers or len(body) > 1:
+        placed = lent.place(frame.call_id, body, buffers)
     if interrupt.is_dirty(None):
         flags |= messages.FLAG_DIRTY
-    body, buffers = encoded
     return frames.pack(
-        messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, microseconds_since(begin), target, body, buffers
+        messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, microseconds_since(begin), target, *placed
     )
 
 
@@ -102,28 +108,39 @@ def _chunk(
     items: list[Any],
     first: tuple[object, ...] | None,
     kwargs: dict[str, object],
-) -> tuple[list[object], dict[str, object] | None]:
-    """Run one function over many arguments; an error ends it after the values before it, and is reported.
+    goes_on: bool,
+) -> tuple[list[object], dict[int, dict[str, object]]]:
+    """Run one function over many arguments; return the values, and the reports of errors by their place.
 
     Args:
-        items: tuples of arguments, or, when `first` is None, single arguments.
+        items: tuples of arguments, or dicts of keywords, or, when `first` is None, single arguments.
         first: arguments before those of each item.
+        goes_on: an error is followed by the items after it, with None in its place among the values; else it is last.
     """
     values: list[object] = []
+    problems: dict[int, dict[str, object]] = {}
     keep = values.append
-    try:
-        if first is None:
-            for item in items:
-                keep(function(item))
-        else:
-            for item in items:
-                keep(function(*first, *item, **kwargs))
-    except venvoy_worker.Cancelled:
-        raise
-    except BaseException as error:
-        stdio.leave_if_forked()
-        return values, report(error)
-    return values, None
+    rest = iter(items)
+    while True:
+        try:
+            if first is None:
+                for item in rest:
+                    keep(function(item))
+            elif type(items[0]) is dict:
+                for item in rest:
+                    keep(function(*first, **dict(kwargs, **item)))
+            else:
+                for item in rest:
+                    keep(function(*first, *item, **kwargs))
+            return values, problems
+        except venvoy_worker.Cancelled:
+            raise
+        except BaseException as error:
+            stdio.leave_if_forked()
+            problems[len(values)] = report(error)
+            if not goes_on:
+                return values, problems
+            keep(None)
 
 
 def report(error: BaseException) -> dict[str, object]:

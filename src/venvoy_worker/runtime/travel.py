@@ -7,6 +7,7 @@ where a change to a copy would be lost; `copy_of` for what a call has made, whic
 from __future__ import annotations
 
 import _pickle
+import sys
 
 from ..contract import codec
 
@@ -40,8 +41,7 @@ def _is_array(kind: type) -> bool:
     """Return True for numpy's arrays and numbers."""
     if not str(kind.__module__).startswith("numpy"):
         return False
-    import numpy  # it is there, since somebody has made one of these
-
+    numpy = sys.modules["numpy"]
     return kind in (numpy.ndarray, numpy.ma.MaskedArray) or issubclass(kind, numpy.generic)
 
 
@@ -65,8 +65,7 @@ def is_frozen(value: object) -> bool:
     if kind is slice or value is NotImplemented or value is Ellipsis:
         return True
     if str(kind.__module__).startswith("numpy"):
-        import numpy
-
+        numpy = sys.modules["numpy"]
         return issubclass(kind, numpy.generic) and kind is not numpy.void
     return _is_value(kind)
 
