@@ -216,7 +216,7 @@ def decode_frame(frame: Frame, find_class: FindClass | None = None, trusts: bool
         raise CodecError("is in codec %d, which is not known here" % frame.codec)
     for buffer in frame.buffers:
         if isinstance(buffer, Unavailable):
-            raise CodecError("cannot be read: %s" % buffer.why)
+            raise CodecError("cannot be read: %s" % buffer.decode())
     return decode(frame.body, frame.buffers, find_class, trusts)
 
 

@@ -50,11 +50,8 @@ class Stretch:
         self.row = ENTRY.pack(kind, segment, offset, length)
 
 
-class Unavailable:
-    """In place of a part that is in a segment which this side could not map."""
-
-    def __init__(self, why: str) -> None:
-        self.why = why
+class Unavailable(bytearray):
+    """The reason, as text, in place of a part that is in a segment which this side could not map."""
 
 
 class Frame:
@@ -334,7 +331,7 @@ if TYPE_CHECKING:
     from .borrowing import Borrowed, Borrower
 
     Room = Union[bytearray, mmap.mmap]
-    Buffer = Union[Room, memoryview, Unavailable]
+    Buffer = Union[Room, memoryview]
     Body = Union[bytes, bytearray, mmap.mmap, memoryview]
     Part = Union[bytes, bytearray, memoryview, Stretch]
     _Pieces = Sequence[Union[bytes, bytearray, memoryview]]

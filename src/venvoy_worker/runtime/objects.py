@@ -14,7 +14,7 @@ from itertools import count
 from ..contract import codec, messages, references
 from . import interrupt, replies, travel
 from .kinds import kind_of
-from .operations import BATCH, COPY, KEEP, OPERATIONS, ORIGINS, READ, Batch
+from .operations import BATCH, COPY, KEEP, OPERATIONS, ORIGINS, READ, Batch, finished
 from .targets import Gone
 
 _table: dict[int, tuple[object, int]] = {}  # handle -> (object, id of the call in whose reply it was sent)
@@ -124,6 +124,8 @@ def size() -> int:
     """Return how many objects the host has proxies of, as far as is known here."""
     return len(_table)
 
+
+__all__ = ["NOBODY", "disown", "finished", "operate", "release", "reply", "size"]
 
 references.serve(_table.__getitem__)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _operator as operator
 from time import perf_counter
 
+from . import coroutines
 from .kinds import describe
 
 # What becomes of a result; "" stands for that of a call: a copy where it is plain, else it stays.
@@ -93,17 +94,22 @@ def _exit(subject: Any, kind: Any, error: Any) -> bool:
 _loop: Any = None
 
 
-def _await(awaitable: Any) -> object:
-    """Run an awaitable in the event loop of this worker, and return what it gives."""
+def finished(awaitable: Any) -> object:
+    """Run an awaitable in the event loop of this worker, and return what it gives.
+
+    It is one loop for all, unlike that of calls, since objects may be bound to the one they were made in.
+    """
     global _loop
     import asyncio  # start-up time
 
+    async def wait() -> object:
+        return await awaitable
+
+    if coroutines.has_loop():
+        return coroutines.finish(wait())
     if _loop is None or _loop.is_closed():
         _loop = asyncio.new_event_loop()
         asyncio.set_event_loop(_loop)
-
-    async def wait() -> object:
-        return await awaitable
 
     task = _loop.create_task(wait())
     try:
@@ -116,15 +122,15 @@ def _await(awaitable: Any) -> object:
 
 
 def _anext(subject: Any) -> object:
-    return _await(type(subject).__anext__(subject))
+    return finished(type(subject).__anext__(subject))
 
 
 def _aenter(subject: Any) -> object:
-    return _await(type(subject).__aenter__(subject))
+    return finished(type(subject).__aenter__(subject))
 
 
 def _aexit(subject: Any, kind: Any, error: Any) -> bool:
-    return bool(_await(type(subject).__aexit__(subject, kind, error, None)))
+    return bool(finished(type(subject).__aexit__(subject, kind, error, None)))
 
 
 def _aiter(subject: Any) -> object:
@@ -211,7 +217,7 @@ OPERATIONS: dict[str, tuple[Operation, str]] = {
     "__subclasscheck__": (lambda subject, value: issubclass(value, subject), COPY),
     "__enter__": (lambda subject: type(subject).__enter__(subject), ""),
     "__exit__": (_exit, COPY),
-    "__await__": (_await, ""),
+    "__await__": (finished, ""),
     "__aenter__": (_aenter, ""),
     "__aexit__": (_aexit, COPY),
     "__aiter__": (_aiter, KEEP),

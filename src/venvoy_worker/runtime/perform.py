@@ -10,6 +10,7 @@ import venvoy_worker
 from ..contract import codec, frames, messages
 from ..contract.failures import failure, snapshot
 from . import interrupt, lent, replies, stdio, targets
+from .coroutines import COROUTINE, finish, finishing
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MOST_MICROSECONDS = 0xFFFFFFFF
@@ -35,10 +36,12 @@ def perform(frame: Frame, begin: float) -> Pieces:
         function, value = _function_of(kind, target.decode(), value)
         if frame.flags & messages.FLAG_CHUNK:
             goes_on = value[3]
-            result, problems = _chunk(function, *value)
+            result, problems = _chunk(finishing(function), *value)
         else:
             args, kwargs = value
             result = function(*args, **kwargs)
+            if type(result) is COROUTINE:
+                result = finish(result)
     value = args = kwargs = None
     if frame.flags & messages.FLAG_CHUNK:
         encoded, flags = replies.encode_chunk(result, problems, limit, goes_on)
@@ -58,6 +61,8 @@ def _perform_for_proxy(frame: Frame, begin: float, value: Any, target: str, limi
     else:
         function, (args, kwargs) = _function_of(kind, target, value)
         result, rule, subject = function(*args, **kwargs), "", objects.NOBODY
+        if type(result) is COROUTINE:
+            result = objects.finished(result)
     value = args = kwargs = None
     encoded, flags, handles = objects.reply(result, rule, subject, frame, limit)
     return _packed(frame, begin, encoded, flags, handles)
