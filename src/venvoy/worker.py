@@ -25,7 +25,7 @@ from .exchange import Call, Pieces, SourceMemory, ends
 from .limits import Limits
 from .process import Process, Sink, StatusPage, explain
 from .worker_ends import ControlLine, Ends
-from .worker_start import Recipe, Start, spawn
+from .worker_start import Launcher, Recipe, Start
 from .worker_state import MOVES, Reason, State
 
 _KEPT_DURATIONS = 256
@@ -117,14 +117,15 @@ class Worker:
 
     # --- start ----------------------------------------------------------------------------
 
-    def start(self, recipe: Recipe) -> None:
-        """Spawn the process and greet it; `worker_ready` or `worker_exited` will follow.
+    def start(self, recipe: Recipe, launch: Launcher) -> None:
+        """Let the process be made and greet it; `worker_ready` or `worker_exited` will follow.
 
         Args:
             recipe: what it is made of.
+            launch: makes it.
 
         Raises:
-            OSError: the process cannot be started; the text names a limit that was hit.
+            OSError: the process cannot be started; the text names a limit that was hit. Besides this, as `launch`.
         """
         self._kills_before = memory_kills.read()
         self.recipe = recipe
@@ -134,7 +135,7 @@ class Worker:
         sinks = (router.sink(self, "stdout"), router.sink(self, "stderr"))
         with _collector.opening:
             try:
-                ends = self._ends = Ends(partial(spawn, self.recipe, self._collector, sinks, self._on_exit))
+                ends = self._ends = Ends(partial(launch, recipe, self._collector, sinks, self._on_exit))
             except OSError as error:
                 raise explain(error) from error
             self.channel, self.control, self.page, self.process = ends.channel, ends.control, ends.page, ends.process

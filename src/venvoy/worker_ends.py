@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from venvoy_worker.contract import frames
@@ -18,6 +18,8 @@ from venvoy_worker.contract.frames import Frame, FrameError
 
 from .collector import Collector
 from .process import Process, StatusPage
+
+Pieces = list[bytes | bytearray | memoryview]
 
 
 class ControlLine:
@@ -32,17 +34,31 @@ class ControlLine:
         self._lock = threading.Lock()  # one frame at a time, and none after the close; nothing else under it
         self._on_frame: Callable[[Frame], object] | None = None
 
-    def say(self, opcode: int, call_id: int = 0, body: bytes = b"") -> None:
-        """Write one frame; a worker that is gone, or that has not listened for very long, does not hear it."""
-        pieces = frames.pack(opcode, call_id=call_id, body=[body])
+    def say(self, opcode: int, call_id: int = 0, body: bytes = b"") -> bool:
+        """Write one frame; a worker that is gone, or that has not listened for very long, does not hear it.
+
+        Returns:
+            True if it was written.
+        """
+        return self.send(frames.pack(opcode, call_id=call_id, body=[body]))
+
+    def send(self, pieces: Pieces, descriptors: Sequence[int] = ()) -> bool:
+        """Write the pieces of one frame, and send descriptors along; return True if it was written."""
+        size = sum(map(len, pieces))
         with self._lock:
             if self._channel.is_torn or self._channel.fileno() < 0:
-                return
+                return False
             try:
-                sent = self._channel.try_send(pieces)
+                sent = self._channel.try_send(pieces, descriptors)
             except OSError:
-                return
-            self._channel.is_torn = 0 < sent < len(pieces[0])
+                return False
+            self._channel.is_torn = 0 < sent < size
+            return sent == size
+
+    def say_no_more(self) -> None:
+        """Let the child meet end-of-file once it has read what was said."""
+        with self._lock:
+            self._channel.shut_writing()
 
     def listen(self, collector: Collector, on_frame: Callable[[Frame], object]) -> None:
         """On the collector thread: call back with each frame from now on."""

@@ -16,6 +16,7 @@ from ..errors import TooManyWaiting
 from ..events import Kind
 from ..exchange import Call
 from ..post_mortem import crash_error
+from ..template import Template
 from ..worker import Worker, WorkerLost
 from ..worker_state import Reason, State
 from .jobs import Job
@@ -33,7 +34,7 @@ class Hands(Protocol):
     def attend(self) -> None:
         """See, soon, whether the pool is to be opened or workers are to be started."""
 
-    def emit(self, kind: Kind, worker: Worker | None = None, detail: str = "") -> None:
+    def emit(self, kind: Kind, worker: Worker | Template | None = None, detail: str = "") -> None:
         """Tell `on_event` of a change; it runs on the notifier thread, in order."""
 
     def check_limits(self, worker: Worker, calls: int) -> None:

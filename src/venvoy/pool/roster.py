@@ -19,6 +19,7 @@ from time import monotonic
 from ..errors import PoolClosed, TooManyWaiting, VenvoyError
 from ..options import Size
 from ..policies import RestartPolicy, ScalePolicy
+from ..template import Template
 from ..worker import Worker
 from ..worker_state import Reason, State
 from . import policy
@@ -114,6 +115,7 @@ class Roster:
         self.closed_why = f"pool {name!r} is closed: cannot schedule new calls"
         self.numbers = rules.numbers or count(1)
         self.workers: dict[int, Worker] = {}
+        self.templates: set[Template] = set()  # that live, the older ones included
         self.idle: list[Worker] = []  # the last used is on top
         self.waiting: deque[Ticket | Job] = deque()
         self.warming: list[Ticket] = []  # who waits for `goal` ready workers
@@ -279,6 +281,11 @@ class Roster:
                 self.waiting.remove(ticket)
 
     @property
+    def has_no_work(self) -> bool:
+        """Locked: True when a closing pool needs no worker any more."""
+        return self.phase is Phase.CLOSING and not self.workers and not self.waiting
+
+    @property
     def is_drained(self) -> bool:
         """Locked: True when a closing pool has nothing left."""
-        return self.phase is Phase.CLOSING and not self.workers and not self.waiting
+        return self.has_no_work and not self.templates

@@ -22,7 +22,6 @@ from .output import Router
 from .phase import Phase
 from .roster import ErrorMaker, Roster
 
-_QUICK_DEATH = 1.0  # seconds; a worker that dies younger, having done nothing, counts as one that did not start
 _EXITS: dict[Reason, Kind] = {Reason.CRASHED: "crashed", Reason.START_FAILED: "start_failed"}
 
 
@@ -55,23 +54,25 @@ class Staff:
 
     # --- workers come and go ----------------------------------------------------------------
 
-    def hire(self, make: Callable[[int, int, int], Worker]) -> tuple[Worker | None, float]:
-        """Register one more worker, not started yet, if one is missing.
+    def may_hire(self) -> tuple[bool, float]:
+        """Return whether a worker is missing, and the seconds after which to ask again (0: once something happens)."""
+        with self._lock:
+            may, wait = policy.may_start(self._roster, monotonic())
+            return may or policy.wants_probe(self._roster), wait
+
+    def hire(self, make: Callable[[int, int, int], Worker]) -> Worker | None:
+        """Register one more worker, not started yet, if one is missing; return it.
 
         Args:
             make: makes it, given its id, its slot and its generation.
-
-        Returns:
-            The worker, or None and the seconds after which to ask again (0: not before something happens).
         """
         roster = self._roster
         with self._lock:
             now = monotonic()
             probe = roster.probe
-            is_probe = probe is not None and probe.worker is None
-            may, wait = (True, 0.0) if is_probe else policy.may_start(roster, now)
-            if not may:
-                return None, wait
+            is_probe = policy.wants_probe(roster)
+            if not is_probe and not policy.may_start(roster, now)[0]:
+                return None
             before = len(policy.staying(roster))
             roster.workers_started += 1
             number = next(roster.numbers)
@@ -82,7 +83,7 @@ class Staff:
                 roster.last_grown = now
         if not is_probe and before >= roster.size.least:
             self._hands.emit("scaled", detail=f"{before} -> {before + 1} workers")
-        return worker, 0.0
+        return worker
 
     def drivers_needed(self) -> int:
         """Return how many driver threads the pool should have, which the caller then sees to."""
@@ -90,15 +91,16 @@ class Staff:
             self._roster.has_drivers = self._roster.wants_drivers
             return len(self._roster.workers) if self._roster.wants_drivers else 0
 
-    def spawn_failed(self, worker: Worker, error: BaseException) -> None:
-        """The process of a registered worker could not be started at all."""
+    def spawn_failed(self, worker: Worker | None, error: ErrorMaker) -> None:
+        """The process of a registered worker could not be started at all; or, for None, what one is forked from."""
         with self._lock:
-            worker.move(State.EXITED, Reason.START_FAILED)
-            self._roster.workers.pop(worker.id, None)
-            failed = self._start_failed(worker, lambda: error)
-            self._hands.emit("start_failed", worker, str(error))
-        logger.warning("pool %r: %s", self._roster.name, error)
-        self._hands.fail(failed, lambda: error)
+            if worker is not None:
+                worker.move(State.EXITED, Reason.START_FAILED)
+                self._roster.workers.pop(worker.id, None)
+                self._hands.emit("start_failed", worker, str(error()))
+            failed = self._start_failed(worker, error)
+        logger.warning("pool %r: %s", self._roster.name, error())
+        self._hands.fail(failed, error)
         self._hands.attend()
         self.check_gone()
 
@@ -113,16 +115,17 @@ class Staff:
         """Locked: tell of its spawn, before anything else of it; it may be ready, or dead, before its start returns."""
         if not worker.is_announced:
             worker.is_announced = True
-            self._hands.emit("spawned", worker)
+            self._hands.emit("forked" if worker.recipe.options.start == "zygote" else "spawned", worker)
 
-    def _start_failed(self, worker: Worker, error: ErrorMaker) -> list[Job]:
+    def _start_failed(self, worker: Worker | None, error: ErrorMaker) -> list[Job]:
         """Locked: count a failed start and tell those who wait for it; return the jobs that fail with it."""
         roster = self._roster
         if roster.probe is not None and roster.probe.worker is worker:
             roster.probe.ticket.grant(None, error)
             return []
         was_open = roster.restarts.is_open
-        is_relapse = worker.ready_at is not None or roster.restarts.is_first_after_success
+        was_ready = worker is not None and worker.ready_at is not None
+        is_relapse = was_ready or roster.restarts.is_first_after_success
         roster.restarts.failed(monotonic(), error, is_relapse)
         if roster.restarts.is_open and not was_open:
             self._hands.emit("circuit_opened", detail=f"{roster.rules.restart.max_failures} starts failed")
@@ -186,7 +189,7 @@ class Staff:
             roster.exited.append(worker)
             if before is State.IDLE:
                 roster.idle.remove(worker)
-            if self._counts_as_failed(worker, before):
+            if policy.counts_as_failed(roster, worker, before, monotonic()):
                 failed = self._start_failed(worker, lambda: start_error(worker))
             assert worker.reason is not None
             roster.ended[worker.reason] += 1
@@ -201,17 +204,6 @@ class Staff:
         if roster.rules.is_lone:
             self.close(drop_waiting=True, why=f"{roster.name} is gone: its process {worker.process.exit}")
         self.check_gone()
-
-    def _counts_as_failed(self, worker: Worker, before: State) -> bool:
-        """Locked: return True if it did not start, or died so young that the next one will not live either.
-
-        A start that we ended ourselves counts for those only who try new code with it.
-        """
-        probe = self._roster.probe
-        if before is State.STARTING or worker.ready_at is None:
-            return worker.reason is Reason.START_FAILED or (probe is not None and probe.worker is worker)
-        is_young = not worker.last_id and monotonic() - worker.ready_at < _QUICK_DEATH
-        return worker.reason is Reason.CRASHED and is_young
 
     # --- closing ----------------------------------------------------------------------------
 
@@ -285,13 +277,16 @@ class Staff:
             return found
 
     def kill(self, *states: State) -> None:
-        """End every worker in one of the states at once; every worker, if none is given."""
+        """End every worker in one of the states at once; every worker and template, if none is given."""
         with self._lock:
             workers = [worker for worker in self._roster.workers.values() if not states or worker.state in states]
             for worker in workers:
                 worker.reason = worker.reason or Reason.CLOSED
+            templates = [] if states else list(self._roster.templates)
         for worker in workers:
             worker.kill()
+        for template in templates:
+            template.kill()
 
     def check_gone(self) -> None:
         """See whether a closing pool has nothing left, and end it then."""
@@ -299,6 +294,9 @@ class Staff:
             is_last = self._roster.is_drained
             if is_last:
                 self._roster.phase = Phase.CLOSED
+            templates = list(self._roster.templates) if self._roster.has_no_work else []
+        for template in templates:
+            template.retire(Reason.CLOSED)
         if is_last:
             self._hands.emit("closed")
             self._hands.all_gone()

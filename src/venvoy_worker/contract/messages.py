@@ -24,8 +24,14 @@ DUMP = 36  # host -> worker: where is the main thread?
 STACK = 37  # worker -> host: there
 RECORD = 38  # worker -> host: something was logged
 
-FROM_HOST = frozenset({HELLO, CALL, DEFINE, PING, CANCEL, RETRACT, DUMP})
-FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, PONG, STACK, RECORD})
+# On the control socket of a template, which forks workers and runs no calls.
+FORK = 43  # host -> template: fork a worker that has the descriptors sent along
+FORKED = 44  # template -> host: there it is
+REAPED = 45  # template -> host: how a worker ended
+REAP = 46  # host -> template: this worker has ended, and its process id is needed no more
+
+FROM_HOST = frozenset({HELLO, CALL, DEFINE, PING, CANCEL, RETRACT, DUMP, FORK, REAP})
+FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, PONG, STACK, RECORD, FORKED, REAPED})
 TERMINAL = frozenset({RESULT, ERROR})
 
 # Flags of CALL: what kind of target, and whether the body is one call or a chunk of a map.
@@ -45,6 +51,9 @@ FLAG_DIRTY = 16
 
 # Flag of CALL: the target begins with the most bytes its result may have, in decimal digits, and a space.
 FLAG_LIMITED = 32
+
+# Flag of FORKED and REAPED: it could not be done; the number of FORKED is the system's error number then.
+FLAG_FAILED = 1
 
 CAPABILITIES = ("signals",)
 

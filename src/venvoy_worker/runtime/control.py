@@ -72,7 +72,8 @@ class Control:
             self._write_lock.release()
         return True
 
-    def _send(self, pieces: Pieces) -> None:
+    def send(self, pieces: Pieces) -> None:
+        """Write one frame; safe from any thread."""
         with self._write_lock:
             self._channel.send(pieces)
 
@@ -96,11 +97,11 @@ class Control:
             taken = _retract(messages.read_ids(frame.body))
             self._reply(frames.pack(messages.RETRACTED, body=[messages.pack_ids(taken)]))
         elif frame.opcode == messages.PING:
-            self._send(frames.pack(messages.PONG, call_id=frame.call_id))
+            self.send(frames.pack(messages.PONG, call_id=frame.call_id))
         elif frame.opcode == messages.DUMP:
             text = main_stack(interrupt.main_thread())
             pieces, _ = codec.encode(text)
-            self._send(frames.pack(messages.STACK, codec=codec.PICKLE, body=pieces))
+            self.send(frames.pack(messages.STACK, codec=codec.PICKLE, body=pieces))
 
 
 def _die_with_group() -> None:

@@ -27,23 +27,27 @@ _put_word = Struct("<Q").pack_into
 _FINISHED = 8  # offset in the status page, after the word `started`
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], outputs: list[int] | None = None) -> None:
     """Serve until the host closes the call channel.
 
     Args:
         arguments: descriptors of call channel (one socket, or two as "READ,WRITE"), control socket, lifeline and
             status page, as on the command line.
+        outputs: descriptors of stdout and stderr, in a worker that a template has forked.
     """
     call_fds = [int(fd) for fd in arguments[0].split(",")]
     control_fd, lifeline, page_fd = (int(fd) for fd in arguments[1:])
-    stdio.guard([*call_fds, control_fd, lifeline], page_fd)
+    if outputs is None:
+        stdio.guard([*call_fds, control_fd, lifeline], page_fd)
+    else:
+        stdio.guard_anew([*call_fds, control_fd, lifeline], page_fd, outputs)
     stdio.tie_to_host(lifeline)
     interrupt.install()
     page = mmap.mmap(page_fd, mmap.PAGESIZE)
     server = Server(Channel(*[_socket.socket(fileno=fd) for fd in call_fds]), page)
     line = control.Control(Channel(_socket.socket(fileno=control_fd)), server.send)
     line.start()
-    if server.greet(line.send_record):
+    if server.greet(line.send_record, _prepare if outputs is None else _initialize):
         server.serve()
 
 
@@ -65,8 +69,13 @@ class Server:
         with self._write_lock:
             self._channel.send(pieces)
 
-    def greet(self, send_record: Callable[[Pieces, float], bool]) -> bool:
-        """Answer HELLO with READY or with the error that stands in the way; return True when ready."""
+    def greet(self, send_record: Callable[[Pieces, float], bool], prepare: Prepare) -> bool:
+        """Answer HELLO with READY or with the error that stands in the way; return True when ready.
+
+        Args:
+            send_record: writes a frame on the control socket, within so many seconds.
+            prepare: does what the settings say; returns what READY says besides the facts, if anything.
+        """
         try:
             frame = self._channel.receive()
             if frame is None:
@@ -78,12 +87,12 @@ class Server:
             settings = codec.decode_frame(frame)
             if settings.get("log_levels") is not None:
                 records.relay(send_record, settings["log_levels"])
-            interrupt.run(0, _prepare, (settings,), {})
+            found: Any = interrupt.run(0, prepare, (settings,), {})
         except BaseException as error:
             self._fail_to_start(error)
         stdio.leave_if_forked()
         stdio.flush()
-        pieces, _ = codec.encode(_facts())
+        pieces, _ = codec.encode(dict(_facts(), **found) if found else _facts())
         target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, messages.CAPABILITIES)
         self.send(frames.pack(messages.READY, codec=codec.PICKLE, target=target, body=pieces))
         return True
@@ -151,12 +160,24 @@ class Server:
 
 def _prepare(settings: Settings) -> None:
     """Do what the pool asks for before a worker is ready."""
+    settle(settings)
+    for name in settings["preload"]:
+        targets.import_module(name)
+    _initialize(settings)
+
+
+def settle(settings: Settings) -> None:
+    """Say where modules are found, and how values travel."""
     if settings["sys_path"] is not None:
         sys.path[:] = settings["sys_path"]
     sys.path[:0] = settings["paths"]
     is_home = settings["is_home"]
     codec.use(Table(is_home, not is_home, tuple(settings["classes"]), tuple(settings["paths"])))
     targets.configure(settings["module"], settings["sources_folder"], settings["host_version"])
+
+
+def _initialize(settings: Settings) -> None:
+    """Run what every worker runs for itself, whether it was spawned or forked."""
     if settings["module"]:
         targets.import_module(settings["module"])
     if settings["initializer"] is not None:
@@ -181,9 +202,10 @@ def _facts() -> dict[str, object]:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Union
+    from typing import Any, Callable, Dict, List, Optional, Union
 
     from ..contract.frames import Frame
 
     Settings = Dict[str, Any]
+    Prepare = Callable[[Settings], Optional[Dict[str, object]]]
     Pieces = List[Union[bytes, bytearray, memoryview]]
