@@ -27,7 +27,7 @@ from .collector import Collector, Timers
 from .errors import PoolError, WorkerStartError
 from .process import Process, Sink, StatusPage, explain, watch_pidfd
 from .worker_ends import Ends
-from .worker_start import Recipe, Start, command_line, spawn
+from .worker_start import Lanes, Recipe, Start, command_line, spawn
 from .worker_state import Reason
 
 _FORK_SECONDS = 10.0  # 25 ms a gigabyte is usual
@@ -104,7 +104,7 @@ class Template:
         make = partial(spawn, recipe, self._collector, sinks, self._on_exit, mode=("template",))
         with _collector.opening:
             try:
-                ends = self._ends = Ends(make)
+                ends = self._ends = Ends(make, 1)
             except OSError as error:
                 raise explain(error) from error
             self.process, self.page = ends.process, ends.page
@@ -138,7 +138,8 @@ class Template:
         collector: Collector,
         sinks: tuple[Sink | None, Sink | None],
         on_exit: Callable[[], object],
-        inherited: tuple[int, ...],
+        lanes: Lanes,
+        others: tuple[int, int, int],
     ) -> Process:
         """Fork the process of a worker; as `worker_start.spawn`.
 
@@ -148,7 +149,10 @@ class Template:
             OSError: the system cannot fork.
         """
         changes = self._changes(recipe)
-        launch = partial(self._launch, inherited, changes)
+        places = count()
+        arguments = command_line([tuple(next(places) for _ in lane) for lane in lanes], [next(places) for _ in others])
+        inherited = [*(fd for lane in lanes for fd in lane), *others]
+        launch = partial(self._launch, inherited, {**changes, "arguments": arguments})
         return Process(launch, keep=recipe.keep, sinks=sinks, on_exit=on_exit, collector=collector)
 
     def _changes(self, recipe: Recipe) -> dict[str, Any]:
@@ -168,12 +172,9 @@ class Template:
         gone = [name for name in changed if name not in wanted]
         return {"environ": {name: wanted[name] for name in changed if name in wanted}, "unset": gone}
 
-    def _launch(
-        self, inherited: tuple[int, ...], changes: dict[str, Any], mark: str, outputs: tuple[int, int]
-    ) -> Forked:
+    def _launch(self, inherited: list[int], wanted: dict[str, Any], mark: str, outputs: tuple[int, int]) -> Forked:
         descriptors = [*inherited, *outputs]
-        arguments = command_line(range(len(inherited)))
-        body, _ = codec.encode({**changes, "mark": mark, "arguments": arguments, "descriptors": len(descriptors)})
+        body, _ = codec.encode({**wanted, "mark": mark, "descriptors": len(descriptors)})
         try:
             with self._turn:
                 request = next(self._requests)
@@ -248,7 +249,7 @@ class Template:
     def _on_exit(self) -> None:
         self._timers.drop()
         self.birth.end()
-        self._ends.channel.close()
+        self._ends.channels[0].close()
         self._ends.close(self._collector)
         self._answers.put(None)
         for pid in list(self._reaping):
@@ -257,7 +258,7 @@ class Template:
 
     def after_fork_in_child(self) -> None:
         """In a process the host forked: close our ends, so that the template still sees its host die."""
-        self._ends.channel.close()
+        self._ends.channels[0].close()
         self._ends.close_in_fork()
 
 

@@ -20,6 +20,7 @@ from .options import WorkerOptions
 from .process import Process, Sink, Spawned
 from .worker_ends import Ends
 
+Lanes = list[tuple[int, ...]]
 _STACK_SECONDS = 0.5  # how long a worker that is to be killed may take to say where it is
 
 
@@ -59,10 +60,9 @@ class Recipe:
         return self.options.start_timeout
 
 
-def command_line(inherited: Sequence[int]) -> list[str]:
-    """Return the arguments by which a worker knows the descriptors it inherits."""
-    calls, answers, control, lifeline, page = inherited
-    return [f"{calls},{answers}", str(control), str(lifeline), str(page)]
+def command_line(lanes: Lanes, others: Sequence[int]) -> list[str]:
+    """Return the arguments by which a worker knows the descriptors it inherits, as `spawn` has them."""
+    return [":".join([",".join(map(str, lane)) for lane in lanes]), *map(str, others)]
 
 
 def spawn(
@@ -70,18 +70,22 @@ def spawn(
     collector: Collector,
     sinks: tuple[Sink | None, Sink | None],
     on_exit: Callable[[], object],
-    inherited: tuple[int, ...],
+    lanes: Lanes,
+    others: tuple[int, int, int],
     mode: tuple[str, ...] = (),
 ) -> Process:
     """Start the process of a worker with the descriptors it inherits.
 
     Args:
+        lanes: those of each call channel, one for both directions or (to read, to write).
+        others: control, lifeline, status page.
         mode: further arguments on its command line.
 
     Raises:
         OSError: it cannot be started.
     """
-    argv = [recipe.python, *recipe.flags, recipe.main_file, recipe.pycache, *command_line(inherited), *mode]
+    argv = [recipe.python, *recipe.flags, recipe.main_file, recipe.pycache, *command_line(lanes, others), *mode]
+    inherited = [*(fd for lane in lanes for fd in lane), *others]
 
     def launch(mark: str, outputs: tuple[int, int]) -> Spawned:
         return Spawned(argv, {**recipe.environ, strays.VARIABLE: mark}, recipe.cwd, inherited, outputs)
@@ -96,7 +100,7 @@ def spawn(
 
 
 Launcher = Callable[
-    [Recipe, Collector, tuple[Sink | None, Sink | None], Callable[[], object], tuple[int, ...]], Process
+    [Recipe, Collector, tuple[Sink | None, Sink | None], Callable[[], object], Lanes, tuple[int, int, int]], Process
 ]
 """Makes the process of a worker, as `spawn` does."""
 
@@ -144,7 +148,7 @@ class Start:
         target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, messages.CAPABILITIES)
         hello = frames.pack(messages.HELLO, codec=codec.PICKLE, target=target, body=body, buffers=buffers)
         try:
-            self._ends.channel.send(hello, monotonic() + self._recipe.start_timeout)
+            self._ends.channels[0].send(hello, monotonic() + self._recipe.start_timeout)
         except (OSError, TimeoutError):  # it died at once, or hangs: the exit watch or the timer will say so
             pass
 
@@ -152,16 +156,16 @@ class Start:
         """Watch no longer, because it is over or because the process has exited."""
         self._is_over = True
         self._timers.drop()
-        self._collector.unwatch(self._ends.channel.fileno())
+        self._collector.unwatch(self._ends.channels[0].fileno())
 
     def _watch(self) -> None:
         if not self._is_over:
-            self._collector.watch(self._ends.channel.fileno(), self._on_readable)
+            self._collector.watch(self._ends.channels[0].fileno(), self._on_readable)
             self._ends.control.listen(self._collector, self._on_control)
 
     def _on_readable(self) -> None:
         try:
-            frame = self._ends.channel.try_receive()
+            frame = self._ends.channels[0].try_receive()
         except (EOFError, OSError, FrameError):
             self.end()
             self._timers.later(_STACK_SECONDS, self._ends.process.kill_tree)  # usually it is exiting already

@@ -149,7 +149,7 @@ class Core:
             if self._watcher is not None:
                 self._watcher.stop()
             self._threads = [self._supervisor.thread, *self._drivers.threads]
-            self._threads += filter(None, (_collector.let_go(), *_notifier.let_go(), _strays.walker()))
+            self._threads += filter(None, (*_collector.let_go(), *_notifier.let_go(), _strays.walker()))
             if self._env_lease is not None:
                 self._env_lease.release()
 

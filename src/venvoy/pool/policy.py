@@ -32,6 +32,11 @@ def wanted(roster: Roster) -> int:
     return min(roster.size.most, max(least, at_work + len(roster.waiting)))
 
 
+def idle(roster: Roster) -> list[Worker]:
+    """Return the workers that have nothing to do, the one that has not been used for longest first."""
+    return [lane.worker for lane in roster.idle if lane.index == 0 and lane.worker.state is State.IDLE]
+
+
 def surplus(roster: Roster) -> int:
     """Return how many workers there are above the least number."""
     if roster.phase is not Phase.OPEN or roster.rules.is_lone:
@@ -70,7 +75,7 @@ def counts_as_failed(roster: Roster, worker: Worker, before: State, now: float) 
     if before is State.STARTING or worker.ready_at is None:
         is_probe = roster.probe is not None and roster.probe.worker is worker
         return worker.reason is Reason.START_FAILED or is_probe
-    is_young = not worker.last_id and now - worker.ready_at < _QUICK_DEATH
+    is_young = not worker.has_served and now - worker.ready_at < _QUICK_DEATH
     return worker.reason is Reason.CRASHED and is_young
 
 

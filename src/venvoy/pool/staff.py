@@ -11,11 +11,12 @@ from collections.abc import Callable
 from time import monotonic
 
 from ..events import Kind
+from ..lane import Lane
 from ..log import logger
 from ..post_mortem import start_error
 from ..worker import Worker
 from ..worker_state import Reason, State
-from . import policy
+from . import leaving, policy
 from .job_queue import Hands, JobQueue
 from .jobs import Job
 from .output import Router
@@ -42,7 +43,7 @@ class Staff:
         queue: JobQueue,
         hands: Hands,
         router: Router,
-        answered: Callable[[Worker], None],
+        answered: Callable[[Lane], None],
     ) -> None:
         self._roster = roster
         self._lock = roster.lock
@@ -95,7 +96,8 @@ class Staff:
         """The process of a registered worker could not be started at all; or, for None, what one is forked from."""
         with self._lock:
             if worker is not None:
-                worker.move(State.EXITED, Reason.START_FAILED)
+                for lane in worker.lanes:
+                    lane.move(State.EXITED, Reason.START_FAILED)
                 self._roster.workers.pop(worker.id, None)
                 self._hands.emit("start_failed", worker, str(error()))
             failed = self._start_failed(worker, error)
@@ -146,34 +148,35 @@ class Staff:
             roster.restarts.succeeded()
             if roster.probe is not None and roster.probe.worker is worker:
                 roster.begin_generation()
-            job = roster.serve_next(worker)
-            state = worker.state
-            leaving = roster.let_due_go()
+            served = [(lane, roster.serve_next(lane), lane.state) for lane in worker.lanes]
+            replaced = roster.let_due_go()
             roster.tell_warming()
         logger.debug("pool %r: worker %d is ready, pid %d", roster.name, worker.id, worker.process.pid)
         if was_open:
             self._hands.emit("circuit_closed")
-        self._queue.after_release(worker, job, state)
-        for old in leaving:
+        for lane, job, state in served:
+            self._queue.after_release(lane, job, state)
+        for old in replaced:
             old.retire()
         self._hands.attend()
 
-    def worker_answered(self, worker: Worker) -> None:
+    def lane_answered(self, lane: Lane) -> None:
         """A reply has come that nobody had begun to wait for."""
-        self._answered(worker)
+        self._answered(lane)
 
-    def worker_freed(self, worker: Worker, is_clean: bool) -> None:
-        """The call of an abandoned worker has ended; unless its user code is known to be gone, neither may it stay."""
+    def lane_freed(self, lane: Lane, is_clean: bool) -> None:
+        """An abandoned call has ended; unless its user code is known to be gone, the worker may not stay either."""
+        worker = lane.worker
         self._hands.check_limits(worker, worker.calls + 1)
         with self._lock:
-            if worker.state is not State.ABANDONED:
+            if lane.state is not State.ABANDONED:
                 return
             if not is_clean and worker.reason is None:
                 worker.reason = Reason.DRAINED
             worker.calls += 1
-            job = self._roster.serve_next(worker)
-            state = worker.state
-        self._queue.after_release(worker, job, state)
+            job = self._roster.serve_next(lane)
+            state = lane.state
+        self._queue.after_release(lane, job, state)
         self._hands.attend()
 
     def worker_exited(self, worker: Worker) -> None:
@@ -183,12 +186,8 @@ class Staff:
         with self._lock:
             before = worker.state
             self._announce(worker)
-            worker.move(State.EXITED, Reason.START_FAILED if before is State.STARTING else Reason.CRASHED)
-            if before is not State.BUSY or worker.is_leased:  # else it counts until its holder has let go of it
-                roster.workers.pop(worker.id, None)
+            free = leaving.lose(roster, worker)
             roster.exited.append(worker)
-            if before is State.IDLE:
-                roster.idle.remove(worker)
             if policy.counts_as_failed(roster, worker, before, monotonic()):
                 failed = self._start_failed(worker, lambda: start_error(worker))
             assert worker.reason is not None
@@ -197,8 +196,8 @@ class Staff:
             kind = _EXITS.get(worker.reason, "retired")
             self._hands.emit(kind, worker, f"it {worker.process.exit}")  # here: the pool's end is told after it
         _log_exit(roster.name, worker)
-        if before is not State.BUSY:  # else its holder closes it
-            worker.channel.close()
+        for lane in free:
+            lane.channel.close()
         self._hands.attend()
         self._hands.fail(failed, lambda: start_error(worker))
         if roster.rules.is_lone:
@@ -229,8 +228,8 @@ class Staff:
                 ticket.grant(None, lambda: closed)
             roster.warming.clear()
             roster.renewing.clear()
-            leaving, unborn = self._leave_idle()
-        for worker in leaving:
+            idle, unborn = leaving.leave_idle(roster)
+        for worker in idle:
             worker.retire()
         for worker in unborn:
             worker.kill()
@@ -242,19 +241,6 @@ class Staff:
         self._roster.is_ending = True
         for job in self.close(drop_waiting=True, why=why):
             job.fail(self._roster.closed_error())
-
-    def _leave_idle(self) -> tuple[list[Worker], list[Worker]]:
-        """Locked: nobody needs the idle ones, nor, when nothing waits, those that are starting."""
-        roster = self._roster
-        leaving = list(roster.idle)
-        roster.idle.clear()
-        for worker in leaving:
-            worker.move(State.RETIRING, Reason.CLOSED)
-        is_starting = [worker for worker in roster.workers.values() if worker.state is State.STARTING]
-        unborn = is_starting if not roster.waiting else []
-        for worker in unborn:
-            worker.reason = Reason.CLOSED
-        return leaving, unborn
 
     def known(self) -> list[Worker]:
         """Return the workers there are."""
