@@ -145,8 +145,8 @@ class Template:
 
         Raises:
             TemplateGone: another template has to be asked.
-            WorkerStartError: the environment of this worker comes too late for what was imported.
-            OSError: the system cannot fork.
+            WorkerStartError: the environment of this worker comes too late for what was imported, or the system cannot
+                fork.
         """
         changes = self._changes(recipe)
         places = count()
@@ -183,6 +183,9 @@ class Template:
                     raise TemplateGone(f"the template (pid {self.process.pid}) takes no more requests")
                 pid = self._await_fork(request)
                 return Forked(self, pid, os.pidfd_open(pid))  # it is not reaped before we say so
+        except TemplateGone:
+            self.is_retiring = True  # whoever asks next gets another one
+            raise
         finally:
             if self.is_retiring:  # which has waited for this
                 self._collector.call_soon(self._leave)
@@ -199,7 +202,7 @@ class Template:
                 self._answers.put(None)
                 raise TemplateGone(f"the template (pid {self.process.pid}) is gone: it {self.process.exit}")
         if frame.flags & messages.FLAG_FAILED:
-            raise explain(OSError(frame.number, os.strerror(frame.number)))
+            raise WorkerStartError(f"the template (pid {self.process.pid}) cannot fork: {os.strerror(frame.number)}")
         self._collector.call_soon(partial(self._children.add, frame.number))
         return frame.number
 

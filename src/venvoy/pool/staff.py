@@ -92,15 +92,20 @@ class Staff:
             self._roster.has_drivers = self._roster.wants_drivers
             return len(self._roster.workers) if self._roster.wants_drivers else 0
 
-    def spawn_failed(self, worker: Worker | None, error: ErrorMaker) -> None:
-        """The process of a registered worker could not be started at all; or, for None, what one is forked from."""
+    def spawn_failed(self, worker: Worker | None, error: ErrorMaker, is_to_retry: bool = False) -> None:
+        """The process of a worker could not be started at all.
+
+        Args:
+            worker: registered; None where there is nothing that one could be forked from.
+            is_to_retry: whoever waits for it, waits for the next one.
+        """
         with self._lock:
             if worker is not None:
                 for lane in worker.lanes:
                     lane.move(State.EXITED, Reason.START_FAILED)
                 self._roster.workers.pop(worker.id, None)
                 self._hands.emit("start_failed", worker, str(error()))
-            failed = self._start_failed(worker, error)
+            failed = self._start_failed(worker, error, is_to_retry)
         logger.warning("pool %r: %s", self._roster.name, error())
         self._hands.fail(failed, error)
         self._hands.attend()
@@ -119,7 +124,7 @@ class Staff:
             worker.is_announced = True
             self._hands.emit("forked" if worker.recipe.options.start == "zygote" else "spawned", worker)
 
-    def _start_failed(self, worker: Worker | None, error: ErrorMaker) -> list[Job]:
+    def _start_failed(self, worker: Worker | None, error: ErrorMaker, is_to_retry: bool = False) -> list[Job]:
         """Locked: count a failed start and tell those who wait for it; return the jobs that fail with it."""
         roster = self._roster
         if roster.probe is not None and roster.probe.worker is worker:
@@ -127,11 +132,11 @@ class Staff:
             return []
         was_open = roster.restarts.is_open
         was_ready = worker is not None and worker.ready_at is not None
-        is_relapse = was_ready or roster.restarts.is_first_after_success
+        is_relapse = is_to_retry or was_ready or roster.restarts.is_first_after_success
         roster.restarts.failed(monotonic(), error, is_relapse)
         if roster.restarts.is_open and not was_open:
             self._hands.emit("circuit_opened", detail=f"{roster.rules.restart.max_failures} starts failed")
-        if is_relapse and not roster.restarts.is_open and not roster.warming:
+        if is_relapse and not roster.restarts.is_open and (is_to_retry or not roster.warming):
             return []  # who waits gets the next one: a worker killed by others, idle or starting, costs no call
         return roster.start_failed(error)
 

@@ -18,6 +18,7 @@ from ..envs import Cancel
 from ..errors import VenvoyError
 from ..log import logger
 from ..post_mortem import launch_error
+from ..template import TemplateGone
 from ..worker import Worker
 from ..worker_start import Launcher, Recipe, spawn
 from .drivers import Drivers
@@ -137,6 +138,7 @@ class Supervisor:
         try:
             worker.start(recipes(worker.slot), launch)
         except Exception as error:  # of the system, of settings that cannot be encoded, of the user's `env_vars`
-            self._staff.spawn_failed(worker, partial(launch_error, error, "a worker"))
+            is_to_retry = isinstance(error, TemplateGone)
+            self._staff.spawn_failed(worker, partial(launch_error, error, "a worker"), is_to_retry)
         else:
             self._staff.spawned(worker)

@@ -1,7 +1,7 @@
 """Importing for all workers at once, in the template: what is imported, and what must not have come of it.
 
-Owns the record of environment variables that were read meanwhile. Law: when `run` returns, this process can be forked:
-it has one thread, or others only that are known to survive.
+Stateless. Law: after `run` and `freeze` this process can be forked: it has one thread, or others only that are known to
+survive.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from . import targets
 
 EVERYTHING = ""  # stands for the whole environment among the names that were read
 _PATIENCE = 0.5  # seconds that a thread which is about to end may take
+_READERS = ("os", "collections.abc", __name__)  # modules through which others read the environment
 _PASSING_ON = ("ctypes.util", "subprocess")  # modules that read it to hand it on
 _SURVIVING = frozenset({"jemalloc_bg_thd"})  # native threads whose library looks after forks itself
 
@@ -22,7 +23,7 @@ def run(names: list[str]) -> dict[str, str]:
     """Import modules; return where each environment variable was read meanwhile, by name.
 
     Raises:
-        RuntimeError: one has left a thread running. Besides this, as `targets.import_module`.
+        RuntimeError: one has left a thread of Python code running. Besides this, as `targets.import_module`.
     """
     reads: dict[str, str] = {}
     environ = os.environ
@@ -34,10 +35,18 @@ def run(names: list[str]) -> dict[str, str]:
             _refuse_threads(name)
     finally:
         environ.__class__ = plain
-    _refuse_native_threads()
-    gc.collect()  # what is garbage now would be kept for ever
-    gc.freeze()
     return reads
+
+
+def freeze() -> None:
+    """Keep what there is for ever, so that no garbage collection of a worker touches, and thereby copies, it.
+
+    Raises:
+        RuntimeError: threads of native code would be lost in a fork.
+    """
+    _refuse_native_threads()
+    gc.collect()  # what is garbage now would be kept too
+    gc.freeze()
 
 
 # --- environment variables ------------------------------------------------------------------------
@@ -64,7 +73,7 @@ def _note(reads: dict[str, str], key: object) -> None:
     if not isinstance(key, str) or key in reads:
         return
     frame = sys._getframe(2)
-    while frame.f_globals.get("__name__") in ("os", "_collections_abc", __name__) and frame.f_back is not None:
+    while frame.f_globals.get("__name__") in _READERS and frame.f_back is not None:
         frame = frame.f_back
     if frame.f_globals.get("__name__") not in _PASSING_ON:
         reads[key] = "%s, line %d" % (frame.f_code.co_filename, frame.f_lineno)

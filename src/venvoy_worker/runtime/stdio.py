@@ -45,7 +45,7 @@ def guard_anew(descriptors: list[int], page: int, outputs: list[int]) -> None:
         os.dup2(fd, number)
         os.close(fd)
     _keep_private(descriptors, page)
-    os.close(old_page)
+    _close([old_page])
 
 
 def keep_standard() -> None:
@@ -74,6 +74,10 @@ def _leave_to_parent() -> None:
         os.dup2(2, _page, inheritable=False)  # a crash there is no crash of the worker: its stack goes to stderr
     except OSError:
         descriptors = [*descriptors, _page]
+    _close(descriptors)
+
+
+def _close(descriptors: list[int]) -> None:
     for fd in descriptors:
         try:
             os.close(fd)

@@ -72,6 +72,7 @@ class Template:
         stdio.keep_standard()
         # Whatever preload has made of it: ignored, or waited for by others, there would be no exit status.
         self._on_child = _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        preload.freeze()
         return {"environment_read": reads}
 
     def serve(self) -> tuple[list[str], list[int]] | None:
