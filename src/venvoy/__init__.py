@@ -13,10 +13,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .call_store import CallStore, DetachedCall, MemoryCallStore
     from .client import Pool
+    from .detached import Peek
     from .envs import Collected, Env, EnvInfo, EnvLease, EnvSpec, build, collect_garbage, environments
     from .errors import (
         CallCancelled,
+        CallStoreError,
         CallTimeout,
         EncodingError,
         EnvBuildError,
@@ -29,10 +32,12 @@ if TYPE_CHECKING:
         ProtocolError,
         RemoteError,
         RemoteTraceback,
+        ResultNotReady,
         SwarmClosed,
         SwarmError,
         TargetNotFound,
         TooManyWaiting,
+        UnknownCall,
         VenvoyError,
         WorkerCrashed,
         WorkerError,
@@ -45,12 +50,19 @@ if TYPE_CHECKING:
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
     from .source import by_source
+    from .sqlite_store import SqliteCallStore
     from .values import Record, register
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "call_store": (
+        "CallStore",
+        "DetachedCall",
+        "MemoryCallStore",
+    ),
     "client": ("Pool",),
+    "detached": ("Peek",),
     "envs": (
         "Collected",
         "Env",
@@ -63,6 +75,7 @@ _HOMES = {
     ),
     "errors": (
         "CallCancelled",
+        "CallStoreError",
         "CallTimeout",
         "EncodingError",
         "EnvBuildError",
@@ -75,10 +88,12 @@ _HOMES = {
         "ProtocolError",
         "RemoteError",
         "RemoteTraceback",
+        "ResultNotReady",
         "SwarmClosed",
         "SwarmError",
         "TargetNotFound",
         "TooManyWaiting",
+        "UnknownCall",
         "VenvoyError",
         "WorkerCrashed",
         "WorkerError",
@@ -103,14 +118,18 @@ _HOMES = {
         "WorkerInfo",
     ),
     "source": ("by_source",),
+    "sqlite_store": ("SqliteCallStore",),
     "values": ("Record", "register"),
 }  # where each public name lives: they are imported at their first use, since together they take 50 ms
 
 __all__ = [
     "CallCancelled",
     "CallFuture",
+    "CallStore",
+    "CallStoreError",
     "CallTimeout",
     "Collected",
+    "DetachedCall",
     "EncodingError",
     "Env",
     "EnvBuildError",
@@ -122,9 +141,11 @@ __all__ = [
     "FeedStalled",
     "InterpreterNotFound",
     "Lease",
+    "MemoryCallStore",
     "MessageTooLarge",
     "NamedWorker",
     "OutputChunk",
+    "Peek",
     "Pool",
     "PoolClosed",
     "PoolError",
@@ -134,11 +155,14 @@ __all__ = [
     "RemoteError",
     "RemoteTraceback",
     "RestartPolicy",
+    "ResultNotReady",
     "ScalePolicy",
+    "SqliteCallStore",
     "SwarmClosed",
     "SwarmError",
     "TargetNotFound",
     "TooManyWaiting",
+    "UnknownCall",
     "VenvoyError",
     "WorkerCrashed",
     "WorkerError",

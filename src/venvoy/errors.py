@@ -65,6 +65,27 @@ class TooManyWaiting(PoolError):
     code = "too_many_waiting"
 
 
+# --- detached calls ---------------------------------------------------------------------------
+
+
+class UnknownCall(VenvoyError, LookupError):
+    """There is no detached call of that id: its result was taken by somebody else, it expired, or it never was."""
+
+    code = "unknown_call"
+
+
+class ResultNotReady(VenvoyError, TimeoutError):
+    """A detached call has not finished yet; it goes on, and can be asked for again."""
+
+    code = "result_not_ready"
+
+
+class CallStoreError(VenvoyError):
+    """A call store cannot keep or give what it should: a full disk, a locked or damaged file, one of a newer venvoy."""
+
+    code = "call_store_failed"
+
+
 # --- workers ----------------------------------------------------------------------------------
 
 

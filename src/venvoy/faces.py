@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from .binding import bind
-from .calling import keywords_of, make_call, make_chunks, make_eval, make_request
+from .calling import keywords_of, make_call, make_chunks, make_eval, make_request, placeholder
+from .detached import DetachedCalls
 from .errors import EncodingError
 from .exchange import Call
+from .ledger import Ledger
 from .options import CallOptions, Target
 from .pool.core import Core
 from .pool.jobs import CallFuture, Job
@@ -25,6 +27,7 @@ class Calling:
     """The calling methods, of a pool and of its views alike."""
 
     _core: Core
+    _ledger: Ledger
     _call_options: CallOptions
 
     def call(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
@@ -145,15 +148,21 @@ class Calling:
         return _begun(PoolMapping(window, submit, options))
 
     def eval(self, text: str, /, **values: Any) -> Any:
-        """Evaluate a Python expression in a worker and return its value.
+        """Evaluate a Python expression in a worker, or statements with a `return`, and return the value.
+
+        At the top level of the text `await` may be used. Errors show its lines where they stand in your file.
 
         Args:
-            values: names the expression may use, besides the builtins.
+            values: names the text may use, besides the builtins.
 
         Raises:
             SyntaxError: the worker's Python cannot parse it. Besides this, as `call`.
         """
         return self._core.calls.run(make_eval(text, values, "eval", "", self._call_options))
+
+    def exec(self, text: str, /, **values: Any) -> Any:
+        """Execute Python statements in a worker, as `eval`; return what they `return`, else None."""
+        return self._core.calls.run(make_eval(text, values, "exec", "", self._call_options))
 
     def module(self, name: str, /) -> Module:
         """Return a handle whose attributes are functions of a module of the worker's environment."""
@@ -180,10 +189,15 @@ class Calling:
         bound: T = bind(protocol, call_as, f"{module}:" if module else "")
         return bound
 
+    @property
+    def detached(self) -> DetachedCalls:
+        """Calls that outlive whoever started them: `start`, `result`, `peek`, `cancel`, `list`."""
+        return DetachedCalls(self, self._core, self._ledger, self._call_options)
+
     def _send(self, call: Call | Exception) -> Job:
         """Put a call into the queue; an error stands for one that could not be made, and is that of its future."""
         if isinstance(call, Exception):
-            job = Job(make_eval("None", {}, "eval", "", _DEFAULT_CALL))
+            job = Job(placeholder("", _DEFAULT_CALL))
             job.fail(call)
             return job
         job = Job(call)
@@ -203,6 +217,7 @@ class View(Calling):
     def __init__(self, pool: Calling, options: CallOptions) -> None:
         self._pool = pool  # keeps it alive
         self._core = pool._core
+        self._ledger = pool._ledger
         self._call_options = options
 
 

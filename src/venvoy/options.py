@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+from .call_store import CallStore
 from .checks import check_seconds
 from .events import Event
 from .policies import RestartPolicy, ScalePolicy
@@ -61,6 +62,11 @@ class WorkerOptions:
         output_tail_bytes: how much of each stream is kept for `Pool.output()` and for errors.
         max_message_bytes: the most bytes that the arguments or the result of a call may take, encoded; None is any
             number. `options(max_bytes=)` says less for single calls.
+        segment_bytes: arrays, bytes and other buffers of at least so many bytes travel in shared memory, where the
+            system has it (Linux); None sends all through the socket.
+        segment_cache_bytes: the most shared memory kept for the next large values, in each direction.
+        segment_access: "private", the receiver may write into what it received in shared memory, unseen by the
+            sender; "readonly", it may not.
 
     Raises:
         TypeError, ValueError: an argument is not what is described here.
@@ -82,6 +88,14 @@ class WorkerOptions:
     output: OutputPolicy = "forward"
     output_tail_bytes: int = 262_144
     max_message_bytes: int | None = None
+    segment_bytes: int | None = 262_144
+    segment_cache_bytes: int = 1 << 30
+    segment_access: Literal["private", "readonly"] = "private"
+
+    @property
+    def segments(self) -> tuple[int | None, int, bool]:
+        """The terms on which memory is shared: `segment_bytes`, `segment_cache_bytes`, whether it is read only."""
+        return (self.segment_bytes, self.segment_cache_bytes, self.segment_access == "readonly")
 
     def __post_init__(self) -> None:
         if isinstance(self.paths, str | bytes | os.PathLike):
@@ -90,9 +104,7 @@ class WorkerOptions:
         object.__setattr__(self, "paths", paths)  # frozen, and made absolute while the host's cwd is known
         if not callable(self.env_vars):
             check_env_vars(self.env_vars)
-        _check_modules(self.preload)
-        if self.start not in ("spawn", "zygote"):
-            raise ValueError(f"start is 'spawn' or 'zygote', not {self.start!r}")
+        self._check_start()
         self._check_limits()
         if not isinstance(self.kill_on_exception, bool):
             raise TypeError(f"kill_on_exception is True or False, not {self.kill_on_exception!r}")
@@ -107,6 +119,22 @@ class WorkerOptions:
         if self.output_tail_bytes < 0:
             raise ValueError(f"output_tail_bytes is a number of bytes, not {self.output_tail_bytes!r}")
         _check_bytes("max_message_bytes", self.max_message_bytes)
+        _check_bytes("segment_bytes", self.segment_bytes)
+        if self.segment_cache_bytes != 0:
+            _check_bytes("segment_cache_bytes", self.segment_cache_bytes, is_optional=False)
+        if self.segment_access not in ("private", "readonly"):
+            raise ValueError(f"segment_access is 'private' or 'readonly', not {self.segment_access!r}")
+
+    def _check_start(self) -> None:
+        if self.start not in ("spawn", "zygote"):
+            raise ValueError(f"start is 'spawn' or 'zygote', not {self.start!r}")
+        if self.preload is not None and (isinstance(self.preload, str) or not isinstance(self.preload, Sequence)):
+            raise TypeError(f"preload is a list of names of modules, not {self.preload!r}")
+        for name in self.preload or ():
+            if not isinstance(name, str):
+                raise TypeError(f"preload lists names of modules, not {name!r}")
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise ValueError(f"preload lists names of modules, as in an import statement, not {name!r}")
 
     def _check_limits(self) -> None:
         for name in ("max_calls", "max_rss"):
@@ -194,6 +222,7 @@ class PoolOptions(TypedDict, total=False):
     raise `TooManyWaiting`; `max_named` named workers may live; `on_event` is called with each `Event` on a background
     thread; `watch` reloads the workers when their code changes; `home`, `progress`, `build_timeout` are those of
     `build`.
+    `call_store` keeps the detached calls: a `MemoryCallStore` of its own by default, or a `SqliteCallStore`.
     `classes` lists the classes, modules and packages whose instances come back from workers of another environment as
     themselves, where their fields are the same here; all others come in their plain form. With `unpickle="safe"` a
     reply can construct builtins, standard value types, arrays, frames, and these and registered classes, nothing else.
@@ -211,6 +240,7 @@ class PoolOptions(TypedDict, total=False):
     build_timeout: float
     classes: Iterable[str | type]
     unpickle: Literal["full", "safe"]
+    call_store: CallStore | None
 
 
 def check_pool_options(module: object, worker: object, options: Mapping[str, Any]) -> None:
@@ -250,6 +280,7 @@ _POOL_OPTIONS: dict[str, tuple[Any, str]] = {
     "max_waiting": (int, "a number of calls"),
     "max_named": (int, "a number of workers"),
     "watch": (bool, "True or False"),
+    "call_store": (CallStore, "a MemoryCallStore(...) or a SqliteCallStore(...)"),
 }
 
 
@@ -292,20 +323,8 @@ def _pair(workers: Any) -> tuple[int, int]:
     return least, most
 
 
-def _check_modules(names: object) -> None:
-    if names is None:
-        return
-    if isinstance(names, str) or not isinstance(names, Sequence):
-        raise TypeError(f"preload is a list of names of modules, not {names!r}")
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"preload lists names of modules, not {name!r}")
-        if not all(part.isidentifier() for part in name.split(".")):
-            raise ValueError(f"preload lists names of modules, as in an import statement, not {name!r}")
-
-
-def _check_bytes(name: str, value: object) -> None:
-    if value is None:
+def _check_bytes(name: str, value: object, is_optional: bool = True) -> None:
+    if value is None and is_optional:
         return
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is a number of bytes, not {value!r}")

@@ -179,7 +179,7 @@ class Template:
             with self._turn:
                 request = next(self._requests)
                 pieces = frames.pack(messages.FORK, codec=codec.PICKLE, call_id=request, body=body)
-                if self.is_retiring or not self._ends.control.send(pieces, descriptors):
+                if self.is_retiring or not self._ends.control.announce(pieces, *descriptors):
                     raise TemplateGone(f"the template (pid {self.process.pid}) takes no more requests")
                 pid = self._await_fork(request)
                 return Forked(self, pid, os.pidfd_open(pid))  # it is not reaped before we say so

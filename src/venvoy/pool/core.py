@@ -113,9 +113,10 @@ class Core:
         self.staff = Staff(self.roster, self.queue, self, self._router, self.direct.answered)
         is_home = env is None or getattr(env, "is_current", False)
         self.table = reducers.HOME if is_home else reducers.ARGUMENTS  # how arguments are encoded
-        self.decoder: Decoder = Decoder(Classes(False, setup.classes, setup.is_safe))
+        self.decoder: Decoder = Decoder(Classes(is_home, setup.classes, setup.is_safe))
         self.env: Env | None = None
         self.templates = setup.templates  # what workers are forked from, if they are, once the pool is open
+        self.on_open: Callable[[], object] = lambda: None  # before the first worker is started
         self.on_reload: Callable[[], object] = lambda: None  # after the workers have been replaced
         self._watcher: Watcher | None = None
         self._env_lease: EnvLease | None = None  # nobody removes the environment before the pool is gone
@@ -233,6 +234,7 @@ class Core:
                 self._watcher = Watcher(places, self.reload, self.roster.name)
                 if self._threads:  # it was closed meanwhile
                     self._watcher.stop()
+        self.on_open()
         recipes = partial(make_recipe, env, self.options, home, self.module, setup.initializer, classes)
         if self.options.start == "zygote" and self.templates is None:
             assert self._collector is not None

@@ -181,6 +181,8 @@ class Job:
         "timer",
     )
 
+    keeps_reply = False  # the future gets the worker's reply as it came, not the value in it
+
     def __init__(self, call: Call) -> None:
         self.call = call
         self.future = CallFuture()
@@ -294,11 +296,16 @@ class Decoder:
 
     def complete(self, job: Job, frame: Frame) -> None:
         """Complete a job with its reply; the value of a chunk is (values, the error that ended it early or None)."""
+        if job.keeps_reply and (frame.opcode == messages.RESULT or not job.call.retries):
+            job.succeed(frame)
+            return
         is_chunk = job.call.flags & messages.FLAG_CHUNK
         value, error = self.outcome(frame, None if is_chunk else job.call.convert)
         if error is not None:
             if job.call.may_repeat(error):
                 job.future._runner.repeat(job)
+            elif job.keeps_reply:
+                job.succeed(frame)
             else:
                 job.fail(error)
         else:

@@ -102,15 +102,10 @@ class Channel:
                 return sent
             wait(self._out.fileno(), deadline, for_writing=True)
 
-    def try_send(self, pieces: list[bytes | bytearray | memoryview], descriptors: Sequence[int] = ()) -> int:
-        """Write what fits now, without waiting, and return the number of bytes written.
-
-        Args:
-            descriptors: sent along with the first byte, on sockets whose other end takes them.
-        """
-        along = _rights(descriptors) if descriptors else ()
+    def try_send(self, pieces: list[bytes | bytearray | memoryview]) -> int:
+        """Write what fits now, without waiting, and return the number of bytes written."""
         try:
-            return self._out.sendmsg(pieces[:_IOV_MAX], along, _DONTWAIT)
+            return self._out.sendmsg(pieces[:_IOV_MAX], (), _DONTWAIT)
         except BlockingIOError:
             return 0
 
@@ -209,11 +204,6 @@ class Channel:
             raise FrameError("the stream ended inside a frame")
 
 
-def _rights(descriptors: Sequence[int]) -> list[tuple[int, int, bytes]]:
-    """Return what lets `sendmsg` pass descriptors; see unix(7)."""
-    return [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, Struct("@%di" % len(descriptors)).pack(*descriptors))]
-
-
 def rest_of(pieces: list[bytes | bytearray | memoryview], sent: int) -> list[bytes | bytearray | memoryview]:
     """Return what remains of `pieces` after `sent` bytes of them were written."""
     index = 0
@@ -248,6 +238,6 @@ def milliseconds(seconds: float) -> float:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Sequence, Tuple
+    from typing import Tuple
 
     from .frames import Frame

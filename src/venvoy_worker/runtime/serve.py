@@ -18,9 +18,10 @@ from time import perf_counter
 
 from ..contract import codec, frames, messages
 from ..contract.channel import Channel
+from ..contract.descriptors import DescriptorChannel
 from ..contract.failures import failure
 from ..contract.reducers import Table
-from . import control, interrupt, records, replies, stdio, targets
+from . import control, interrupt, lent, records, replies, stdio, targets
 from .perform import microseconds_since, perform, report, resolve
 
 _put_word = Struct("<Q").pack_into
@@ -45,9 +46,9 @@ def main(arguments: list[str], outputs: list[int] | None = None) -> None:
     interrupt.install()
     page = mmap.mmap(page_fd, mmap.PAGESIZE)
     server = Server(Channel(*[_socket.socket(fileno=fd) for fd in call_fds]), page)
-    line = control.Control(Channel(_socket.socket(fileno=control_fd)), server.send)
+    line = control.Control(DescriptorChannel(_socket.socket(fileno=control_fd)), server.send)
     line.start()
-    if server.greet(line.send_record, _prepare if outputs is None else _initialize):
+    if server.greet(line, _prepare if outputs is None else _initialize):
         server.serve()
 
 
@@ -69,31 +70,33 @@ class Server:
         with self._write_lock:
             self._channel.send(pieces)
 
-    def greet(self, send_record: Callable[[Pieces, float], bool], prepare: Prepare) -> bool:
+    def greet(self, line: control.Control, prepare: Prepare) -> bool:
         """Answer HELLO with READY or with the error that stands in the way; return True when ready.
 
         Args:
-            send_record: writes a frame on the control socket, within so many seconds.
             prepare: does what the settings say; returns what READY says besides the facts, if anything.
         """
+        capabilities = messages.capabilities()
         try:
             frame = self._channel.receive()
             if frame is None:
                 return False
-            oldest, newest, _ = messages.read_greeting(frame.target)
+            oldest, newest, abilities = messages.read_greeting(frame.target)
             if not oldest <= frames.PROTOCOL_VERSION <= newest:
                 self._refuse(oldest, newest)
                 return False
             settings = codec.decode_frame(frame)
             if settings.get("log_levels") is not None:
-                records.relay(send_record, settings["log_levels"])
+                records.relay(line.send_record, settings["log_levels"])
+            if "segments" in abilities and "segments" in capabilities:
+                self._channel.parser.borrower = lent.open_line(line, settings["segments"])
             found: Any = interrupt.run(0, prepare, (settings,), {})
         except BaseException as error:
             self._fail_to_start(error)
         stdio.leave_if_forked()
         stdio.flush()
         pieces, _ = codec.encode(dict(_facts(), **found) if found else _facts())
-        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, messages.CAPABILITIES)
+        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, capabilities)
         self.send(frames.pack(messages.READY, codec=codec.PICKLE, target=target, body=pieces))
         return True
 
@@ -122,6 +125,8 @@ class Server:
             elif frame.opcode == messages.DEFINE:
                 targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame))
             frame = None  # an argument must not live until the next call
+            if lent.by_host:
+                lent.give_back()  # an error's traceback had it
             frame = receive()
 
     def _call(self, frame: Frame) -> None:
@@ -136,11 +141,14 @@ class Server:
             stdio.leave_if_forked()
             stdio.flush()
             _put_word(self._page, _FINISHED, call_id)
+            lent.take_back(call_id)
             self._send_error(call_id, report(error), interrupt.is_dirty(error), begin, frame)
             return
         stdio.leave_if_forked()
         stdio.flush()
         _put_word(self._page, _FINISHED, call_id)
+        if lent.by_host:
+            lent.give_back()
         self.send(pieces)  # type: ignore[arg-type]
 
     def _send_error(

@@ -1,6 +1,6 @@
-"""What to call: a name, a function shipped as source, a pickled callable, or a piece of text to evaluate.
+"""What to call: a name, or a function shipped as source.
 
-Owns the modules made from source text and the namespace that `eval` and `exec` of one lease share.
+Owns the modules made from source text.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ _host_version = ""
 _defined: dict[str, Definition] = {}  # by digest: encoded (text, file name, values), not decoded yet
 _writes = 0  # of source files, by this process
 _MOST_SOURCES = 1024  # files kept in the sources folder
-_session: dict[str, object] = {}
-_session_id = ""  # the lease whose names `_session` holds
 
 
 class NotFound(Exception):
@@ -232,32 +230,6 @@ def _insert(prefix: str, text: str) -> str:
             lines[index] = "%s; %s" % (line, prefix.rstrip(" ;"))
             return "\n".join(lines)
     return prefix.rstrip(" ;") + "\n" + text
-
-
-def evaluate(text: str, values: dict[str, object], mode: str, session: str) -> object:
-    """Evaluate an expression (`mode="eval"`) or execute statements (`"exec"`).
-
-    Args:
-        values: names the text may use, besides the builtins.
-        session: the lease whose names are kept between its calls; "" keeps none.
-    """
-    code = compile(text, "<venvoy %s>" % mode, mode, dont_inherit=True)
-    scope = _scope_of(session)
-    scope.update(values)
-    if mode == "eval":
-        return eval(code, scope)
-    exec(code, scope)
-    return None
-
-
-def _scope_of(session: str) -> dict[str, object]:
-    global _session, _session_id
-    if session and session == _session_id:
-        return _session
-    scope: dict[str, object] = {"__builtins__": __builtins__, "__name__": "venvoy_session"}
-    if session:
-        _session, _session_id = scope, session
-    return scope
 
 
 TYPE_CHECKING = False

@@ -1,8 +1,8 @@
 """The template: imports what the pool wants, once, and forks a worker whenever the host asks for one.
 
-Owns the control socket, which is all it reads once it is ready, and the descriptors on their way through it. Laws: it
-has one thread, since a fork copies no other; it reaps a worker only when the host says so, so that until then the
-worker's number is no other process's; a worker's descriptors are closed here as soon as it has been forked.
+Owns the control socket, which is all it reads once it is ready. Laws: it has one thread, since a fork copies no other;
+it reaps a worker only when the host says so, so that until then the worker's number is no other process's; a worker's
+descriptors are closed here as soon as it has been forked.
 """
 
 from __future__ import annotations
@@ -14,16 +14,12 @@ import faulthandler
 import mmap
 import os
 import sys
-from _struct import Struct
 
 from ..contract import codec, frames, messages
 from ..contract.channel import Channel
+from ..contract.descriptors import DescriptorChannel
 from . import control, preload, serve, stdio
 
-_SIZE = 65_536  # bytes received at a time
-_MOST_FDS = 253  # that the system passes at a time
-_ROOM = _socket.CMSG_SPACE(_MOST_FDS * 4)
-_INT = Struct("@i")
 _MARK = "VENVOY_WORKER"  # the variable by which the host finds what a worker has started
 
 
@@ -54,17 +50,14 @@ class Template:
         stdio.tie_to_host(lifeline)
         faulthandler.register(_signal.SIGURG, page_fd, all_threads=False)  # the host asks where a preload hangs
         self._call = Channel(*[_socket.socket(fileno=fd) for fd in call_fds])
-        self._control = _socket.socket(fileno=control_fd)
-        self._line = control.Control(Channel(self._control), lambda pieces: None)  # for its writing; no thread
+        self._control = DescriptorChannel(_socket.socket(fileno=control_fd))
+        self._line = control.Control(self._control, lambda pieces: None)  # for its writing; no thread
         self._page = mmap.mmap(page_fd, mmap.PAGESIZE)
-        self._parser = frames.FrameParser()
-        self._frames: list[Frame] = []
-        self._fds: list[int] = []
         self._on_child: Any = None  # what preload wants to be called with SIGCHLD
 
     def greet(self) -> bool:
         """Import what is to be imported; return True when workers can be forked."""
-        return serve.Server(self._call, self._page).greet(self._line.send_record, self._prepare)
+        return serve.Server(self._call, self._page).greet(self._line, self._prepare)
 
     def _prepare(self, settings: dict[str, Any]) -> dict[str, object]:
         serve.settle(settings)
@@ -77,7 +70,7 @@ class Template:
 
     def serve(self) -> tuple[list[str], list[int]] | None:
         """Fork and reap as the host says; return None at the end, and in a forked worker arguments of `serve.main`."""
-        frame = self._receive()
+        frame = self._control.receive()
         while frame is not None:
             if frame.opcode == messages.FORK:
                 worker = self._fork(frame)
@@ -85,22 +78,12 @@ class Template:
                     return worker
             elif frame.opcode == messages.REAP:
                 self._reap(frame.call_id)
-            frame = self._receive()
+            frame = self._control.receive()
         return None
-
-    def _receive(self) -> Frame | None:
-        while not self._frames:
-            data, ancillary, _, _ = self._control.recvmsg(_SIZE, _ROOM, getattr(_socket, "MSG_CMSG_CLOEXEC", 0))
-            for _, _, content in ancillary:
-                self._fds += [fd for (fd,) in _INT.iter_unpack(content[: len(content) // 4 * 4])]
-            if not data:
-                return None
-            self._frames += self._parser.feed(data)
-        return self._frames.pop(0)
 
     def _fork(self, frame: Frame) -> tuple[list[str], list[int]] | None:
         wanted = codec.decode_frame(frame)
-        fds, self._fds = self._fds, []
+        fds = [fd for fd in self._control.take_descriptors() if fd is not None]
         number = flags = 0
         if len(fds) != wanted["descriptors"]:  # there was no room for them in this process
             number, flags = errno.EMFILE, messages.FLAG_FAILED
@@ -123,7 +106,7 @@ class Template:
         """In a process just forked: have nothing of the template's that a worker must not have."""
         os.setsid()
         self._call.forget()  # their descriptors are closed, and the numbers may soon be others'
-        self._control.detach()
+        self._control.forget()
         faulthandler.unregister(_signal.SIGURG)
         if self._on_child is not None:
             _signal.signal(_signal.SIGCHLD, self._on_child)
