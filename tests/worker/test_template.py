@@ -385,6 +385,17 @@ def test_named_workers_are_forked_from_their_pools_template(zygote: Callable[...
         assert pool.named("four", start="spawn").call("os:getppid") == os.getpid()
 
 
+def test_a_forked_worker_may_run_several_calls_at_once(extreme: str, zygote: Callable[..., vv.Pool]) -> None:
+    """`concurrency=3`: three calls meet at a barrier in one worker, whose parent is the template."""
+    with zygote(extreme, concurrency=3, initializer="builtins:exec", initializer_args=[BARRIER]) as pool:
+        arrived = [pool.submit("builtins:eval", "__import__('sys').barrier.wait() >= 0") for _ in range(3)]
+        assert [future.result(20) for future in arrived] == [True] * 3
+        assert template_of(pool) != os.getpid()
+
+
+BARRIER = "import sys, threading; sys.barrier = threading.Barrier(3)"
+
+
 def test_limits_and_events_are_those_of_any_worker(zygote: Callable[..., vv.Pool], folder: Folder) -> None:
     """`max_calls` replaces forked workers; every step of workers and of the template is told."""
     events: list[vv.Event] = []

@@ -61,11 +61,11 @@ class Staff:
             may, wait = policy.may_start(self._roster, monotonic())
             return may or policy.wants_probe(self._roster), wait
 
-    def hire(self, make: Callable[[int, int, int], Worker]) -> Worker | None:
+    def hire(self, make: Callable[[int, int, int, int], Worker]) -> Worker | None:
         """Register one more worker, not started yet, if one is missing; return it.
 
         Args:
-            make: makes it, given its id, its slot and its generation.
+            make: makes it, given its id, its slot, its generation, and how many calls it runs at once.
         """
         roster = self._roster
         with self._lock:
@@ -77,7 +77,9 @@ class Staff:
             before = len(policy.staying(roster))
             roster.workers_started += 1
             number = next(roster.numbers)
-            worker = roster.workers[number] = make(number, policy.free_slot(roster), roster.generation)
+            worker = roster.workers[number] = make(
+                *(number, policy.free_slot(roster), roster.generation, roster.concurrency)
+            )
             if is_probe and probe is not None:
                 probe.worker = worker
             elif before >= roster.size.least:
@@ -90,7 +92,8 @@ class Staff:
         """Return how many driver threads the pool should have, which the caller then sees to."""
         with self._lock:
             self._roster.has_drivers = self._roster.wants_drivers
-            return len(self._roster.workers) if self._roster.wants_drivers else 0
+            lanes = len(self._roster.workers) * self._roster.concurrency
+            return lanes if self._roster.wants_drivers else 0
 
     def spawn_failed(self, worker: Worker | None, error: ErrorMaker, is_to_retry: bool = False) -> None:
         """The process of a worker could not be started at all.
@@ -182,6 +185,18 @@ class Staff:
             job = self._roster.serve_next(lane)
             state = lane.state
         self._queue.after_release(lane, job, state)
+        self._hands.attend()
+
+    def lane_lost(self, lane: Lane) -> None:
+        """A call has not stopped in time: its worker takes no more, and ends when its others have, or soon."""
+        worker = lane.worker
+        with self._lock:
+            if lane.state is State.RETIRING:
+                return  # it has ended just now
+            lane.is_lost = True
+            worker.reason = worker.reason or Reason.DRAINED
+            self._roster.withdraw(worker)
+        worker.condemn()
         self._hands.attend()
 
     def worker_exited(self, worker: Worker) -> None:

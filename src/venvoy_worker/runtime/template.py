@@ -18,7 +18,7 @@ import sys
 from ..contract import codec, frames, messages
 from ..contract.channel import Channel
 from ..contract.descriptors import DescriptorChannel
-from . import control, preload, serve, stdio
+from . import control, interrupt, preload, serve, stdio
 
 _MARK = "VENVOY_WORKER"  # the variable by which the host finds what a worker has started
 
@@ -44,20 +44,20 @@ class Template:
     """
 
     def __init__(self, arguments: list[str]) -> None:
-        call_fds = [int(fd) for fd in arguments[0].replace(":", ",").split(",")]
+        call_fds = [int(fd) for fd in arguments[0].split(",")]
         control_fd, lifeline, page_fd = (int(fd) for fd in arguments[1:4])
         stdio.guard([*call_fds, control_fd, lifeline], page_fd)
         stdio.tie_to_host(lifeline)
         faulthandler.register(_signal.SIGURG, page_fd, all_threads=False)  # the host asks where a preload hangs
         self._call = Channel(*[_socket.socket(fileno=fd) for fd in call_fds])
         self._control = DescriptorChannel(_socket.socket(fileno=control_fd))
-        self._line = control.Control(self._control, lambda pieces: None)  # for its writing; no thread
+        self._line = control.Control(self._control, [], lambda call_id: None)  # for its writing; no thread
         self._page = mmap.mmap(page_fd, mmap.PAGESIZE)
         self._on_child: Any = None  # what preload wants to be called with SIGCHLD
 
     def greet(self) -> bool:
         """Import what is to be imported; return True when workers can be forked."""
-        return serve.Server(self._call, self._page).greet(self._line, self._prepare)
+        return serve.Server(self._call, self._page, 0, interrupt.run).greet(self._line, self._prepare)
 
     def _prepare(self, settings: dict[str, Any]) -> dict[str, object]:
         serve.settle(settings)
