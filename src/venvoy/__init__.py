@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         CallCancelled,
         CallStoreError,
         CallTimeout,
+        ConfigError,
         EncodingError,
         EnvBuildError,
         EnvError,
@@ -45,11 +46,14 @@ if TYPE_CHECKING:
         WorkerStartError,
     )
     from .events import Event
+    from .fleet import Fleet
+    from .isolation import Isolated, isolated
     from .lease import Lease, NamedWorker
     from .options import OutputChunk, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
+    from .pool_spec import PoolSpec
     from .source import by_source
     from .sqlite_store import SqliteCallStore
     from .values import Record, register
@@ -79,6 +83,7 @@ _HOMES = {
         "CallCancelled",
         "CallStoreError",
         "CallTimeout",
+        "ConfigError",
         "EncodingError",
         "EnvBuildError",
         "EnvError",
@@ -102,6 +107,11 @@ _HOMES = {
         "WorkerStartError",
     ),
     "events": ("Event",),
+    "fleet": ("Fleet",),
+    "isolation": (
+        "Isolated",
+        "isolated",
+    ),
     "lease": (
         "Lease",
         "NamedWorker",
@@ -119,6 +129,7 @@ _HOMES = {
         "PoolStats",
         "WorkerInfo",
     ),
+    "pool_spec": ("PoolSpec",),
     "source": ("by_source",),
     "sqlite_store": ("SqliteCallStore",),
     "values": ("Record", "register"),
@@ -131,6 +142,7 @@ __all__ = [
     "CallStoreError",
     "CallTimeout",
     "Collected",
+    "ConfigError",
     "DetachedCall",
     "EncodingError",
     "Env",
@@ -141,7 +153,9 @@ __all__ = [
     "EnvSpec",
     "Event",
     "FeedStalled",
+    "Fleet",
     "InterpreterNotFound",
+    "Isolated",
     "Lease",
     "MemoryCallStore",
     "MessageTooLarge",
@@ -151,6 +165,7 @@ __all__ = [
     "Pool",
     "PoolClosed",
     "PoolError",
+    "PoolSpec",
     "PoolStats",
     "ProtocolError",
     "Record",
@@ -175,6 +190,7 @@ __all__ = [
     "by_source",
     "collect_garbage",
     "environments",
+    "isolated",
     "register",
     "shared_array",
 ]
