@@ -18,7 +18,6 @@ import pytest
 
 import venvoy as vv
 
-
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no anonymous files")
 
 LEAST = 262_144
