@@ -61,6 +61,11 @@ def may_start(roster: Roster, now: float) -> tuple[bool, float]:
     return wait <= 0, max(0.0, wait)
 
 
+def has_no_work(roster: Roster) -> bool:
+    """Return True when a closing pool needs no worker any more."""
+    return roster.phase is Phase.CLOSING and not roster.workers and not roster.waiting
+
+
 def wants_probe(roster: Roster) -> bool:
     """Return whether a reload waits for the first worker of the new generation to be started."""
     return roster.probe is not None and roster.probe.worker is None

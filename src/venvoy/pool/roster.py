@@ -299,13 +299,3 @@ class Roster:
             ticket.is_waiting = False
             if ticket in self.waiting:  # else its owner was interrupted on the way in
                 self.waiting.remove(ticket)
-
-    @property
-    def has_no_work(self) -> bool:
-        """Locked: True when a closing pool needs no worker any more."""
-        return self.phase is Phase.CLOSING and not self.workers and not self.waiting
-
-    @property
-    def is_drained(self) -> bool:
-        """Locked: True when a closing pool has nothing left."""
-        return self.has_no_work and not self.templates

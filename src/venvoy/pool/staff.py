@@ -297,10 +297,11 @@ class Staff:
     def check_gone(self) -> None:
         """See whether a closing pool has nothing left, and end it then."""
         with self._lock:
-            is_last = self._roster.is_drained
+            is_done = policy.has_no_work(self._roster)
+            templates = list(self._roster.templates) if is_done else []
+            is_last = is_done and not templates
             if is_last:
                 self._roster.phase = Phase.CLOSED
-            templates = list(self._roster.templates) if self._roster.has_no_work else []
         for template in templates:
             template.retire(Reason.CLOSED)
         if is_last:

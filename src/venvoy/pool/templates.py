@@ -20,6 +20,7 @@ from ..post_mortem import launch_error, start_error
 from ..template import Template
 from ..worker_start import Launcher, Recipe
 from ..worker_state import Reason
+from . import policy
 from .job_queue import Hands
 from .output import Router
 from .phase import Phase
@@ -88,7 +89,7 @@ class Templates:
         """Return one more, which the pool will wait for; None if the pool has ended, or is about to."""
         roster = self._roster
         with roster.lock:
-            if roster.phase is Phase.CLOSED or roster.has_no_work:
+            if roster.phase is Phase.CLOSED or policy.has_no_work(roster):
                 return None
             template = Template(roster.generation, self._collector, self)
             roster.templates.add(template)
