@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .arrays import shared_array
     from .call_store import CallStore, DetachedCall, MemoryCallStore
     from .client import Pool
     from .detached import Peek
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         CallCancelled,
         CallStoreError,
         CallTimeout,
+        ConfigError,
         EncodingError,
         EnvBuildError,
         EnvError,
@@ -45,12 +47,15 @@ if TYPE_CHECKING:
         WorkerStartError,
     )
     from .events import Event
+    from .fleet import Fleet
+    from .isolation import Isolated, isolated
     from .lease import Lease, NamedWorker
     from .objects import close, instance, keep, options, run_module, run_object, run_script, value, worker_info
     from .options import OutputChunk, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
+    from .pool_spec import PoolSpec
     from .proxies import RemoteProxy
     from .source import by_source
     from .sqlite_store import SqliteCallStore
@@ -59,6 +64,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "arrays": ("shared_array",),
     "call_store": (
         "CallStore",
         "DetachedCall",
@@ -80,6 +86,7 @@ _HOMES = {
         "CallCancelled",
         "CallStoreError",
         "CallTimeout",
+        "ConfigError",
         "EncodingError",
         "EnvBuildError",
         "EnvError",
@@ -104,6 +111,11 @@ _HOMES = {
         "WorkerStartError",
     ),
     "events": ("Event",),
+    "fleet": ("Fleet",),
+    "isolation": (
+        "Isolated",
+        "isolated",
+    ),
     "lease": (
         "Lease",
         "NamedWorker",
@@ -132,6 +144,7 @@ _HOMES = {
         "PoolStats",
         "WorkerInfo",
     ),
+    "pool_spec": ("PoolSpec",),
     "proxies": ("RemoteProxy",),
     "source": ("by_source",),
     "sqlite_store": ("SqliteCallStore",),
@@ -145,6 +158,7 @@ __all__ = [
     "CallStoreError",
     "CallTimeout",
     "Collected",
+    "ConfigError",
     "DetachedCall",
     "EncodingError",
     "Env",
@@ -155,7 +169,9 @@ __all__ = [
     "EnvSpec",
     "Event",
     "FeedStalled",
+    "Fleet",
     "InterpreterNotFound",
+    "Isolated",
     "Lease",
     "MemoryCallStore",
     "MessageTooLarge",
@@ -165,6 +181,7 @@ __all__ = [
     "Pool",
     "PoolClosed",
     "PoolError",
+    "PoolSpec",
     "PoolStats",
     "ProtocolError",
     "Record",
@@ -193,12 +210,14 @@ __all__ = [
     "collect_garbage",
     "environments",
     "instance",
+    "isolated",
     "keep",
     "options",
     "register",
     "run_module",
     "run_object",
     "run_script",
+    "shared_array",
     "value",
     "worker_info",
 ]

@@ -203,7 +203,7 @@ class Residence:
         for start in range(0, len(handles), _MOST_HANDLES):
             body = messages.pack_ids(handles[start : start + _MOST_HANDLES])
             control = self.worker.control
-            if not control.tell(frames.pack(messages.RELEASE, body=[body])) and control.is_open:
+            if not control.say(messages.RELEASE, body=body) and control.is_open:
                 self._gone.extend(handles[start:])
                 self.worker.call_later(_PATIENCE, self._flush)
                 break

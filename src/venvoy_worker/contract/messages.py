@@ -32,8 +32,14 @@ SEGMENT = 39  # both ways, with a descriptor: memory for large parts of frames
 SEGMENT_FREE = 40  # both ways: these segments are not lent any more, or not there any more
 RELEASE = 42  # host -> worker: these objects have no proxy any more
 
-FROM_HOST = frozenset({HELLO, CALL, DEFINE, PING, CANCEL, RETRACT, DUMP, SEGMENT, SEGMENT_FREE, RELEASE})
-FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, PONG, STACK, RECORD, SEGMENT, SEGMENT_FREE})
+# On the control socket of a template, which forks workers and runs no calls.
+FORK = 43  # host -> template, with descriptors: fork a worker that has these
+FORKED = 44  # template -> host: there it is
+REAPED = 45  # template -> host: how a worker ended
+REAP = 46  # host -> template: this worker has ended, and its process id is needed no more
+
+FROM_HOST = frozenset({HELLO, CALL, DEFINE, PING, CANCEL, RETRACT, DUMP, SEGMENT, SEGMENT_FREE, RELEASE, FORK, REAP})
+FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, PONG, STACK, RECORD, SEGMENT, SEGMENT_FREE, FORKED, REAPED})
 TERMINAL = frozenset({RESULT, ERROR})
 
 # Flags of CALL: what kind of target, and whether the body is one call or a chunk of a map.
@@ -60,6 +66,8 @@ FLAG_KEEP = 64
 
 # Flag of RESULT: objects stay in the worker for it; their handles are in the target, in the form of `pack_ids`.
 FLAG_REFERENCE = 64
+# Flag of FORKED and REAPED: it could not be done; the number of FORKED is the system's error number then.
+FLAG_FAILED = 1
 
 CAPABILITIES = ("signals", "segments")
 
