@@ -27,11 +27,11 @@ def test_pyright_agrees_with_every_line(tmp_path: Path) -> None:
     """As editors do; it needs Node.js."""
     if importlib.util.find_spec("pyright") is None or shutil.which("node") is None:
         pytest.skip("pyright (extra `dev`) or Node.js is not installed")
-    config = tmp_path / "pyrightconfig.json"
-    config.write_text(
-        f'{{"include": ["{API}"], "extraPaths": ["{ROOT / "src"}"], "typeCheckingMode": "strict",'
-        f'"reportUnnecessaryTypeIgnoreComment": true, "enableTypeIgnoreComments": false}}'
+    shutil.copy(API, tmp_path)
+    (tmp_path / "pyrightconfig.json").write_text(
+        f'{{"extraPaths": ["{ROOT / "src"}"], "typeCheckingMode": "strict", '
+        '"reportUnnecessaryTypeIgnoreComment": true, "enableTypeIgnoreComments": false}'
     )
-    command = [sys.executable, "-m", "pyright", "--project", str(config), "--pythonpath", sys.executable]
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr

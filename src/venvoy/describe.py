@@ -140,6 +140,8 @@ def _name(cls: type, module: typing.Any) -> str:
         return path
     if cls is inspect.Parameter.empty or "<" in path:
         return "typing.Any"
-    if home in _STANDARD and not path.startswith("_"):
+    while "." in home and home not in _STANDARD:  # pathlib._local
+        home = home.rpartition(".")[0]
+    if home in _STANDARD and not path.startswith("_") and hasattr(sys.modules[home], path):
         return home + "." + path
     return path if not path.startswith("_") and getattr(module, path, None) is cls else "typing.Any"
