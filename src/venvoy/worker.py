@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from functools import partial
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from venvoy_worker.contract.frames import Frame
 from venvoy_worker.contract.loans import Loans
@@ -99,6 +99,8 @@ class Worker:
         self.reason: Reason | None = None  # why it is to end as soon as it is free
         self.due: Reason | None = None  # why it is to end as soon as others can do its work
         self.limits: Limits | None = None
+        self.is_aside = False  # it takes no calls from the queue: it is, or is to become, one user's alone,
+        self.tenant: Any = None  # who then has this ticket
         self.is_leased = False  # whoever holds it may do so for ever
         self.born = monotonic()
         self.ready_at: float | None = None

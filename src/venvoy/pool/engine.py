@@ -24,6 +24,7 @@ from ..exchange import Call
 from ..lane import Lane, WorkerLost
 from ..post_mortem import crash_error
 from ..worker_state import Reason, State
+from . import tenancy
 from .job_queue import Hands, JobQueue
 from .jobs import Job
 from .phase import Phase
@@ -136,13 +137,16 @@ class Engine:
         roster = self._roster
         idle = roster.idle
         with self._lock:
-            if idle and roster.phase is Phase.OPEN:
+            if idle and roster.phase is Phase.OPEN and not ticket.is_whole:
                 lane = ticket.lane = idle[-1]  # from here on no call, see the module
                 del idle[-1]
                 lane.state = State.BUSY
                 return lane
             roster.check_may_wait(call.options.queue_timeout)
-            ticket.wait_in(roster.waiting)
+            if ticket.is_whole:
+                tenancy.claim(roster, ticket)
+            else:
+                ticket.wait_in(roster.waiting)
             is_short = roster.may_need_workers()
         if is_short:
             self._hands.attend()
@@ -180,7 +184,8 @@ class Engine:
             if lane.state is State.BUSY:
                 worker.calls += 1
                 roster.calls_done += 1
-                if worker.reason is None and worker.due is None and roster.phase is Phase.OPEN:
+                is_staying = worker.reason is None and worker.due is None and not worker.is_aside
+                if is_staying and roster.phase is Phase.OPEN:
                     entry = waiting[0] if waiting else None
                     is_job = isinstance(entry, Job)
                     if entry is None:
@@ -215,6 +220,11 @@ class Engine:
                 self._settle(self.astray[0])
             finally:
                 self.astray.popleft()
+        if self._roster.concurrency > 1:
+            with self._lock:
+                served = tenancy.mend(self._roster)
+            for lane, job, state in served:
+                self._queue.after_release(lane, job, state)
 
     def _settle(self, ticket: Ticket) -> None:
         roster = self._roster

@@ -18,7 +18,7 @@ def lose(roster: Roster, worker: Worker) -> list[Lane]:
     free = [lane for lane in worker.lanes if lane.state is not State.BUSY]
     for lane in worker.lanes:
         if lane.state is State.IDLE:
-            roster.idle.remove(lane)
+            roster.take_out(lane)
         lane.move(State.EXITED, reason)
     worker.held.update(worker.lanes if not worker.is_leased else ())
     worker.held.difference_update(free)

@@ -28,7 +28,8 @@ def staying(roster: Roster) -> list[Worker]:
 def wanted(roster: Roster) -> int:
     """Return how many workers the pool should have now."""
     lanes = [lane for worker in roster.workers.values() for lane in worker.lanes]
-    calls = len(roster.waiting) + sum(lane.state in _AT_WORK for lane in lanes)
+    calls = len(roster.waiting) + sum(lane.state in _AT_WORK or lane.worker.is_aside for lane in lanes)
+    calls += len(roster.claims) * roster.concurrency
     least = roster.goal if roster.phase is Phase.OPEN else 0
     return min(roster.size.most, max(least, -(-calls // roster.concurrency)))  # rounded up
 

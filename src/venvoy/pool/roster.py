@@ -23,7 +23,7 @@ from ..options import Size
 from ..policies import RestartPolicy, ScalePolicy
 from ..worker import Worker
 from ..worker_state import Reason, State
-from . import policy
+from . import policy, tenancy
 from .jobs import Job
 from .phase import Phase
 from .restarts import Restarts
@@ -57,12 +57,13 @@ class Rules:
 class Ticket:
     """One caller's claim on a lane of a worker, made before it is asked for; see `engine` for why it is never lost."""
 
-    __slots__ = ("error", "event", "is_to_stop", "is_waiting", "lane")
+    __slots__ = ("error", "event", "is_to_stop", "is_waiting", "is_whole", "lane")
 
     def __init__(self) -> None:
         self.lane: Lane | None = None
         self.error: ErrorMaker | None = None
         self.is_waiting = False
+        self.is_whole = False  # the worker is to have no other call on any lane
         self.is_to_stop = True  # the call, when its caller leaves early
         self.event: threading.Lock | None = None
 
@@ -120,6 +121,7 @@ class Roster:
         self.workers: dict[int, Worker] = {}
         self.idle: list[Lane] = []  # first lanes on top, so that workers share the work; of these, the last used
         self.waiting: deque[Ticket | Job] = deque()
+        self.claims: list[Ticket] = []  # who waits for a whole worker; see `tenancy`
         self.warming: list[Ticket] = []  # who waits for `goal` ready workers
         self.renewing: list[Ticket] = []  # who waits for the last worker of an older generation to be replaced
         self.goal = size.least
@@ -169,6 +171,10 @@ class Roster:
             self.withdraw(worker)
             return None
         lane.move(State.IDLE)
+        if self.claims:
+            tenancy.look(self)
+        if worker.is_aside:
+            return None
         if self.waiting:
             lane.move(State.BUSY)
             entry = self.waiting.popleft()
@@ -188,11 +194,16 @@ class Roster:
         """Locked: return where a lane belongs in the idle stack."""
         return len(self.idle) if not lane.index else bisect(self.idle, -lane.index, key=lambda other: -other.index)
 
+    def take_out(self, lane: Lane) -> None:
+        """Locked: nobody gets this lane from the idle stack."""
+        if lane in self.idle:
+            self.idle.remove(lane)
+
     def withdraw(self, worker: Worker, reason: Reason | None = None) -> None:
         """Locked: the idle lanes of a worker take no more calls."""
         for lane in worker.lanes:
             if lane.state is State.IDLE:
-                self.idle.remove(lane)
+                self.take_out(lane)
                 lane.move(State.RETIRING, reason)
 
     def pair_up(self) -> list[tuple[Lane, Job]]:
@@ -283,6 +294,9 @@ class Roster:
     def fail_waiting(self, error: ErrorMaker) -> list[Job]:
         """Locked: empty the queue; tickets are told here, the jobs are returned to be failed outside."""
         jobs = []
+        for ticket in self.claims:
+            ticket.grant(None, error)
+        self.claims.clear()
         while self.waiting:
             entry = self.waiting.popleft()
             if isinstance(entry, Job):
@@ -295,10 +309,11 @@ class Roster:
         """Locked: take a ticket out of the queue if it is there."""
         if ticket.is_waiting:
             ticket.is_waiting = False
-            if ticket in self.waiting:  # else its owner was interrupted on the way in
-                self.waiting.remove(ticket)
+            for queue in (self.waiting, self.claims):
+                if ticket in queue:  # else its owner was interrupted on the way in
+                    queue.remove(ticket)
 
     @property
     def is_drained(self) -> bool:
         """Locked: True when a closing pool has nothing left."""
-        return self.phase is Phase.CLOSING and not self.workers and not self.waiting
+        return self.phase is Phase.CLOSING and not (self.workers or self.waiting or self.claims)

@@ -256,6 +256,7 @@ class Staff:
             worker.retire()
         for worker in unborn:
             worker.kill()
+        self._hands.mend()  # what was set aside for somebody
         self.check_gone()
         return dropped
 
