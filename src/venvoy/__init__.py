@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         CallCancelled,
         CallStoreError,
         CallTimeout,
+        ConfigError,
         EncodingError,
         EnvBuildError,
         EnvError,
@@ -44,11 +45,14 @@ if TYPE_CHECKING:
         WorkerStartError,
     )
     from .events import Event
+    from .fleet import Fleet
+    from .isolation import Isolated, isolated
     from .lease import Lease, NamedWorker
     from .options import OutputChunk, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
+    from .pool_spec import PoolSpec
     from .source import by_source
     from .sqlite_store import SqliteCallStore
     from .values import Record, register
@@ -77,6 +81,7 @@ _HOMES = {
         "CallCancelled",
         "CallStoreError",
         "CallTimeout",
+        "ConfigError",
         "EncodingError",
         "EnvBuildError",
         "EnvError",
@@ -100,6 +105,11 @@ _HOMES = {
         "WorkerStartError",
     ),
     "events": ("Event",),
+    "fleet": ("Fleet",),
+    "isolation": (
+        "Isolated",
+        "isolated",
+    ),
     "lease": (
         "Lease",
         "NamedWorker",
@@ -117,6 +127,7 @@ _HOMES = {
         "PoolStats",
         "WorkerInfo",
     ),
+    "pool_spec": ("PoolSpec",),
     "source": ("by_source",),
     "sqlite_store": ("SqliteCallStore",),
     "values": ("Record", "register"),
@@ -129,6 +140,7 @@ __all__ = [
     "CallStoreError",
     "CallTimeout",
     "Collected",
+    "ConfigError",
     "DetachedCall",
     "EncodingError",
     "Env",
@@ -139,7 +151,9 @@ __all__ = [
     "EnvSpec",
     "Event",
     "FeedStalled",
+    "Fleet",
     "InterpreterNotFound",
+    "Isolated",
     "Lease",
     "MemoryCallStore",
     "MessageTooLarge",
@@ -149,6 +163,7 @@ __all__ = [
     "Pool",
     "PoolClosed",
     "PoolError",
+    "PoolSpec",
     "PoolStats",
     "ProtocolError",
     "Record",
@@ -173,6 +188,7 @@ __all__ = [
     "by_source",
     "collect_garbage",
     "environments",
+    "isolated",
     "register",
 ]
 
