@@ -24,7 +24,7 @@ from ..exchange import Call
 from ..lane import Lane, WorkerLost
 from ..post_mortem import crash_error
 from ..worker_state import Reason, State
-from . import tenancy
+from . import leaving, tenancy
 from .job_queue import Hands, JobQueue
 from .jobs import Job
 from .phase import Phase
@@ -235,7 +235,7 @@ class Engine:
             if lane is not None and lane.state is State.BUSY:
                 if lane.channel.is_torn:
                     lane.move(State.RETIRING, Reason.DRAINED)
-                    roster.withdraw(lane.worker)
+                    leaving.withdraw(roster, lane.worker)
                 elif lane.open_call and lane.was_sent:
                     lane.move(State.ABANDONED)
                 else:

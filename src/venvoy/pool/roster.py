@@ -23,7 +23,7 @@ from ..options import Size
 from ..policies import RestartPolicy, ScalePolicy
 from ..worker import Worker
 from ..worker_state import Reason, State
-from . import policy, tenancy
+from . import leaving, policy, tenancy
 from .jobs import Job
 from .phase import Phase
 from .restarts import Restarts
@@ -168,7 +168,7 @@ class Roster:
             worker.reason = worker.reason or worker.due
         if worker.reason is not None:  # somebody wants it to end
             lane.move(State.RETIRING)
-            self.withdraw(worker)
+            leaving.withdraw(self, worker)
             return None
         lane.move(State.IDLE)
         if self.claims:
@@ -194,18 +194,6 @@ class Roster:
         """Locked: return where a lane belongs in the idle stack."""
         return len(self.idle) if not lane.index else bisect(self.idle, -lane.index, key=lambda other: -other.index)
 
-    def take_out(self, lane: Lane) -> None:
-        """Locked: nobody gets this lane from the idle stack."""
-        if lane in self.idle:
-            self.idle.remove(lane)
-
-    def withdraw(self, worker: Worker, reason: Reason | None = None) -> None:
-        """Locked: the idle lanes of a worker take no more calls."""
-        for lane in worker.lanes:
-            if lane.state is State.IDLE:
-                self.take_out(lane)
-                lane.move(State.RETIRING, reason)
-
     def pair_up(self) -> list[tuple[Lane, Job]]:
         """Locked: give idle lanes to those who wait; return the pairs that need a driver."""
         pairs = []
@@ -227,23 +215,6 @@ class Roster:
     def may_need_workers(self) -> bool:
         """Locked: return False when it is certain, at a glance, that no worker is to be started."""
         return self.phase is Phase.NEW or (self.has_recipe and len(self.workers) < self.size.most)
-
-    def let_due_go(self, all_of_them: bool = False) -> list[Worker]:
-        """Locked: of those to be replaced, let go as many as others can do the work of; return the idle ones."""
-        due = policy.due(self)
-        leaving = []
-        for worker in due[: len(due) if all_of_them else policy.spare(self)]:
-            if worker.state is State.IDLE:
-                self.withdraw(worker, worker.due)
-                leaving.append(worker)
-            else:
-                self.withdraw(worker)
-                worker.reason = worker.due
-        if self.renewing and not any(worker.due and not worker.reason for worker in self.workers.values()):
-            for ticket in self.renewing:
-                ticket.grant(None)
-            self.renewing.clear()
-        return leaving
 
     def count(self, *states: State) -> int:
         """Locked: return how many workers are in one of the states."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..lane import Lane
 from ..worker import Worker
 from ..worker_state import State
-from . import policy
+from . import leaving, policy
 
 if TYPE_CHECKING:
     from .jobs import Job
@@ -68,7 +68,7 @@ def _load(worker: Worker) -> int:
 def _set_aside(roster: Roster, worker: Worker) -> None:
     worker.is_aside = True
     for lane in worker.lanes:
-        roster.take_out(lane)
+        leaving.take_out(roster, lane)
 
 
 def _let(roster: Roster, worker: Worker, ticket: Ticket) -> None:
