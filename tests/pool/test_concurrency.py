@@ -369,3 +369,28 @@ def test_a_wrong_number_is_refused_at_once(wrong: Any) -> None:
     """Before anything starts, naming the option."""
     with pytest.raises(ValueError, match="concurrency"):
         vv.WorkerOptions(concurrency=wrong)
+
+
+def test_workers_of_a_template_run_several_calls_at_once(shared_pool: Callable[..., vv.Pool], extreme: str) -> None:
+    """Forked ones have their lanes, their loop and their threads."""
+    pool = shared_pool(extreme, workers=2, options={"start": "zygote", "preload": ["together", "asyncio"]})
+    pool.warm()
+    assert list(pool.map("anap", [0.2] * 16)) == [None] * 16
+    assert list(pool.map("nap", [0.2] * 16)) == [None] * 16
+    with pytest.raises(vv.CallTimeout):
+        pool.options(timeout=0.2).call("anap", 60)
+    assert pool.call("awho", 5)[0] == 5
+
+
+def test_large_values_of_many_calls_do_not_cross(shared_pool: Callable[..., vv.Pool], extreme: str) -> None:
+    """They share memory with the host, which all lanes use at once."""
+    pool = shared_pool(extreme)
+    pool.warm()
+
+    def work(thread: int) -> None:
+        for number in range(20):
+            data = bytes([(thread * 20 + number) % 256]) * 500_000
+            assert pool.call("poolwork:double", data) == 2 * data
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))

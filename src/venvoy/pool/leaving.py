@@ -1,6 +1,5 @@
 """How workers leave the roster: they are replaced, their process has ended, or the pool has and nobody needs them.
 
-
 Every function is called with the roster's lock held, and returns what is to be done after it is released.
 """
 
@@ -49,7 +48,7 @@ def leave_idle(roster: Roster) -> tuple[list[Worker], list[Worker]]:
             worker.reason = worker.reason or Reason.CLOSED
             leaving.append(worker)
     is_starting = [worker for worker in roster.workers.values() if worker.state is State.STARTING]
-    unborn = is_starting if not roster.waiting else []
+    unborn = is_starting if not (roster.waiting or roster.claims) else []
     for worker in unborn:
         worker.reason = Reason.CLOSED
     return leaving, unborn
