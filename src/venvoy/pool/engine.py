@@ -24,11 +24,12 @@ from ..exchange import Call
 from ..lane import Lane, WorkerLost
 from ..post_mortem import crash_error
 from ..worker_state import Reason, State
-from . import leaving, tenancy
+from . import exclusive, leaving
 from .job_queue import Hands, JobQueue
 from .jobs import Job
 from .phase import Phase
 from .roster import Roster, Ticket
+from .suitors import queue_of
 
 
 class Engine:
@@ -144,7 +145,7 @@ class Engine:
                 return lane
             roster.check_may_wait(call.options.queue_timeout)
             if ticket.is_whole:
-                tenancy.claim(roster, ticket)
+                exclusive.claim(roster, ticket)
             else:
                 ticket.wait_in(roster.waiting)
             is_short = roster.may_need_workers()
@@ -152,9 +153,14 @@ class Engine:
             self._hands.attend()
         if self.astray:
             self._hands.mend()
-        return self._await(ticket, call)
+        return self.await_turn(ticket, call)
 
-    def _await(self, ticket: Ticket, call: Call) -> Lane:
+    def await_turn(self, ticket: Ticket, call: Call) -> Lane:
+        """Wait until a ticket that has joined a queue is served, and return its lane.
+
+        Raises:
+            As `acquire`.
+        """
         assert ticket.event is not None
         patience = threading.TIMEOUT_MAX if call.deadline is None else max(0.0, call.deadline - monotonic())
         in_queue = call.options.queue_timeout or threading.TIMEOUT_MAX  # 0 was seen to on the way in
@@ -176,7 +182,7 @@ class Engine:
         if lane is None:
             self.give_up(ticket)
             return
-        idle, waiting, worker = roster.idle, roster.waiting, lane.worker
+        idle, queue, worker = roster.idle, roster.waiting, lane.worker
         if worker.limits is not None:
             self._hands.check_limits(worker, worker.calls + 1)
         with self._lock:
@@ -186,7 +192,9 @@ class Engine:
                 roster.calls_done += 1
                 is_staying = worker.reason is None and worker.due is None and not worker.is_aside
                 if is_staying and roster.phase is Phase.OPEN:
-                    entry = waiting[0] if waiting else None
+                    if worker.suitors:
+                        queue = queue_of(worker, queue)
+                    entry = queue[0] if queue else None
                     is_job = isinstance(entry, Job)
                     if entry is None:
                         lane.state = State.IDLE  # no call from here to the end of each branch, see the module
@@ -196,11 +204,11 @@ class Engine:
                             idle[place:place] = (lane,)
                         ticket.lane = None
                     elif is_job:
-                        del waiting[0]
+                        del queue[0]
                         ticket.lane = None
                         self._queue.tasks.put((lane, entry))  # type: ignore[arg-type]
                     else:
-                        del waiting[0]
+                        del queue[0]
                         entry.lane = lane  # type: ignore[union-attr]
                         entry.is_waiting = False  # type: ignore[union-attr]
                         ticket.lane = None
@@ -222,7 +230,7 @@ class Engine:
                 self.astray.popleft()
         if self._roster.concurrency > 1:
             with self._lock:
-                served = tenancy.mend(self._roster)
+                served = exclusive.mend(self._roster)
             for lane, job, state in served:
                 self._queue.after_release(lane, job, state)
 

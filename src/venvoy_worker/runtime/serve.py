@@ -23,7 +23,7 @@ from ..contract.failures import failure
 from ..contract.reducers import Table
 from . import control, interrupt, lent, records, replies, stdio, targets
 from .coroutines import COROUTINE, finish
-from .perform import microseconds_since, perform, report, resolve
+from .perform import disown_result, microseconds_since, perform, report, resolve
 
 _put_word = Struct("<Q").pack_into
 _WORDS = 16  # bytes in the status page for each lane: `started` and `finished`
@@ -145,6 +145,8 @@ class Server:
         while frame is not None:
             if frame.opcode == messages.CALL:
                 self._call(frame)
+                if interrupt.chores:
+                    interrupt.do_chores()
             elif frame.opcode == messages.DEFINE:
                 targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame), self._lane)
             frame = None  # an argument must not live until the next call
@@ -164,6 +166,7 @@ class Server:
             stdio.leave_if_forked()
             stdio.flush()
             _put_word(self._page, self._finished, call_id)
+            disown_result(frame)
             lent.take_back(call_id)
             self._send_error(call_id, report(error), interrupt.is_dirty(error), begin, frame)
             return

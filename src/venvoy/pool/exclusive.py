@@ -1,4 +1,4 @@
-"""Leases of workers that run several calls at once: such a worker is for its tenant alone.
+"""Leases of workers that run several calls at once: such a worker is for its user alone.
 
 Every function is called with the roster's lock held. Owns `Roster.claims`, the tickets that want a whole worker, and
 which workers are set aside for them. Law: a worker that is set aside takes no calls from the queue, and its idle lanes
@@ -30,7 +30,7 @@ def claim(roster: Roster, ticket: Ticket) -> None:
 
 def look(roster: Roster) -> None:
     """Let workers to those who want one; where too few are free, and no more may be, set some aside to become so."""
-    there = [worker for worker in policy.staying(roster) if worker.tenant is None and not worker.is_leased]
+    there = [worker for worker in policy.staying(roster) if worker.occupant is None and not worker.is_leased]
     free = [worker for worker in there if all(lane.state is State.IDLE for lane in worker.lanes)]
     while free and roster.claims:
         _let(roster, free.pop(), roster.claims.pop(0))
@@ -42,20 +42,20 @@ def look(roster: Roster) -> None:
 
 
 def mend(roster: Roster) -> list[tuple[Lane, Job | None, State]]:
-    """Take workers back from tenants that have left, and those that nobody wants any more.
+    """Take workers back from users that have left, and those that nobody wants any more.
 
     Returns:
         What was done with their lanes: (lane, the job it got, its state).
     """
     aside = [worker for worker in roster.workers.values() if worker.is_aside]
-    unwanted = sum(worker.tenant is None for worker in aside) - len(roster.claims)
-    over = [worker for worker in aside if worker.tenant is not None and worker.tenant.lane is None]
-    over += [worker for worker in aside if worker.tenant is None][: max(0, unwanted)]
+    unwanted = sum(worker.occupant is None for worker in aside) - len(roster.claims)
+    over = [worker for worker in aside if worker.occupant is not None and worker.occupant.lane is None]
+    over += [worker for worker in aside if worker.occupant is None][: max(0, unwanted)]
     for worker in over:
-        worker.is_aside, worker.tenant = False, None
+        worker.is_aside, worker.occupant = False, None
     served = []
     for lane in [lane for worker in over for lane in worker.lanes if lane.state is State.IDLE]:
-        if not lane.worker.is_aside:  # else the lane before it has led to a new tenant
+        if not lane.worker.is_aside:  # else the lane before it has led to a new user
             lane.move(State.BUSY)
             served.append((lane, roster.serve_next(lane), lane.state))
     return served
@@ -73,6 +73,6 @@ def _set_aside(roster: Roster, worker: Worker) -> None:
 
 def _let(roster: Roster, worker: Worker, ticket: Ticket) -> None:
     _set_aside(roster, worker)
-    worker.tenant = ticket
+    worker.occupant = ticket
     worker.lanes[0].move(State.BUSY)
     ticket.grant(worker.lanes[0])
