@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         FeedStalled,
         InterpreterNotFound,
         MessageTooLarge,
+        NestedTooDeeply,
         PoolClosed,
         PoolError,
         ProtocolError,
@@ -40,12 +41,12 @@ if TYPE_CHECKING:
     )
     from .events import Event
     from .lease import Lease, NamedWorker
-    from .options import OutputChunk, WorkerOptions
+    from .options import OutputChunk, Progress, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
     from .source import by_source
-    from .values import Record, register
+    from .values import Record, callback, register
 
 __version__ = "0.1.0"
 
@@ -70,6 +71,7 @@ _HOMES = {
         "FeedStalled",
         "InterpreterNotFound",
         "MessageTooLarge",
+        "NestedTooDeeply",
         "PoolClosed",
         "PoolError",
         "ProtocolError",
@@ -95,6 +97,7 @@ _HOMES = {
     ),
     "options": (
         "OutputChunk",
+        "Progress",
         "WorkerOptions",
     ),
     "pool.jobs": ("CallFuture",),
@@ -103,7 +106,7 @@ _HOMES = {
         "WorkerInfo",
     ),
     "source": ("by_source",),
-    "values": ("Record", "register"),
+    "values": ("Record", "callback", "register"),
 }  # where each public name lives: they are imported at their first use, since together they take 50 ms
 
 __all__ = [
@@ -124,11 +127,13 @@ __all__ = [
     "Lease",
     "MessageTooLarge",
     "NamedWorker",
+    "NestedTooDeeply",
     "OutputChunk",
     "Pool",
     "PoolClosed",
     "PoolError",
     "PoolStats",
+    "Progress",
     "ProtocolError",
     "Record",
     "RemoteError",
@@ -147,6 +152,7 @@ __all__ = [
     "WorkerStartError",
     "build",
     "by_source",
+    "callback",
     "collect_garbage",
     "environments",
     "register",

@@ -5,12 +5,14 @@ Stateless: everything is encoded here, in the caller's thread, before a lock or 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from venvoy_worker.contract import codec, messages, reducers
+from venvoy_worker.contract.host_functions import Lending
 
 from .errors import EncodingError, MessageTooLarge
-from .exchange import Call, Definition
+from .exchange import Call, Definition, Dialogue
 from .options import CallOptions, Target, WorkerOptions
 from .pool.recipe import EncodedInitializer
 from .returns import converter
@@ -41,17 +43,22 @@ def make_call(
     if resolved.bound_args or resolved.bound_kwargs:
         args = resolved.bound_args + args
         kwargs = {**resolved.bound_kwargs, **kwargs}
+    lent: list[Callable[..., object]] = []
     try:
         if resolved.kind == VALUE:
             assert resolved.value is not None
-            encoded = codec.encode((*resolved.value, args, kwargs), table)
+            with Lending(lent):
+                encoded = codec.encode((*resolved.value, args, kwargs), table)
+        elif kwargs or not codec.is_small(args):
+            with Lending(lent):
+                encoded = codec.encode((args, kwargs), table)
         else:
-            encoded = codec.encode_call(args, kwargs, table)
+            encoded = codec.encode_small(args)
     except codec.CodecError as error:
         raise _cannot_travel(resolved.name.rpartition(":")[2], args, kwargs, error, table) from error.__cause__
     if options.max_bytes is not None:
         _check_size(resolved.name, encoded, options.max_bytes)
-    return _call(resolved, resolved.kind, encoded, options)
+    return _call(resolved, resolved.kind, encoded, options, lent)
 
 
 def make_chunk(
@@ -71,8 +78,10 @@ def make_chunk(
     elif not is_starred:
         first = None
     value: tuple[Any, ...] = (items, first, dict(target.bound_kwargs))
+    lent: list[Callable[..., object]] = []
     try:
-        encoded = codec.encode((*target.value, *value) if target.value is not None else value, table)
+        with Lending(lent):
+            encoded = codec.encode((*target.value, *value) if target.value is not None else value, table)
     except codec.CodecError as error:
         path, part = codec.failing_part(items, table)
         where = f"items{path} (a {type(part).__name__})" if path else "an argument"
@@ -81,7 +90,7 @@ def make_chunk(
     if limit is not None and codec.size_of(encoded) > limit:
         for item in items:
             _check_size(target.name, codec.encode(item, table), limit)
-    return _call(target, target.kind | messages.FLAG_CHUNK, encoded, options)
+    return _call(target, target.kind | messages.FLAG_CHUNK, encoded, options, lent)
 
 
 def make_eval(text: str, values: dict[str, Any], mode: str, session: str, options: CallOptions) -> Call:
@@ -136,10 +145,20 @@ def definition_of(target: Resolved) -> Definition | None:
     return source and Definition(source.digest, source.text, source.filename, dict(source.bindings))
 
 
-def _call(target: Resolved, flags: int, encoded: codec.Encoded, options: CallOptions) -> Call:
+def _call(
+    target: Resolved,
+    flags: int,
+    encoded: codec.Encoded,
+    options: CallOptions,
+    lent: list[Callable[..., object]],
+) -> Call:
     definition = definition_of(target)
     shown = target.name.partition(":")[2] if target.kind == SOURCE else target.name
-    return _made(shown, flags, target.name.encode(), encoded, definition, options)
+    call = _made(shown, flags, target.name.encode(), encoded, definition, options)
+    if lent:
+        call.dialogue = call.dialogue or Dialogue()
+        call.dialogue.lent = lent
+    return call
 
 
 def _made(

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from queue import SimpleQueue
 from time import monotonic
 from types import TracebackType
@@ -20,7 +21,8 @@ from venvoy_worker.contract.frames import Frame
 
 from .calling import make_call, make_eval, placeholder
 from .errors import CallTimeout, EncodingError, VenvoyError, WorkerError
-from .exchange import Call
+from .exchange import Call, Dialogue
+from .nesting import place_within
 from .options import CallOptions, Target
 from .pool.calls import result_of
 from .pool.core import Core
@@ -121,6 +123,10 @@ class _Hold:
         return result_of(call, self._run_once, self.core)
 
     def _run_once(self, call: Call) -> Frame:
+        worker = self.living()
+        place = place_within({worker.id: worker})
+        if place is not None:  # the worker waits for an answer of this very thread, whose turn it is
+            return self.core.engine.run_within(place, call)
         with self.turn:
             self.living()
             return self.core.engine.run_on(self.ticket, call)
@@ -154,6 +160,8 @@ class _Hold:
             with self.turn:
                 worker = self.living()
                 job.place = (worker, worker.last_id + 1)
+                dialogue = job.call.dialogue = job.call.dialogue or Dialogue()
+                dialogue.listener = partial(setattr, job.future, "progress")
                 frame = self.core.engine.run_on(self.ticket, job.call)
         except VenvoyError as error:
             job.fail(job.cancelled_error() if job.is_given_up else error)

@@ -24,6 +24,7 @@ from .errors import EncodingError, ProtocolError
 from .exchange import Call, Pieces, SourceMemory, ends
 from .limits import Limits
 from .process import Process, Sink, StatusPage, explain
+from .talk import Responder, Talk
 from .worker_ends import ControlLine, Ends
 from .worker_start import Recipe, Start, spawn
 from .worker_state import MOVES, Reason, State
@@ -51,6 +52,10 @@ class Listener(Protocol):
     @property
     def router(self) -> Router:
         """What gets all that it prints and logs."""
+
+    @property
+    def responder(self) -> Responder:
+        """What answers while a call runs."""
 
 
 class Router(Protocol):
@@ -110,6 +115,7 @@ class Worker:
         self.direct: object = None  # the job of `pool.direct` that is on it
         self.author = (0, "")  # id and target of the call that what it prints belongs to, if anybody wants to know
         self.oom_hint = ""  # once it has exited
+        self.talk = Talk(listener.responder)
         self._sources = SourceMemory()
         self._collector = collector
         self._listener = listener
@@ -177,23 +183,28 @@ class Worker:
         if reason is not None and self.reason is None:
             self.reason = reason
 
-    def begin(self, call: Call) -> tuple[int, Pieces]:
+    def begin(self, call: Call, is_nested: bool = False) -> tuple[int, Pieces]:
         """Give a call its id here; return it and the pieces to be written.
+
+        Args:
+            is_nested: it runs within the open call, which stays the one that is settled when its driver leaves.
 
         Raises:
             EncodingError: its source text or its target does not fit into a frame.
         """
-        call_id = self.open_call = self.last_id = self.last_id + 1
-        self._sends_before = self.channel.sends
-        self.call_name = call.name
+        call_id = self.last_id = self.last_id + 1
+        if not is_nested:
+            self.open_call = call_id
+            self._sends_before = self.channel.sends
+            self.call_name = call.name
         try:
-            pieces = call.request(call_id)
+            pieces = call.request(call_id, messages.FLAG_NESTED if is_nested else 0)
             if call.definition is not None:
                 pieces = self._sources.pieces_for(call.definition) + pieces
         except (FrameError, codec.CodecError) as error:
-            self.open_call = 0
+            self.open_call = self.open_call if is_nested else 0
             raise EncodingError(f"{call.name[:200]}: {error}") from error
-        if self.is_attributed:
+        if self.is_attributed and not is_nested:
             self.author = (call_id, call.name)
         return call_id, pieces
 
@@ -212,7 +223,9 @@ class Worker:
                 frame = channel.receive(deadline)
                 if frame is None:
                     raise WorkerLost(self, call, call_id)
-                if ends(frame, call_id):
+                if not ends(frame, call_id, self.last_id):
+                    frame = self.talk.hear(frame, call, call_id, self)
+                if frame is not None:
                     self.open_call = 0
                     channel.parser.last = None
                     self.durations.append(frame.number)
@@ -248,15 +261,16 @@ class Worker:
         self._timers.later(grace, lambda: self._insist(call_id, is_last=True))
 
     def _insist(self, call_id: int, is_last: bool) -> None:
-        is_running = self.page.finished < call_id == self.page.started
+        is_running = self.page.finished < call_id <= self.page.started
         if not is_last and is_running:
             self.control.say(messages.CANCEL, call_id)
-        if is_last and (is_running or (self.state is State.ABANDONED and self.last_id == call_id)):
+        if is_last and (is_running or (self.state is State.ABANDONED and self.open_call == call_id)):
             self.process.kill_tree()
 
     def abandon_call(self, is_to_stop: bool) -> None:
         """On the collector thread: stop the call whose driver left, if it is to stop, and read until it has ended."""
-        call_id = self.last_id
+        call_id = self.open_call
+        self.talk.forget()
         if is_to_stop:
             self.stop_call(call_id)
         if self.state is State.ABANDONED:
@@ -270,6 +284,8 @@ class Worker:
                 frame = self.channel.try_receive()
                 if frame is None:
                     return
+                if frame.opcode == messages.ASK and not self.talk.refuse(frame, self.channel):
+                    self.process.kill_tree()  # it has not read for very long
         except (EOFError, OSError, FrameError):
             self._collector.unwatch(self.channel.fileno())
             self._timers.later(_EXIT_SECONDS, self.process.kill_tree)  # usually it is exiting already

@@ -6,12 +6,17 @@ if venvoy_worker.is_cancelled(): ...
 
 from __future__ import annotations
 
+from _thread import get_ident
+
+from .contract.host_functions import HostFunction
 from .contract.reducers import register
 
-__all__ = ["Cancelled", "call_id", "is_cancelled", "register"]
+__all__ = ["Cancelled", "call_id", "host", "is_cancelled", "progress", "register"]
 
 _call_id = 0  # of the call that runs now; set by the runtime
+_call_ids: dict[int, int] = {}  # of calls that run on other threads than the main one, by thread
 _cancelled = 0  # the newest call that was asked to stop
+_line: Any = None  # to the host; set by the runtime
 
 
 class Cancelled(BaseException):
@@ -20,9 +25,37 @@ class Cancelled(BaseException):
 
 def call_id() -> int:
     """Return the number of the call that is running, unique within this worker; 0 between calls."""
-    return _call_id
+    return _call_ids.get(get_ident(), _call_id) if _call_ids else _call_id
 
 
 def is_cancelled() -> bool:
     """Return True when the running call has been asked to stop; for code that catches `Cancelled`."""
     return _call_id != 0 and _cancelled == _call_id
+
+
+def progress(done: float, total: float | None = None, message: str = "") -> None:
+    """Tell the host how far the running call is; without a running call it is dropped.
+
+    It may be called at any rate: what comes more often than 20 times a second is left out, but never the last.
+
+    Args:
+        done: how much is done, in whatever unit.
+        total: how much there is, if that is known.
+        message: what is being done.
+    """
+    if _line is not None:
+        _line.progress(call_id(), done, total, message)
+
+
+def host(name: str) -> Callable[..., Any]:
+    """Return a function of the host's that the pool exposes by this name: `Pool(expose={"name": f})`.
+
+    It runs in the host, while the call that calls it waits; arguments, result and exceptions travel as those of calls.
+    It may be called from any thread of the running call; without one it raises `RuntimeError`.
+    """
+    return HostFunction(name)
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable

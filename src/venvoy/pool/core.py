@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from .output import Router
 from .phase import Phase
 from .recipe import EncodedInitializer, make_recipe
 from .renewal import Renewal
+from .responder import Responder
 from .roster import ErrorMaker, Roster, Rules
 from .staff import Staff
 from .supervisor import RecipeMaker, Supervisor
@@ -62,6 +63,7 @@ class Setup:
         watch: reload when the code changes.
         classes: names of the classes that results may become.
         is_safe: replies are decoded with an allow-list.
+        expose: functions of the host's that running calls may call, by name.
     """
 
     rules: Rules = field(default_factory=Rules)
@@ -74,6 +76,7 @@ class Setup:
     watch: bool = False
     classes: tuple[str, ...] = ()
     is_safe: bool = False
+    expose: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
 
 class Core:
@@ -101,9 +104,10 @@ class Core:
         self.opening = Opening(self.roster, self)
         self.renewal = Renewal(self.roster, self)
         self._router = Router(options.output, name)
-        self.staff = Staff(self.roster, self.queue, self, self._router, self.direct.answered)
         is_home = env is None or getattr(env, "is_current", False)
         self.table = reducers.HOME if is_home else reducers.ARGUMENTS  # how arguments are encoded
+        self.responder = Responder(setup.expose, self.table, lambda: self.decoder, self._post)
+        self.staff = Staff(self.roster, self.queue, self, self._router, self.direct.answered, self.responder)
         self.decoder: Decoder = Decoder(Classes(False, setup.classes, setup.is_safe))
         self.env: Env | None = None
         self.on_reload: Callable[[], object] = lambda: None  # after the workers have been replaced
@@ -192,6 +196,10 @@ class Core:
         number = worker.id if worker is not None else None
         event = Event(kind, self.roster.name, number, pid, self.setup.label, reason, detail)
         self._notifier.post_output(lambda: tell(event), 0)  # never dropped, and in order
+
+    def _post(self, callback: Callable[[], object]) -> None:
+        """Run a callback on the notifier thread; a worker that is told of is one of a pool that has it."""
+        self._notifier.post_output(callback, 0)
 
     def check_limits(self, worker: Worker, calls: int) -> None:
         """See whether a worker, by whoever holds it, has done enough with so many calls."""

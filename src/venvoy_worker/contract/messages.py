@@ -14,6 +14,9 @@ RESULT = 4  # worker -> host: its value
 ERROR = 5  # worker -> host: its error; with call id 0: the worker could not start
 DEFINE = 6  # host -> worker, no reply: source text for later CALLs
 RETRACTED = 7  # worker -> host: these calls were taken back before they started
+ASK = 9  # worker -> host: call a function of the host's for the call that runs
+PROGRESS = 10  # worker -> host: how far the call is
+ANSWER = 11  # host -> worker: what came of an ASK
 
 # On the control socket.
 PING = 32  # host -> worker
@@ -24,9 +27,10 @@ DUMP = 36  # host -> worker: where is the main thread?
 STACK = 37  # worker -> host: there
 RECORD = 38  # worker -> host: something was logged
 
-FROM_HOST = frozenset({HELLO, CALL, DEFINE, PING, CANCEL, RETRACT, DUMP})
-FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, PONG, STACK, RECORD})
+FROM_HOST = frozenset({HELLO, CALL, DEFINE, ANSWER, PING, CANCEL, RETRACT, DUMP})
+FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, ASK, PROGRESS, PONG, STACK, RECORD})
 TERMINAL = frozenset({RESULT, ERROR})
+INTERIM = frozenset({ASK, PROGRESS})  # come before the reply
 
 # Flags of CALL: what kind of target, and whether the body is one call or a chunk of a map.
 KIND_MASK = 3
@@ -45,6 +49,15 @@ FLAG_DIRTY = 16
 
 # Flag of CALL: the target begins with the most bytes its result may have, in decimal digits, and a space.
 FLAG_LIMITED = 32
+
+# Flag of CALL: made by a function that answers an ASK, so it is to run now, within the call that waits for that answer.
+FLAG_NESTED = 128
+
+# Flag of ASK: the target is the number of a function that came with the arguments, not the name of one.
+FLAG_LENT = 4
+
+# Flag of ANSWER: the body is the snapshot of an error.
+FLAG_FAILED = 16
 
 CAPABILITIES = ("signals",)
 

@@ -16,14 +16,17 @@ from _struct import Struct
 from functools import partial
 from time import perf_counter
 
+import venvoy_worker
+
 from ..contract import codec, frames, messages
 from ..contract.channel import Channel
 from ..contract.failures import failure
 from ..contract.reducers import Table
 from . import control, interrupt, records, replies, stdio, targets
+from .line import Line
 from .perform import microseconds_since, perform, report, resolve
 
-_put_word = Struct("<Q").pack_into
+_put_word, _get_word = Struct("<Q").pack_into, Struct("<Q").unpack_from
 _FINISHED = 8  # offset in the status page, after the word `started`
 
 
@@ -59,6 +62,7 @@ class Server:
         self._channel = channel
         self._page = page
         self._write_lock = _thread.allocate_lock()  # one frame at a time; the control thread writes RETRACTED
+        self._line = venvoy_worker._line = Line(channel, self.send, self._call_within)
 
     def send(self, pieces: Pieces) -> None:
         """Write one frame; safe from any thread."""
@@ -105,7 +109,7 @@ class Server:
 
     def serve(self) -> None:
         """Run calls until the host closes the channel."""
-        receive = self._channel.receive
+        receive, line = self._channel.receive, self._line
         frame = receive()
         while frame is not None:
             if frame.opcode == messages.CALL:
@@ -113,7 +117,7 @@ class Server:
             elif frame.opcode == messages.DEFINE:
                 targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame))
             frame = None  # an argument must not live until the next call
-            frame = receive()
+            frame = line.next_frame() if line.is_used else receive()
 
     def _call(self, frame: Frame) -> None:
         call_id = frame.call_id
@@ -126,13 +130,36 @@ class Server:
         except BaseException as error:
             stdio.leave_if_forked()
             stdio.flush()
+            if self._line.is_used:
+                self._line.end(call_id)
             _put_word(self._page, _FINISHED, call_id)
             self._send_error(call_id, report(error), interrupt.is_dirty(error), begin, frame)
             return
         stdio.leave_if_forked()
         stdio.flush()
+        if self._line.is_used:
+            self._line.end(call_id)
         _put_word(self._page, _FINISHED, call_id)
         self.send(pieces)  # type: ignore[arg-type]
+
+    def _call_within(self, frame: Frame) -> None:
+        """Run a call that the host makes while it answers a question of another, on the thread that waits there."""
+        call_id, begin = frame.call_id, perf_counter()
+        (outer,) = _get_word(self._page, 0)
+        _put_word(self._page, 0, call_id)
+        problem = None
+        try:
+            pieces = interrupt.run_within(call_id, perform, (frame, begin))
+        except BaseException as error:
+            problem = report(error)
+        stdio.leave_if_forked()
+        stdio.flush()
+        self._line.end(call_id)
+        if problem is None:
+            self.send(pieces)  # type: ignore[arg-type]
+        else:
+            self._send_error(call_id, problem, False, begin, frame)
+        _put_word(self._page, 0, outer)
 
     def _send_error(
         self,
