@@ -13,10 +13,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .call_store import CallStore, DetachedCall, MemoryCallStore
     from .client import Pool
+    from .detached import Peek
     from .envs import Collected, Env, EnvInfo, EnvLease, EnvSpec, build, collect_garbage, environments
     from .errors import (
         CallCancelled,
+        CallStoreError,
         CallTimeout,
         EncodingError,
         EnvBuildError,
@@ -30,10 +33,12 @@ if TYPE_CHECKING:
         ProtocolError,
         RemoteError,
         RemoteTraceback,
+        ResultNotReady,
         SwarmClosed,
         SwarmError,
         TargetNotFound,
         TooManyWaiting,
+        UnknownCall,
         VenvoyError,
         WorkerCrashed,
         WorkerError,
@@ -46,12 +51,19 @@ if TYPE_CHECKING:
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
     from .source import by_source
+    from .sqlite_store import SqliteCallStore
     from .values import Record, callback, register
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "call_store": (
+        "CallStore",
+        "DetachedCall",
+        "MemoryCallStore",
+    ),
     "client": ("Pool",),
+    "detached": ("Peek",),
     "envs": (
         "Collected",
         "Env",
@@ -64,6 +76,7 @@ _HOMES = {
     ),
     "errors": (
         "CallCancelled",
+        "CallStoreError",
         "CallTimeout",
         "EncodingError",
         "EnvBuildError",
@@ -77,10 +90,12 @@ _HOMES = {
         "ProtocolError",
         "RemoteError",
         "RemoteTraceback",
+        "ResultNotReady",
         "SwarmClosed",
         "SwarmError",
         "TargetNotFound",
         "TooManyWaiting",
+        "UnknownCall",
         "VenvoyError",
         "WorkerCrashed",
         "WorkerError",
@@ -106,14 +121,18 @@ _HOMES = {
         "WorkerInfo",
     ),
     "source": ("by_source",),
+    "sqlite_store": ("SqliteCallStore",),
     "values": ("Record", "callback", "register"),
 }  # where each public name lives: they are imported at their first use, since together they take 50 ms
 
 __all__ = [
     "CallCancelled",
     "CallFuture",
+    "CallStore",
+    "CallStoreError",
     "CallTimeout",
     "Collected",
+    "DetachedCall",
     "EncodingError",
     "Env",
     "EnvBuildError",
@@ -125,10 +144,12 @@ __all__ = [
     "FeedStalled",
     "InterpreterNotFound",
     "Lease",
+    "MemoryCallStore",
     "MessageTooLarge",
     "NamedWorker",
     "NestedTooDeeply",
     "OutputChunk",
+    "Peek",
     "Pool",
     "PoolClosed",
     "PoolError",
@@ -139,11 +160,14 @@ __all__ = [
     "RemoteError",
     "RemoteTraceback",
     "RestartPolicy",
+    "ResultNotReady",
     "ScalePolicy",
+    "SqliteCallStore",
     "SwarmClosed",
     "SwarmError",
     "TargetNotFound",
     "TooManyWaiting",
+    "UnknownCall",
     "VenvoyError",
     "WorkerCrashed",
     "WorkerError",

@@ -5,15 +5,17 @@ Stateless: everything is encoded here, in the caller's thread, before a lock or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from venvoy_worker.contract import codec, messages, reducers
-from venvoy_worker.contract.host_functions import Lending
+from venvoy_worker.contract.host_functions import Passing
 
 from .errors import EncodingError, MessageTooLarge
-from .exchange import Call, Definition, Dialogue
+from .exchange import Call, Convert, Definition, Dialogue
 from .options import CallOptions, Target, WorkerOptions
+from .places import placed
 from .pool.recipe import EncodedInitializer
 from .returns import converter
 from .source import SOURCE, VALUE, target_for
@@ -43,14 +45,14 @@ def make_call(
     if resolved.bound_args or resolved.bound_kwargs:
         args = resolved.bound_args + args
         kwargs = {**resolved.bound_kwargs, **kwargs}
-    lent: list[Callable[..., object]] = []
+    passed: list[Callable[..., object]] = []
     try:
         if resolved.kind == VALUE:
             assert resolved.value is not None
-            with Lending(lent):
+            with Passing(passed):
                 encoded = codec.encode((*resolved.value, args, kwargs), table)
         elif kwargs or not codec.is_small(args):
-            with Lending(lent):
+            with Passing(passed):
                 encoded = codec.encode((args, kwargs), table)
         else:
             encoded = codec.encode_small(args)
@@ -58,16 +60,22 @@ def make_call(
         raise _cannot_travel(resolved.name.rpartition(":")[2], args, kwargs, error, table) from error.__cause__
     if options.max_bytes is not None:
         _check_size(resolved.name, encoded, options.max_bytes)
-    return _call(resolved, resolved.kind, encoded, options, lent)
+    return _call(resolved, resolved.kind, encoded, options, passed)
 
 
 def make_chunk(
-    target: Resolved, items: list[Any], is_starred: bool, options: CallOptions, table: reducers.Table | None = None
+    target: Resolved,
+    items: list[Any],
+    is_starred: bool,
+    options: CallOptions,
+    table: reducers.Table | None = None,
+    goes_on: bool = False,
 ) -> Call:
     """Return a call that runs a target over many arguments in one go.
 
     Args:
-        items: tuples of arguments if `is_starred`, else single ones.
+        items: tuples of arguments, or dicts of keywords, if `is_starred`, else single arguments.
+        goes_on: errors are results in their places, and the items after them are run.
 
     Raises:
         EncodingError: an argument cannot travel.
@@ -77,10 +85,10 @@ def make_chunk(
         items = [(item,) for item in items]
     elif not is_starred:
         first = None
-    value: tuple[Any, ...] = (items, first, dict(target.bound_kwargs))
-    lent: list[Callable[..., object]] = []
+    value: tuple[Any, ...] = (items, first, dict(target.bound_kwargs), goes_on)
+    passed: list[Callable[..., object]] = []
     try:
-        with Lending(lent):
+        with Passing(passed):
             encoded = codec.encode((*target.value, *value) if target.value is not None else value, table)
     except codec.CodecError as error:
         path, part = codec.failing_part(items, table)
@@ -90,11 +98,72 @@ def make_chunk(
     if limit is not None and codec.size_of(encoded) > limit:
         for item in items:
             _check_size(target.name, codec.encode(item, table), limit)
-    return _call(target, target.kind | messages.FLAG_CHUNK, encoded, options, lent)
+    call = _call(target, target.kind | messages.FLAG_CHUNK, encoded, options, passed)
+    if goes_on and call.convert is not None:
+        call.convert = partial(_converted_or_error, call.convert)
+    return call
+
+
+def make_chunks(
+    target: Resolved,
+    items: list[Any],
+    is_starred: bool,
+    options: CallOptions,
+    table: reducers.Table,
+    goes_on: bool,
+) -> list[tuple[Call | Exception, int]]:
+    """Return the calls for the items of a chunk, each with its number of items: one, usually.
+
+    One whose arguments cannot travel is its error. If errors are results (`goes_on`), each item has a call of its own
+    then, so that the others are run.
+    """
+    try:
+        return [(make_chunk(target, items, is_starred, options, table, goes_on), len(items))]
+    except EncodingError as error:
+        if not goes_on or len(items) == 1:
+            return [(error, len(items))]
+    return [pair for item in items for pair in make_chunks(target, [item], is_starred, options, table, goes_on)]
+
+
+def make_request(request: Sequence[Any], options: CallOptions, table: reducers.Table) -> Call | Exception:
+    """Return the call of a request `(target, args, kwargs)`, the last two of which may be missing; else its error."""
+    if not isinstance(request, tuple | list) or not 1 <= len(request) <= 3:
+        return TypeError(f"a request is (target, args, kwargs), not {request!r}")
+    args: Any = request[1] if len(request) > 1 else ()
+    if not isinstance(args, tuple | list):
+        return TypeError(f"args of a request are a tuple or a list, not {args!r}")
+    try:
+        kwargs = keywords_of(request[2]) if len(request) > 2 else {}
+        return make_call(request[0], tuple(args), kwargs, options, table)
+    except (EncodingError, TypeError, ValueError) as error:
+        return error
+
+
+def keywords_of(item: Any) -> dict[str, Any]:
+    """Return keyword arguments as a dict.
+
+    Raises:
+        TypeError: they are none.
+    """
+    if not isinstance(item, Mapping) or not all(isinstance(name, str) for name in item):
+        raise TypeError(f"keyword arguments are a dict of names to values, not {item!r}")
+    return dict(item)
+
+
+def _converted_or_error(convert: Convert, value: object) -> object:
+    try:
+        return convert(value)
+    except EncodingError as mismatch:
+        return mismatch
 
 
 def make_eval(text: str, values: dict[str, Any], mode: str, session: str, options: CallOptions) -> Call:
-    """Return a call that evaluates an expression (`mode` "eval") or executes statements ("exec").
+    """Return a call that evaluates an expression, or runs statements that may `return` and `await`.
+
+    Args:
+        text: dedented if its first line is indented; errors show it where it stands in the file of whoever called us.
+        mode: "eval" for an expression, or statements with a `return`; "exec" for statements.
+        session: whose names are kept; "" keeps none.
 
     Raises:
         TypeError: the text is no str.
@@ -102,8 +171,9 @@ def make_eval(text: str, values: dict[str, Any], mode: str, session: str, option
     """
     if not isinstance(text, str):
         raise TypeError(f"{mode}() takes source text, not {type(text).__name__}")
+    text, place = placed(text, mode)
     try:
-        encoded = codec.encode((text, values, mode), reducers.ARGUMENTS)
+        encoded = codec.encode((text, values, mode, place), reducers.ARGUMENTS)
     except codec.CodecError as error:
         path, part = codec.failing_part(values, reducers.ARGUMENTS)
         raise EncodingError(f"values{path} (a {type(part).__name__}) for {mode}() {error}") from error.__cause__
@@ -150,14 +220,14 @@ def _call(
     flags: int,
     encoded: codec.Encoded,
     options: CallOptions,
-    lent: list[Callable[..., object]],
+    passed: list[Callable[..., object]],
 ) -> Call:
     definition = definition_of(target)
     shown = target.name.partition(":")[2] if target.kind == SOURCE else target.name
     call = _made(shown, flags, target.name.encode(), encoded, definition, options)
-    if lent:
+    if passed:
         call.dialogue = call.dialogue or Dialogue()
-        call.dialogue.lent = lent
+        call.dialogue.passed = passed
     return call
 
 

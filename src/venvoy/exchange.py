@@ -9,16 +9,20 @@ an exchange that never was is a protocol error.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from venvoy_worker.contract import codec, frames, messages
 from venvoy_worker.contract.frames import Frame
+from venvoy_worker.contract.loans import Loans
 
 from .errors import CallTimeout, ProtocolError
 from .options import CallOptions, Progress
+
+if TYPE_CHECKING:
+    from venvoy_worker.contract.frames import Part
 
 _MOST_SOURCES = 256  # texts a worker holds at a time
 Pieces = list[bytes | bytearray | memoryview]
@@ -69,12 +73,12 @@ class Dialogue:
     """What can be said between a call and its reply; a plain call has none.
 
     Args:
-        lent: functions of the host's that are among the arguments, by their number.
+        passed: functions of the host's that are among the arguments, by their number.
         news: the newest progress, until `on_progress` has been told of it.
         listener: told of progress besides that, by whoever reads; it must not block.
     """
 
-    lent: list[Callable[..., object]] = field(default_factory=list)
+    passed: list[Callable[..., object]] = field(default_factory=list)
     news: deque[Progress] = field(default_factory=lambda: deque(maxlen=1))
     listener: Callable[[Progress], object] | None = None
 
@@ -136,8 +140,17 @@ class Call:
         else:
             self.size = len(target) + sum(map(len, self.body)) + sum(map(len, self.buffers))
 
-    def request(self, call_id: int, flags: int = 0) -> Pieces:
-        """Return the CALL frame under the id it has on one worker; `flags` come to those of the call."""
+    def request(self, call_id: int, loans: Loans | None = None, flags: int = 0) -> Pieces:
+        """Return the CALL frame under the id it has on one worker.
+
+        Args:
+            loans: with that worker; what is large goes into them.
+            flags: come to those of the call.
+        """
+        body: Sequence[bytes | bytearray | memoryview] = self.body
+        buffers: Sequence[Part] = self.buffers
+        if loans is not None and (buffers or self.size >= loans.lender.least):
+            body, buffers = loans.lender.place(call_id, body, self.buffers)
         remaining = 0 if self.deadline is None else max(1, int((self.deadline - monotonic()) * 1000))
         return frames.pack(
             messages.CALL,
@@ -147,8 +160,8 @@ class Call:
             call_id,
             min(remaining, 0xFFFFFFFF),
             self.target,
-            self.body,
-            self.buffers,
+            body,
+            buffers,
         )
 
     def may_repeat(self, error: BaseException) -> bool:

@@ -22,7 +22,8 @@ from venvoy_worker.contract.frames import Frame
 from .calling import make_call, make_eval, placeholder
 from .errors import CallTimeout, EncodingError, VenvoyError, WorkerError
 from .exchange import Call, Dialogue
-from .nesting import place_within
+from .lane import Lane
+from .nesting import place_on
 from .options import CallOptions, Target
 from .pool.calls import result_of
 from .pool.core import Core
@@ -57,12 +58,14 @@ class OneWorker:
         return job.future
 
     def eval(self, text: str, /, **values: Any) -> Any:
-        """Evaluate an expression on this worker, in a namespace that lasts as long as it is held."""
+        """Evaluate an expression on this worker, or statements with a `return`, in a namespace that lasts as long as it
+        is held; `await` may be used at the top level."""
         return self._run(make_eval(text, values, "eval", self._session, self._options))
 
-    def exec(self, text: str, /, **values: Any) -> None:
-        """Execute statements on this worker, in a namespace that lasts as long as it is held."""
-        self._run(make_eval(text, values, "exec", self._session, self._options))
+    def exec(self, text: str, /, **values: Any) -> Any:
+        """Execute statements on this worker, in a namespace that lasts as long as it is held; return what they
+        `return`, else None."""
+        return self._run(make_eval(text, values, "exec", self._session, self._options))
 
     @property
     def pid(self) -> int:
@@ -99,32 +102,31 @@ class _Hold:
         self.ticket = Ticket()
         self.session = f"lease-{next(_numbers)}"
         self.turn = threading.Lock()  # one call at a time on the worker's channel
-        self.worker: Worker | None = None
+        self.lane: Lane | None = None
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._again: Job | None = None  # its call raised, and is to run once more before any other
         self._is_dropping = False
 
-    def living(self) -> Worker:
-        """Return the worker.
+    def living(self) -> Lane:
+        """Return the lane of the worker.
 
         Raises:
             WorkerError: there is none, or no longer.
         """
-        worker = self.worker
-        if worker is None or self.ticket.worker is not worker or worker.process.exited.is_set():
+        lane = self.lane
+        if lane is None or self.ticket.lane is not lane or lane.worker.process.exited.is_set():
             raise WorkerError(
                 "this lease has no worker: it has not begun, has ended, or its worker timed out or crashed"
             )
-        return worker
+        return lane
 
     def run(self, call: Call) -> Any:
         """Run a call when it is its turn, and return its result."""
         return result_of(call, self._run_once, self.core)
 
     def _run_once(self, call: Call) -> Frame:
-        worker = self.living()
-        place = place_within({worker.id: worker})
+        place = place_on(self.living())
         if place is not None:  # the worker waits for an answer of this very thread, whose turn it is
             return self.core.engine.run_within(place, call)
         with self.turn:
@@ -158,8 +160,8 @@ class _Hold:
     def _run_job(self, job: Job) -> None:
         try:
             with self.turn:
-                worker = self.living()
-                job.place = (worker, worker.last_id + 1)
+                lane = self.living()
+                job.place = (lane, lane.last_id + 1)
                 dialogue = job.call.dialogue = job.call.dialogue or Dialogue()
                 dialogue.listener = partial(setattr, job.future, "progress")
                 frame = self.core.engine.run_on(self.ticket, job.call)
@@ -173,8 +175,8 @@ class _Hold:
         if job.place is None or job.future.done():
             return False
         job.is_given_up = True
-        worker, call_id = job.place
-        worker.stop_call(call_id)
+        lane, call_id = job.place
+        lane.stop_call(call_id)
         return True
 
     def repeat(self, job: Job) -> None:
@@ -188,14 +190,14 @@ class _Hold:
         """Finish what was submitted, or drop it after an error, and give the worker back."""
         if self._thread is not None:
             self._is_dropping = is_error
-            worker = self.ticket.worker
-            if is_error and worker is not None:
-                worker.stop_call(worker.last_id)
+            lane = self.ticket.lane
+            if is_error and lane is not None:
+                lane.stop_call(lane.last_id)
             self._jobs.put(None)
             self._thread.join()
         with self.turn:
-            worker = self.worker
-            if worker is not None:
+            if self.lane is not None:
+                worker = self.lane.worker
                 worker.is_leased = False
                 self.core.check_limits(worker, worker.calls)
             self.core.engine.give_up(self.ticket)
@@ -227,11 +229,11 @@ class Lease(OneWorker):
         hold = self._hold
         engine = hold.core.engine
         try:
-            hold.worker = engine.acquire(hold.ticket, placeholder("lease()", CallOptions(timeout=self._timeout)))
+            hold.lane = engine.acquire(hold.ticket, placeholder("lease()", CallOptions(timeout=self._timeout)))
         except BaseException:
             engine.give_up(hold.ticket)
             raise
-        hold.worker.is_leased = True
+        hold.lane.worker.is_leased = True
         # For a lease that is dropped, or whose end is interrupted: then the collector takes the worker back.
         self._end = weakref.finalize(self, engine.give_up, hold.ticket)
         self._end.atexit = False
@@ -259,7 +261,7 @@ class Lease(OneWorker):
         self._hold.enqueue(job)
 
     def _living(self) -> Worker:
-        return self._hold.living()
+        return self._hold.living().worker
 
 
 @contextmanager

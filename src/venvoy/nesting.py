@@ -10,8 +10,9 @@ from venvoy_worker.contract.frames import Frame, FrameError
 
 from .errors import NestedTooDeeply, PoolError, ProtocolError
 from .exchange import Call, ends
+from .lane import Lane, WorkerLost
 from .talk import serving
-from .worker import Worker, WorkerLost
+from .worker import Worker
 
 _DEEPEST = 16  # calls within calls
 
@@ -20,12 +21,12 @@ class Place:
     """Where a call can run that must not wait for a worker.
 
     Args:
-        worker: waits for an answer of this thread.
-        deadline: of the call that asked.
+        lane: its call waits for an answer of this thread.
+        deadline: of that call.
     """
 
-    def __init__(self, worker: Worker, deadline: float | None) -> None:
-        self._worker = worker
+    def __init__(self, lane: Lane, deadline: float | None) -> None:
+        self._lane = lane
         self._deadline = deadline
 
     def run(self, call: Call) -> Frame:
@@ -35,28 +36,28 @@ class Place:
             TimeoutError: its deadline, or that of the call that waits, has passed; it has been told to stop.
             WorkerLost: the worker is gone.
         """
-        worker = self._worker
+        lane = self._lane
         deadline = min((time for time in (call.deadline, self._deadline) if time is not None), default=None)
-        call_id, pieces = worker.begin(call, is_nested=True)
+        call_id, pieces = lane.begin(call, is_nested=True)
         try:
-            worker.channel.send(pieces, deadline)
+            lane.channel.send(pieces, deadline)
             while True:
-                frame = worker.channel.receive(deadline)
+                frame = lane.channel.receive(deadline)
                 if frame is None:
-                    raise WorkerLost(worker, call, call_id)
-                if ends(frame, call_id, worker.last_id):
+                    raise WorkerLost(lane, call, call_id)
+                if ends(frame, call_id, lane.last_id):
                     return frame
-                reply = worker.talk.hear(frame, call, call_id, worker)
+                reply = lane.talk.hear(frame, call, call_id, lane)
                 if reply is not None:
                     return reply
         except TimeoutError:
             if call.options.on_timeout == "cancel":
-                worker.stop_call(call_id)
+                lane.stop_call(call_id)
             raise
         except (OSError, FrameError, ProtocolError) as error:
-            raise WorkerLost(worker, call, call_id) from error
+            raise WorkerLost(lane, call, call_id) from error
         except BaseException:
-            worker.stop_call(call_id)
+            lane.stop_call(call_id)
             raise
 
 
@@ -74,11 +75,21 @@ def place_within(workers: dict[int, Worker], may_nest: bool = True) -> Place | N
     chain = serving.get()
     if not chain:
         return None
-    ours = [place for place in chain if workers.get(place.worker.id) is place.worker]
+    ours = {lane: deadline for lane, deadline in chain if isinstance(lane, Lane) and _is_among(workers, lane)}
     if not may_nest:
-        if len({place.worker.id for place in ours}) == len(workers):
+        if len(ours) == sum(len(worker.lanes) for worker in workers.values()):
             raise PoolError("all workers of the pool wait for this very function, so none will be free while it waits")
         return None
     if ours and len(chain) > _DEEPEST:
         raise NestedTooDeeply(f"functions called by a worker have called the pool again, {len(chain)} levels deep")
-    return Place(workers[ours[-1].worker.id], ours[-1].deadline) if ours else None
+    return Place(*list(ours.items())[-1]) if ours else None
+
+
+def place_on(lane: Lane) -> Place | None:
+    """Return where a call that is for one lane has to be nested, if its worker waits for an answer of this thread."""
+    deadlines = [deadline for other, deadline in serving.get() if other is lane]
+    return Place(lane, deadlines[-1]) if deadlines else None
+
+
+def _is_among(workers: dict[int, Worker], lane: Lane) -> bool:
+    return workers.get(lane.worker.id) is lane.worker

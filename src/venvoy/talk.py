@@ -1,8 +1,8 @@
 """What is said between a call and its reply: a worker asks for a function of the host's, or reports progress.
 
-`Talk` belongs to one worker and owns the calls that are driven by a thread which is busy with an answer right now, and
-the replies that come to such a call meanwhile. Law: a function that answers a question may call the pool.
-When no other worker is free, that call is nested: it runs on the very worker that waits for the answer, which the
+`Talk` belongs to one lane of a worker and owns the calls whose driver is busy with an answer right now, and the replies
+that come to such a call meanwhile. Law: a function that answers a question may call the pool.
+When no other worker is free, that call is nested: it runs on the very lane that waits for the answer, which the
 context variable `serving` knows (see `nesting`). A thread reads for all the calls that it drives, so each frame goes to
 its call by id.
 """
@@ -25,16 +25,15 @@ _MOST_INTERLEAVED = 8  # answers within answers to other threads of the same cal
 
 
 class Asker(Protocol):
-    """A worker, as far as is needed here."""
+    """A lane of a worker, as far as is needed here."""
 
-    id: int
     channel: Channel
 
 
 class Serving(NamedTuple):
-    """A worker that waits for an answer, and the deadline of the call that asked."""
+    """A lane whose call waits for an answer, and the deadline of that call."""
 
-    worker: Asker
+    lane: Asker
     deadline: float | None
 
 
@@ -79,7 +78,7 @@ class Talk:
         self._asked: list[Frame] = []  # and not answered yet
 
     def hear(
-        self, frame: Frame, call: Call, call_id: int, worker: Asker, send: Callable[[Pieces], object] | None = None
+        self, frame: Frame, call: Call, call_id: int, lane: Asker, send: Callable[[Pieces], object] | None = None
     ) -> Frame | None:
         """Take a frame that is not the reply to a call; return the reply if that came meanwhile.
 
@@ -95,7 +94,7 @@ class Talk:
             self._driven[call_id] = call
             try:
                 self._asked.append(frame)
-                self._answer(call_id, worker, send)
+                self._answer(call_id, lane, send)
             finally:
                 self._driven.pop(call_id, None)
             return self._replies.pop(call_id, None)
@@ -108,7 +107,7 @@ class Talk:
             self._replies[frame.call_id] = frame
         return None
 
-    def _answer(self, call_id: int, worker: Asker, send: Callable[[Pieces], object] | None) -> None:
+    def _answer(self, call_id: int, lane: Asker, send: Callable[[Pieces], object] | None) -> None:
         """Answer what is asked, as far as it is not put off.
 
         While a nested call is waited for, other threads of the outer calls may ask too. They are answered within it, up
@@ -124,7 +123,7 @@ class Talk:
             owner = self._driven.get(ask.call_id)
             if owner is None:  # of a call that was given up
                 continue
-            token = serving.set((*chain, Serving(worker, owner.deadline)))
+            token = serving.set((*chain, Serving(lane, owner.deadline)))
             try:
                 pieces = self._responder.answer(owner, ask, is_caller=send is None)
             finally:
@@ -132,13 +131,9 @@ class Talk:
             if send is None and owner.deadline is not None and monotonic() >= owner.deadline:
                 raise TimeoutError
             if send is None:
-                worker.channel.send(pieces, owner.deadline)
+                lane.channel.send(pieces, owner.deadline)
             else:
                 send(pieces)
-
-    def is_for(self, call: Call) -> bool:
-        """Return True if a call may have something to say before its reply."""
-        return call.dialogue is not None or self._responder.is_asked
 
     def report(self, frame: Frame, owner: Call) -> Progress | None:
         """Return what a PROGRESS says, and tell whoever wants to know, in the background."""

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from _thread import get_ident
 
-from .contract.host_functions import HostFunction
+from .contract import host_functions
+from .contract.frames import LANE_SHIFT
 from .contract.reducers import register
 
 __all__ = ["Cancelled", "call_id", "host", "is_cancelled", "progress", "register"]
 
 _call_id = 0  # of the call that runs now; set by the runtime
-_call_ids: dict[int, int] = {}  # of calls that run on other threads than the main one, by thread
+_call_ids: dict[int, int] = {}  # by thread, of calls that run within others on threads that these have started
 _cancelled = 0  # the newest call that was asked to stop
-_line: Any = None  # to the host; set by the runtime
+_current: Any = None  # where several calls run at once: returns the one of this thread or task
 
 
 class Cancelled(BaseException):
@@ -24,12 +25,22 @@ class Cancelled(BaseException):
 
 
 def call_id() -> int:
-    """Return the number of the call that is running, unique within this worker; 0 between calls."""
-    return _call_ids.get(get_ident(), _call_id) if _call_ids else _call_id
+    """Return the number of the call that is running, unique within this worker; 0 between calls.
+
+    Where several run at once, it is that of this thread or task; 0 in threads that a call has started.
+    """
+    if _call_ids and get_ident() in _call_ids:
+        return _call_ids[get_ident()]
+    return _call_id if _current is None else int(_current().id)
+
+
+host_functions.running = call_id
 
 
 def is_cancelled() -> bool:
-    """Return True when the running call has been asked to stop; for code that catches `Cancelled`."""
+    """Return True when the running call has been asked to stop; for code that catches `Cancelled`, or cannot get it."""
+    if _current is not None:
+        return bool(_current().is_cancelled)
     return _call_id != 0 and _cancelled == _call_id
 
 
@@ -43,19 +54,20 @@ def progress(done: float, total: float | None = None, message: str = "") -> None
         total: how much there is, if that is known.
         message: what is being done.
     """
-    if _line is not None:
-        _line.progress(call_id(), done, total, message)
+    running = call_id()
+    if host_functions.lines:
+        host_functions.lines[running >> LANE_SHIFT].progress(running, done, total, message)
 
 
-def host(name: str) -> Callable[..., Any]:
+def host(name: str) -> host_functions.HostFunction:
     """Return a function of the host's that the pool exposes by this name: `Pool(expose={"name": f})`.
 
     It runs in the host, while the call that calls it waits; arguments, result and exceptions travel as those of calls.
     It may be called from any thread of the running call; without one it raises `RuntimeError`.
     """
-    return HostFunction(name)
+    return host_functions.HostFunction(name)
 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any

@@ -18,12 +18,12 @@ MakePool = Callable[..., vv.Pool]
 
 @pytest.fixture
 def pool(make_pool: MakePool) -> vv.Pool:
-    return make_pool(module="lent", workers=1)
+    return make_pool(module="asking", workers=1)
 
 
 def test_a_callback_runs_here_while_the_call_runs(make_pool: MakePool, interpreter: str) -> None:
     """On every Python: arguments and results travel, in order."""
-    pool = make_pool(interpreter, "lent", workers=1)
+    pool = make_pool(interpreter, "asking", workers=1)
     seen: list[int] = []
 
     def double(number: int) -> int:
@@ -59,7 +59,12 @@ def test_large_values_travel_both_ways(pool: vv.Pool) -> None:
 def test_exposed_functions_are_called_by_name(make_pool: MakePool) -> None:
     """`expose` goes to all workers of a pool, leased and named ones too."""
     log: list[Any] = []
-    pool = make_pool(module="lent", workers=1, expose={"log": lambda *row, **more: log.append((row, more)) or len(log)})
+
+    def write(*row: Any, **more: Any) -> int:
+        log.append((row, more))
+        return len(log)
+
+    pool = make_pool(module="asking", workers=1, expose={"log": write})
     assert pool.call("exposed", "log", 1, level=2) == 1
     assert pool.submit("exposed", "log", "b").result() == 2
     with pool.lease() as lease:
@@ -71,11 +76,11 @@ def test_exposed_functions_are_called_by_name(make_pool: MakePool) -> None:
 
 def test_a_name_that_is_not_exposed_is_an_error_that_lists_the_others(make_pool: MakePool) -> None:
     """Also where nothing is exposed."""
-    pool = make_pool(module="lent", workers=1, expose={"log": print})
+    pool = make_pool(module="asking", workers=1, expose={"log": print})
     with pytest.raises(LookupError, match=r"exposes no function 'lag'.*'log'"):
         pool.call("exposed", "lag")
     with pytest.raises(LookupError, match="it exposes none"):
-        make_pool(module="lent", workers=1).submit("exposed", "log").result()
+        make_pool(module="asking", workers=1).submit("exposed", "log").result()
 
 
 class Odd(ValueError):
@@ -88,7 +93,7 @@ def raise_odd(number: int) -> None:
 
 def test_exceptions_travel_both_ways(make_pool: MakePool, interpreter: str) -> None:
     """As themselves where the worker has the class, else on the nearest builtin; with the host's traceback as cause."""
-    pool = make_pool(interpreter, "lent", workers=1)
+    pool = make_pool(interpreter, "asking", workers=1)
     name, kinds, text, cause = pool.call("outcome", vv.callback(lambda: {}["key"]))
     assert (name, text) == ("KeyError", "'key'")
     assert "test_callbacks.py" in cause
@@ -154,7 +159,7 @@ def test_a_coroutine_function_needs_another_face(pool: vv.Pool) -> None:
 @pytest.mark.parametrize("how", ["call", "submit"])
 def test_any_thread_of_the_worker_may_ask(make_pool: MakePool, interpreter: str, how: str) -> None:
     """Each gets its own answer, whoever reads it, and whether or not the main thread asks too."""
-    pool = make_pool(interpreter, "lent", workers=1)
+    pool = make_pool(interpreter, "asking", workers=1)
     run = pool.call if how == "call" else lambda *args: pool.submit(*args).result()
     assert run("from_threads", vv.callback(lambda x: x * x), 12) == [x * x for x in range(12)]
     assert run("beside_a_thread", vv.callback(lambda x: x), 30) == (list(range(30)), [-x for x in range(30)])
@@ -169,7 +174,7 @@ def test_a_callback_ends_with_its_call(pool: vv.Pool) -> None:
 
 def test_who_waits_for_an_answer_when_its_call_ends_gets_none(make_pool: MakePool, until: Callable[..., None]) -> None:
     """A thread that outlives its call holds up neither the next call nor itself."""
-    pool = make_pool(module="lent", workers=1)
+    pool = make_pool(module="asking", workers=1)
     held = threading.Event()
     future = pool.submit("ask_late", vv.callback(lambda: held.wait(10)))
     time.sleep(0.1)
@@ -187,7 +192,7 @@ def test_who_waits_for_an_answer_when_its_call_ends_gets_none(make_pool: MakePoo
 @pytest.mark.parametrize("outer", ["call", "submit"])
 def test_a_callback_may_call_its_own_pool(make_pool: MakePool, workers: int, inner: str, outer: str) -> None:
     """Where all workers are at work, on the very worker that waits for it."""
-    pool = make_pool(module="lent", workers=workers)
+    pool = make_pool(module="asking", workers=workers)
     ways: dict[str, Callable[[int], Any]] = {
         "call": lambda x: pool.call("operator:neg", x),
         "submit": lambda x: pool.submit("operator:neg", x).result(),
@@ -261,7 +266,7 @@ def test_the_worker_dies_while_the_callback_runs(pool: vv.Pool) -> None:
 
 def test_a_deadline_passes_while_the_worker_waits(make_pool: MakePool, until: Callable[..., None]) -> None:
     """The caller has its error when its own function is done; the worker is interrupted and serves on."""
-    pool = make_pool(module="lent", workers=1)
+    pool = make_pool(module="asking", workers=1)
     pid = pool.call("os:getpid")
     with pytest.raises(vv.CallTimeout):
         pool.options(timeout=0.15).call("cleanly", vv.callback(lambda: time.sleep(0.3)))
@@ -284,7 +289,7 @@ def test_the_deadline_of_a_future_passes_while_its_callback_runs(pool: vv.Pool) 
 
 def test_a_future_is_cancelled_while_its_callback_runs(make_pool: MakePool, until: Callable[..., None]) -> None:
     """The wait for the answer is interrupted at once; the answer that comes later is discarded."""
-    pool = make_pool(module="lent", workers=1)
+    pool = make_pool(module="asking", workers=1)
     entered, go = threading.Event(), threading.Event()
     future = pool.submit("cleanly", vv.callback(lambda: (entered.set(), go.wait(10))))
     assert entered.wait(10)
@@ -307,7 +312,7 @@ def test_a_deadline_reaches_calls_within_the_call(pool: vv.Pool) -> None:
 
 def test_ctrl_c_in_a_callback_stops_the_call(make_pool: MakePool, until: Callable[..., None]) -> None:
     """As anywhere else in the thread that waits."""
-    pool = make_pool(module="lent", workers=1)
+    pool = make_pool(module="asking", workers=1)
 
     def interrupted() -> None:
         raise KeyboardInterrupt
@@ -319,12 +324,12 @@ def test_ctrl_c_in_a_callback_stops_the_call(make_pool: MakePool, until: Callabl
 
 def test_an_abandoned_call_is_told_that_nobody_answers(make_pool: MakePool, until: Callable[..., None]) -> None:
     """`on_timeout="abandon"` lets the code end by itself, so it must not wait for ever."""
-    pool = make_pool(module="lent", workers=1)
+    pool = make_pool(module="asking", workers=1)
 
     def code(ask: Callable[[], None]) -> None:
         import time
 
-        from lent import kept, outcome
+        from asking import kept, outcome
 
         time.sleep(0.4)
         kept[:] = [outcome(ask)[2]]

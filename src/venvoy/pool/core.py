@@ -96,7 +96,7 @@ class Core:
     ) -> None:
         self._env, self.module, self.options, self.setup = env, module, options, setup
         self.gathering = threading.Lock()  # held by who takes several leases
-        self.roster = Roster(size, name, setup.rules)
+        self.roster = Roster(size, name, setup.rules, options.concurrency)
         self.queue = JobQueue(self.roster, self)
         self.engine = Engine(self.roster, self.queue, self)
         self.direct = Direct(self.roster, self.engine, self.queue, self, lambda: self.decoder)
@@ -106,10 +106,13 @@ class Core:
         self._router = Router(options.output, name)
         is_home = env is None or getattr(env, "is_current", False)
         self.table = reducers.HOME if is_home else reducers.ARGUMENTS  # how arguments are encoded
-        self.responder = Responder(setup.expose, self.table, lambda: self.decoder, self._post)
+        self.responder = Responder(
+            setup.expose, self.table, lambda: self.decoder, lambda tell: self._notifier.post_output(tell, 0)
+        )
         self.staff = Staff(self.roster, self.queue, self, self._router, self.direct.answered, self.responder)
-        self.decoder: Decoder = Decoder(Classes(False, setup.classes, setup.is_safe))
+        self.decoder: Decoder = Decoder(Classes(is_home, setup.classes, setup.is_safe))
         self.env: Env | None = None
+        self.on_open: Callable[[], object] = lambda: None  # before the first worker is started
         self.on_reload: Callable[[], object] = lambda: None  # after the workers have been replaced
         self._watcher: Watcher | None = None
         self._env_lease: EnvLease | None = None  # nobody removes the environment before the pool is gone
@@ -143,7 +146,7 @@ class Core:
             if self._watcher is not None:
                 self._watcher.stop()
             self._threads = [self._supervisor.thread, *self._drivers.threads]
-            self._threads += filter(None, (_collector.let_go(), *_notifier.let_go(), _strays.walker()))
+            self._threads += filter(None, (*_collector.let_go(), *_notifier.let_go(), _strays.walker()))
             if self._env_lease is not None:
                 self._env_lease.release()
 
@@ -197,10 +200,6 @@ class Core:
         event = Event(kind, self.roster.name, number, pid, self.setup.label, reason, detail)
         self._notifier.post_output(lambda: tell(event), 0)  # never dropped, and in order
 
-    def _post(self, callback: Callable[[], object]) -> None:
-        """Run a callback on the notifier thread; a worker that is told of is one of a pool that has it."""
-        self._notifier.post_output(callback, 0)
-
     def check_limits(self, worker: Worker, calls: int) -> None:
         """See whether a worker, by whoever holds it, has done enough with so many calls."""
         self.renewal.check(worker, calls)
@@ -231,6 +230,7 @@ class Core:
                 self._watcher = Watcher(places, self.reload, self.roster.name)
                 if self._threads:  # it was closed meanwhile
                     self._watcher.stop()
+        self.on_open()
         return partial(make_recipe, env, self.options, home, self.module, setup.initializer, classes)
 
     def reload(self) -> int:

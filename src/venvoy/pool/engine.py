@@ -1,13 +1,13 @@
 """Who serves whom: the calls' side of a pool.
 
-Callers bring a `Ticket` (and run the call themselves on the worker it gets), `submit` and `map` bring a `Job` (which a
+Callers bring a `Ticket` (and run the call themselves on the lane it gets), `submit` and `map` bring a `Job` (which a
 driver thread runs). Both wait in the one queue of the `Roster`; nothing here waits while holding its lock.
 
 Callers may be interrupted anywhere, by Ctrl-C or by an exception thrown into their thread, even in the middle of giving
-a worker back. Python delivers such an exception after a call or at the start of a function or loop, so: (1) where a
-caller's thread takes or gives a worker, the assignments stand together without a call between them; (2) whatever leaves
+a lane back. Python delivers such an exception after a call or at the start of a function or loop, so: (1) where a
+caller's thread takes or gives a lane, the assignments stand together without a call between them; (2) whatever leaves
 early first appends its ticket to `astray`, one C call, and the collector thread, which nobody interrupts, looks at the
-facts and mends them (`settle`). No worker is lost, and no half-read channel is given to anybody.
+facts and mends them (`settle`). No lane is lost, and no half-read channel is given to anybody.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from venvoy_worker.contract.frames import Frame
 
 from ..errors import CallTimeout
 from ..exchange import Call
+from ..lane import Lane, WorkerLost
 from ..nesting import Place, place_within
 from ..post_mortem import crash_error
-from ..worker import Worker, WorkerLost
 from ..worker_state import Reason, State
 from .job_queue import Hands, JobQueue
 from .jobs import Job
@@ -37,7 +37,7 @@ class Engine:
 
     Args:
         roster: the facts.
-        queue: gets workers that a job waits for.
+        queue: gets lanes that a job waits for.
         hands: does what is decided.
     """
 
@@ -63,8 +63,8 @@ class Engine:
             try:
                 frame = self.acquire(ticket, call, may_nest=True).run(call)
                 if frame.opcode == messages.ERROR:
-                    self._queue.note_failure(ticket.worker, call)
-                if ticket.worker is not None:
+                    self._queue.note_failure(ticket.lane, call)
+                if ticket.lane is not None:
                     self.release(ticket)
                 return frame
             except WorkerLost as lost:
@@ -81,20 +81,20 @@ class Engine:
                 raise
 
     def run_on(self, ticket: Ticket, call: Call) -> Frame:
-        """Run a call on the worker that a ticket holds and goes on holding, unless an error takes it away.
+        """Run a call on the lane that a ticket holds and goes on holding, unless an error takes it away.
 
         Raises:
             As `run`.
         """
-        worker = ticket.worker
-        assert worker is not None
+        lane = ticket.lane
+        assert lane is not None
         try:
-            frame = worker.run(call)
+            frame = lane.run(call)
             with self._lock:
-                worker.calls += 1
+                lane.worker.calls += 1
                 self._roster.calls_done += 1
             if frame.opcode == messages.ERROR:
-                self._queue.note_failure(worker, call)
+                self._queue.note_failure(lane, call)
             return frame
         except WorkerLost as lost:
             self.astray.append(ticket)
@@ -144,13 +144,13 @@ class Engine:
         self._queue.may_retry(lost)
 
     @overload
-    def acquire(self, ticket: Ticket, call: Call) -> Worker: ...
+    def acquire(self, ticket: Ticket, call: Call) -> Lane: ...
 
     @overload
-    def acquire(self, ticket: Ticket, call: Call, may_nest: Literal[True]) -> Worker | Place: ...
+    def acquire(self, ticket: Ticket, call: Call, may_nest: Literal[True]) -> Lane | Place: ...
 
-    def acquire(self, ticket: Ticket, call: Call, may_nest: bool = False) -> Worker | Place:
-        """Wait for a worker and return it; it belongs to the ticket until `release` or `settle`.
+    def acquire(self, ticket: Ticket, call: Call, may_nest: bool = False) -> Lane | Place:
+        """Wait for a lane of a worker and return it; it belongs to the ticket until `release` or `settle`.
 
         Args:
             may_nest: if all are at work, one that waits for an answer of this thread will do.
@@ -164,10 +164,10 @@ class Engine:
         idle = roster.idle
         with self._lock:
             if idle and roster.phase is Phase.OPEN:
-                worker = ticket.worker = idle[-1]  # from here on no call, see the module
+                lane = ticket.lane = idle[-1]  # from here on no call, see the module
                 del idle[-1]
-                worker.state = State.BUSY
-                return worker
+                lane.state = State.BUSY
+                return lane
             place = place_within(roster.workers, may_nest) if roster.all_at_work else None
             if place is not None:
                 return place
@@ -180,7 +180,7 @@ class Engine:
             self._hands.mend()
         return self._await(ticket, call)
 
-    def _await(self, ticket: Ticket, call: Call) -> Worker:
+    def _await(self, ticket: Ticket, call: Call) -> Lane:
         assert ticket.event is not None
         patience = threading.TIMEOUT_MAX if call.deadline is None else max(0.0, call.deadline - monotonic())
         in_queue = call.options.queue_timeout or threading.TIMEOUT_MAX  # 0 was seen to on the way in
@@ -193,35 +193,42 @@ class Engine:
                     raise CallTimeout(f"{call.name}: no worker was free before the deadline")
         if ticket.error is not None:
             raise ticket.error()
-        assert ticket.worker is not None
-        return ticket.worker
+        assert ticket.lane is not None
+        return ticket.lane
 
     def release(self, ticket: Ticket) -> None:
-        """Give back the worker that the ticket holds."""
-        roster = self._roster
-        idle, waiting, worker = roster.idle, roster.waiting, ticket.worker
-        if worker is not None and worker.limits is not None:
+        """Give back the lane that the ticket holds."""
+        roster, lane = self._roster, ticket.lane
+        if lane is None:
+            self.give_up(ticket)
+            return
+        idle, waiting, worker = roster.idle, roster.waiting, lane.worker
+        if worker.limits is not None:
             self._hands.check_limits(worker, worker.calls + 1)
         with self._lock:
-            if worker is not None and worker.state is State.BUSY:
+            place = roster.place_of(lane) if lane.index else -1
+            if lane.state is State.BUSY:
                 worker.calls += 1
                 roster.calls_done += 1
                 if worker.reason is None and worker.due is None and roster.phase is Phase.OPEN:
                     entry = waiting[0] if waiting else None
                     is_job = isinstance(entry, Job)
                     if entry is None:
-                        worker.state = State.IDLE  # no call from here to the end of each branch, see the module
-                        idle += (worker,)
-                        ticket.worker = None
+                        lane.state = State.IDLE  # no call from here to the end of each branch, see the module
+                        if place < 0:
+                            idle += (lane,)
+                        else:
+                            idle[place:place] = (lane,)
+                        ticket.lane = None
                     elif is_job:
                         del waiting[0]
-                        ticket.worker = None
-                        self._queue.tasks.put((worker, entry))  # type: ignore[arg-type]
+                        ticket.lane = None
+                        self._queue.tasks.put((lane, entry))  # type: ignore[arg-type]
                     else:
                         del waiting[0]
-                        entry.worker = worker  # type: ignore[union-attr]
+                        entry.lane = lane  # type: ignore[union-attr]
                         entry.is_waiting = False  # type: ignore[union-attr]
-                        ticket.worker = None
+                        ticket.lane = None
                         entry.event.release()  # type: ignore[union-attr]
                     return
         self.give_up(ticket)
@@ -244,20 +251,22 @@ class Engine:
         job = None
         with self._lock:
             roster.forget(ticket)
-            worker, ticket.worker = ticket.worker, None
-            if worker is not None and worker.state is State.BUSY:
-                if worker.channel.is_torn:
-                    worker.move(State.RETIRING, Reason.DRAINED)
-                elif worker.open_call and worker.was_sent:
-                    worker.move(State.ABANDONED)
+            lane, ticket.lane = ticket.lane, None
+            if lane is not None and lane.state is State.BUSY:
+                if lane.channel.is_torn:
+                    lane.move(State.RETIRING, Reason.DRAINED)
+                    roster.withdraw(lane.worker)
+                elif lane.open_call and lane.was_sent:
+                    lane.move(State.ABANDONED)
                 else:
-                    job = roster.serve_next(worker)
-            state = worker.state if worker is not None else None
-        if worker is None or state is None:
+                    lane.take_back()
+                    job = roster.serve_next(lane)
+            state = lane.state if lane is not None else None
+        if lane is None or state is None:
             return
-        if worker.channel.is_torn:
-            worker.process.kill_tree()
+        if lane.channel.is_torn:
+            lane.cut()
         if state is State.ABANDONED:
-            worker.abandon_call(ticket.is_to_stop)
-        self._queue.after_release(worker, job, state)
+            lane.abandon_call(ticket.is_to_stop)
+        self._queue.after_release(lane, job, state)
         self._hands.attend()

@@ -15,17 +15,19 @@ from venvoy_worker.contract import messages
 from ..errors import TooManyWaiting
 from ..events import Kind
 from ..exchange import Call
+from ..lane import Lane, WorkerLost
 from ..nesting import Place, place_within
 from ..post_mortem import crash_error
-from ..worker import Worker, WorkerLost
+from ..worker import Worker
 from ..worker_state import Reason, State
+from . import leaving
 from .jobs import Job
 from .phase import Phase
 from .roster import ErrorMaker, Roster
 
 _MOST_FREE_RETRIES = 5  # of a call that never started: workers that die while idle do not come in hundreds
 
-Tasks = SimpleQueue[tuple[Worker, Job] | None]
+Tasks = SimpleQueue[tuple[Lane, Job] | None]
 
 
 class Hands(Protocol):
@@ -65,7 +67,7 @@ class JobQueue:
         self._roster = roster
         self._lock = roster.lock
         self._hands = hands
-        self.tasks: Tasks = SimpleQueue()  # pairs of worker and job that a driver is to run
+        self.tasks: Tasks = SimpleQueue()  # pairs of lane and job that a driver is to run
 
     def enqueue(self, job: Job) -> None:
         """Give a job to an idle worker, or let it wait for one.
@@ -83,10 +85,10 @@ class JobQueue:
         is_short = not roster.has_drivers
         with self._lock:
             if idle and roster.phase is Phase.OPEN:
-                worker = idle[-1]  # from here on no call but the last, see the module
+                lane = idle[-1]  # from here on no call but the last, see the module
                 del idle[-1]
-                worker.state = State.BUSY
-                self.tasks.put((worker, job))
+                lane.state = State.BUSY
+                self.tasks.put((lane, job))
             else:
                 roster.check_may_wait(job.call.options.queue_timeout)
                 roster.waiting.append(job)
@@ -109,7 +111,7 @@ class JobQueue:
         self._hands.attend()
 
     def more_jobs(self, worker: Worker, most: int, room: int, largest: int) -> list[Job]:
-        """Return waiting jobs that a driver may add to those its worker has; callers with tickets go first.
+        """Return waiting jobs that a driver may add to those its lane of a worker has; callers with tickets go first.
 
         Args:
             most: number of jobs at most.
@@ -121,7 +123,8 @@ class JobQueue:
         if worker.limits is not None:  # to be looked at after each call
             return jobs
         with self._lock:
-            most = min(most, 1 + len(waiting) // max(1, len(self._roster.workers)))  # the others are to get their share
+            others = len(self._roster.workers) * self._roster.concurrency  # who are to get their share
+            most = min(most, 1 + len(waiting) // max(1, others))
             while waiting and len(jobs) < most and worker.reason is None:
                 entry = waiting[0]
                 if (
@@ -135,23 +138,24 @@ class JobQueue:
                 waiting.popleft()
         return jobs
 
-    def finish(self, worker: Worker, done: int, timed_out: int) -> Job | None:
-        """A driver has nothing left on its worker: return the job it goes on with, or None: it was given back.
+    def finish(self, lane: Lane, done: int, timed_out: int) -> Job | None:
+        """A driver has nothing left on its lane: return the job it goes on with, or None: it was given back.
 
         Args:
             done, timed_out: how many calls since the last time.
         """
+        worker = lane.worker
         if worker.limits is not None:
             self._hands.check_limits(worker, worker.calls + done)
         with self._lock:
             worker.calls += done
             self._roster.calls_done += done
             self._roster.calls_timed_out += timed_out
-            worker.open_call = 0
-            job = self._roster.serve_next(worker) if worker.state is State.BUSY else None
-            state = worker.state
+            lane.open_call = 0
+            job = self._roster.serve_next(lane) if lane.state is State.BUSY else None
+            state = lane.state
         if job is None:
-            self.after_release(worker, None, state)
+            self.after_release(lane, None, state)
         return job
 
     def requeue(self, jobs: list[Job]) -> None:
@@ -196,12 +200,12 @@ class JobQueue:
         seconds = call.options.queue_timeout
         return TooManyWaiting(f"{call.name}: no worker of pool {self._roster.name!r} was free within {seconds} s")
 
-    def note_failure(self, worker: Worker | None, call: Call) -> None:
-        """A call has raised, on a worker that somebody holds."""
+    def note_failure(self, lane: Lane | None, call: Call) -> None:
+        """A call has raised, on a lane that somebody holds."""
         with self._lock:
             self._roster.calls_failed += 1
-        if worker is not None and worker.reason is None and self.kills(worker, call):
-            worker.reason = Reason.DRAINED
+        if lane is not None and lane.worker.reason is None and self.kills(lane.worker, call):
+            lane.worker.reason = Reason.DRAINED
 
     def kills(self, worker: Worker, call: Call) -> bool:
         """Return True if the worker is to end should the call raise."""
@@ -210,7 +214,7 @@ class JobQueue:
 
     def is_alone(self, worker: Worker, call: Call) -> bool:
         """Return True if nothing is to be sent to the worker before the reply to this call."""
-        return self.kills(worker, call) or worker.talk.is_for(call)
+        return self.kills(worker, call) or call.dialogue is not None or worker.listener.responder.is_asked
 
     def stop(self, job: Job) -> bool:
         """Cancel a job whose future is RUNNING; return False when it has ended meanwhile."""
@@ -221,9 +225,9 @@ class JobQueue:
         if place is None or job.future.done():
             return False
         job.is_given_up = True
-        worker, call_id = place
-        worker.control.say(messages.RETRACT, body=messages.pack_ids([call_id]))
-        worker.stop_call(call_id)
+        lane, call_id = place
+        lane.worker.control.say(messages.RETRACT, body=messages.pack_ids([call_id]))
+        lane.stop_call(call_id)
         return True
 
     def place_within(self, job: Job) -> Place | None:
@@ -241,29 +245,29 @@ class JobQueue:
                 return False
             return True
 
-    def discard(self, worker: Worker) -> None:
+    def discard(self, lane: Lane) -> None:
         """A driver found its worker dead or unusable: it is not given to anybody again."""
         with self._lock:
-            if worker.state is State.BUSY:
-                worker.move(State.RETIRING, Reason.CRASHED)
-        if worker.state is State.RETIRING:
-            worker.process.kill_tree()
+            if lane.state is State.BUSY:
+                lane.move(State.RETIRING, Reason.CRASHED)
+        if lane.state is State.RETIRING and not lane.is_cut:
+            lane.worker.process.kill_tree()
 
-    def after_release(self, worker: Worker, job: Job | None, state: State) -> None:
-        """Outside the lock: do what giving back a worker led to.
+    def after_release(self, lane: Lane, job: Job | None, state: State) -> None:
+        """Outside the lock: do what giving back a lane led to.
 
         Args:
-            state: the worker's when the lock was held; it may be somebody else's now.
+            state: the lane's when the lock was held; it may be somebody else's now.
         """
         if job is not None:
-            self.tasks.put((worker, job))
+            self.tasks.put((lane, job))
         elif state is State.EXITED:
-            worker.channel.close()
+            lane.channel.close()
             with self._lock:
-                self._roster.workers.pop(worker.id, None)
+                leaving.let_go(self._roster, lane)
             self._hands.check_gone()
-        elif state is State.RETIRING:
-            worker.retire()
+        elif state is State.RETIRING and lane.worker.is_done:
+            lane.worker.retire()
             self._hands.attend()
 
     def may_retry(self, lost: WorkerLost) -> None:

@@ -84,9 +84,9 @@ class Responder:
             LookupError: there is no such function.
             EncodingError: an argument cannot be decoded here.
         """
-        if frame.flags & messages.FLAG_LENT:
-            lent = call.dialogue.lent if call.dialogue is not None else []
-            function = lent[int(frame.target)]
+        if frame.flags & messages.FLAG_PASSED:
+            passed = call.dialogue.passed if call.dialogue is not None else []
+            function = passed[int(frame.target)]
         else:
             name = frame.target.decode()
             if name not in self.exposed:
@@ -167,4 +167,4 @@ def _guarded(tell: Callable[[Progress], object], progress: Progress) -> None:
 
 def _shown(frame: Frame) -> str:
     name = bytes(frame.target).decode("utf-8", "replace")
-    return f"callback {name}" if frame.flags & messages.FLAG_LENT else f"host function {name!r}"
+    return f"callback {name}" if frame.flags & messages.FLAG_PASSED else f"host function {name!r}"

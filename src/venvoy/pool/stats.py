@@ -10,6 +10,7 @@ from ..worker import Worker
 from ..worker_state import State
 from .roster import Roster
 
+_AT_WORK = (State.BUSY, State.ABANDONED)
 _QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -18,7 +19,8 @@ class WorkerInfo:
     """One worker.
 
     `id`, `pid` (None while it is being spawned), `name` (of a named one), `state`, `slot`, `call` (the target it runs,
-    else None), `calls` done, `age` in seconds, `rss` in bytes (0 where it is not known).
+    or one of them, else None), how many calls are `running`, `calls` done, `age` in seconds, `rss` in bytes (0 where it
+    is not known).
     """
 
     id: int
@@ -27,6 +29,7 @@ class WorkerInfo:
     state: str
     slot: int
     call: str | None
+    running: int
     calls: int
     age: float
     rss: int
@@ -97,14 +100,15 @@ def worker_infos(roster: Roster, name: str | None = None) -> list[WorkerInfo]:
 def info(worker: Worker, name: str | None) -> WorkerInfo:
     """Return one worker's snapshot."""
     process = getattr(worker, "process", None)
-    is_at_work = worker.state in (State.BUSY, State.ABANDONED)
+    at_work = [lane for lane in worker.lanes if lane.state in _AT_WORK]
     return WorkerInfo(
         id=worker.id,
         pid=process.pid if process is not None else None,
         name=name,
         state=worker.state.value,
         slot=worker.slot,
-        call=worker.call_name or None if is_at_work else None,
+        call=at_work[0].call_name or None if at_work else None,
+        running=len(at_work),
         calls=worker.calls,
         age=monotonic() - worker.born,
         rss=resident_bytes(process.pid) if process is not None else 0,

@@ -1,34 +1,41 @@
-"""Functions of the host's that a call may call: as the host lends them, and as code in a worker sees them.
+"""Functions of the host's that a call may call: as the host passes them, and as code in a worker sees them.
 
-Owns, for each thread, the list of what the arguments that it encodes now lend. The runtime has the line to the host.
+Owns, for each thread, the list of what is passed with the arguments that it encodes now. In a worker, the runtime puts
+here what asks the host.
 """
 
 from __future__ import annotations
 
 import _thread
 
-import venvoy_worker as _face
+from .frames import LANE_SHIFT
 
+lines: list[Any] = []  # in a worker: what asks the host, by lane
 _encoding = _thread._local()
 
 
-class Lending:
+def running() -> int:
+    """Return the number of the call that runs in this thread; a worker puts its own function here."""
+    return 0
+
+
+class Passing:
     """While a thread is in its `with`, the arguments that it encodes may hold callbacks.
 
     Args:
-        lent: gets their functions.
+        passed: gets their functions.
     """
 
     __slots__ = ("_lent",)
 
-    def __init__(self, lent: list[Callable[..., object]]) -> None:
-        self._lent = lent
+    def __init__(self, passed: list[Callable[..., object]]) -> None:
+        self._lent = passed
 
     def __enter__(self) -> None:
-        _encoding.lent = self._lent
+        _encoding.passed = self._lent
 
     def __exit__(self, *error: object) -> None:
-        _encoding.lent = None
+        _encoding.passed = None
 
 
 class Callback:
@@ -49,11 +56,11 @@ class Callback:
         return self.function(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        lent = getattr(_encoding, "lent", None)
-        if lent is None:
+        passed = getattr(_encoding, "passed", None)
+        if passed is None:
             raise TypeError("a callback can travel as an argument of a call only")
-        lent.append(self.function)
-        return restore_callback, (len(lent) - 1,)
+        passed.append(self.function)
+        return restore_callback, (len(passed) - 1,)
 
     def __repr__(self) -> str:
         return "callback(%r)" % (self.function,)
@@ -76,9 +83,10 @@ class HostFunction:
         self._call_id = call_id
 
     def __call__(self, *args: object, **kwargs: object) -> object:
-        if _face._line is None:
+        if not lines:
             raise RuntimeError("functions of the host's can be called in a worker only")
-        return _face._line.ask(self._name, self._call_id, args, kwargs)
+        line = lines[(self._call_id or running()) >> LANE_SHIFT]
+        return line.ask(self._name, self._call_id, args, kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("a function of the host's belongs to the call it came with, and cannot travel")
@@ -89,7 +97,7 @@ class HostFunction:
 
 def restore_callback(number: int) -> HostFunction:
     """Return the function that came with the arguments of the running call under this number."""
-    return HostFunction(number, _face.call_id())
+    return HostFunction(number, running())
 
 
 TYPE_CHECKING = False

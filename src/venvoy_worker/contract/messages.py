@@ -6,6 +6,11 @@ its start. docs/protocol.md says which field of which message means what.
 
 from __future__ import annotations
 
+import os
+import sys
+
+from . import frames
+
 # On the call channel.
 HELLO = 1  # host -> worker, first: versions and capabilities in the target, settings in the body
 READY = 2  # worker -> host: facts about the interpreter
@@ -26,9 +31,11 @@ RETRACT = 35  # host -> worker: take these calls back if they have not started
 DUMP = 36  # host -> worker: where is the main thread?
 STACK = 37  # worker -> host: there
 RECORD = 38  # worker -> host: something was logged
+SEGMENT = 39  # both ways, with a descriptor: memory for large parts of frames
+SEGMENT_FREE = 40  # both ways: these segments are not lent any more, or not there any more
 
-FROM_HOST = frozenset({HELLO, CALL, DEFINE, ANSWER, PING, CANCEL, RETRACT, DUMP})
-FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, ASK, PROGRESS, PONG, STACK, RECORD})
+FROM_HOST = frozenset({HELLO, CALL, DEFINE, ANSWER, PING, CANCEL, RETRACT, DUMP, SEGMENT, SEGMENT_FREE})
+FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, ASK, PROGRESS, PONG, STACK, RECORD, SEGMENT, SEGMENT_FREE})
 TERMINAL = frozenset({RESULT, ERROR})
 INTERIM = frozenset({ASK, PROGRESS})  # come before the reply
 
@@ -40,7 +47,7 @@ KIND_VALUE = 2
 KIND_EVAL = 3
 FLAG_CHUNK = 4
 
-# Flags of RESULT: a chunk that stopped at an error; the body is (values so far, snapshot of the error).
+# Flags of RESULT: calls of a chunk raised; the body is (values, {index: snapshot of the error}).
 FLAG_PARTIAL = 8
 
 # Flags of RESULT and ERROR: the call was interrupted and something else than the interruption came out of it, so its
@@ -54,12 +61,17 @@ FLAG_LIMITED = 32
 FLAG_NESTED = 128
 
 # Flag of ASK: the target is the number of a function that came with the arguments, not the name of one.
-FLAG_LENT = 4
+FLAG_PASSED = 4
 
 # Flag of ANSWER: the body is the snapshot of an error.
 FLAG_FAILED = 16
 
-CAPABILITIES = ("signals",)
+CAPABILITIES = ("signals", "segments")
+
+
+def capabilities() -> tuple[str, ...]:
+    """Return what this system can do of `CAPABILITIES`."""
+    return CAPABILITIES if sys.platform == "linux" and hasattr(os, "memfd_create") else ("signals",)
 
 
 def greeting(oldest: int, newest: int, capabilities: tuple[str, ...]) -> bytes:
@@ -85,6 +97,11 @@ def pack_ids(ids: list[int]) -> bytes:
 def read_ids(body: Body) -> list[int]:
     """Return the call ids in the body of RETRACT or RETRACTED."""
     return [int.from_bytes(body[offset : offset + 8], "little") for offset in range(0, len(body), 8)]
+
+
+def free_segments(numbers: list[int], flags: int) -> list[bytes | bytearray | memoryview]:
+    """Return a SEGMENT_FREE frame."""
+    return frames.pack(SEGMENT_FREE, flags, body=[pack_ids(numbers)])
 
 
 TYPE_CHECKING = False

@@ -15,10 +15,17 @@ class Line:
         channel: the call channel.
         send: writes a frame on it, from any thread.
         run_call: runs a nested call, on the thread that calls it.
+        is_open: says whether a call runs, or waits for others that run within it.
     """
 
-    def __init__(self, channel: Channel, send: Callable[[Pieces], None], run_call: Callable[[Frame], None]) -> None:
-        self._parts = (channel, send, run_call)
+    def __init__(
+        self,
+        channel: Channel,
+        send: Callable[[Pieces], None],
+        run_call: Callable[[Frame], None],
+        is_open: Callable[[int], bool],
+    ) -> None:
+        self._parts = (channel, send, run_call, is_open)
         self._lock = _thread.allocate_lock()  # guards the making of the two below
         self._reporter: Reporter | None = None
         self._questions: Questions | None = None
@@ -30,7 +37,7 @@ class Line:
             from .progress import Reporter
 
             with self._lock:
-                self._reporter = self._reporter or Reporter(self._parts[1])
+                self._reporter = self._reporter or Reporter(self._parts[1], self._parts[3])
         self.is_used = True
         self._reporter.report(call_id, done, total, message)
 

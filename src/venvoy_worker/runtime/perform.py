@@ -9,7 +9,8 @@ import venvoy_worker
 
 from ..contract import codec, frames, messages
 from ..contract.failures import failure, snapshot
-from . import interrupt, replies, stdio, targets
+from . import interrupt, lent, replies, stdio, targets
+from .coroutines import COROUTINE, finish, finishing
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MOST_MICROSECONDS = 0xFFFFFFFF
@@ -18,14 +19,16 @@ _MOST_MICROSECONDS = 0xFFFFFFFF
 def perform(frame: Frame, begin: float) -> Pieces:
     """Decode, run, encode: everything in which code of the user's can run. Return the reply."""
     value = codec.decode_frame(frame)
-    frame.body = b""
+    frame.body, frame.buffers = b"", []
     kind = frame.flags & messages.KIND_MASK
     limit, target = replies.limit_of(frame.flags, frame.target)
     result: Any = None
-    problem = None
+    problems: dict[int, dict[str, object]] = {}
     if kind == messages.KIND_EVAL:
-        text, values, mode = value
-        result = targets.evaluate(text, values, mode, target.decode())
+        from . import snippets  # most workers never need it
+
+        text, values, mode, place = value
+        result = snippets.evaluate(text, values, mode, target.decode(), place)
     else:
         if kind == messages.KIND_VALUE:
             owner, method, *value = value
@@ -33,20 +36,24 @@ def perform(frame: Frame, begin: float) -> Pieces:
         else:
             function = resolve(kind, target.decode())
         if frame.flags & messages.FLAG_CHUNK:
-            result, problem = _chunk(function, *value)
+            goes_on = value[3]
+            result, problems = _chunk(finishing(function), *value)
         else:
             args, kwargs = value
             result = function(*args, **kwargs)
+            if type(result) is COROUTINE:
+                result = finish(result)
     value = args = kwargs = owner = None
     if frame.flags & messages.FLAG_CHUNK:
-        (body, buffers), flags = replies.encode_chunk(result, problem, limit)
+        (body, buffers), flags = replies.encode_chunk(result, problems, limit, goes_on)
     else:
         (body, buffers), flags = replies.encode_result(result, limit), 0
+    placed: Any = (body, buffers)
+    if buffers or len(body) > 1:
+        placed = lent.place(frame.call_id, body, buffers)
     if interrupt.is_dirty(None):
         flags |= messages.FLAG_DIRTY
-    return frames.pack(
-        messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, microseconds_since(begin), b"", body, buffers
-    )
+    return frames.pack(messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, microseconds_since(begin), b"", *placed)
 
 
 def resolve(kind: int, name: str) -> Callable[..., object]:
@@ -66,28 +73,39 @@ def _chunk(
     items: list[Any],
     first: tuple[object, ...] | None,
     kwargs: dict[str, object],
-) -> tuple[list[object], dict[str, object] | None]:
-    """Run one function over many arguments; an error ends it after the values before it, and is reported.
+    goes_on: bool,
+) -> tuple[list[object], dict[int, dict[str, object]]]:
+    """Run one function over many arguments; return the values, and the reports of errors by their place.
 
     Args:
-        items: tuples of arguments, or, when `first` is None, single arguments.
+        items: tuples of arguments, or dicts of keywords, or, when `first` is None, single arguments.
         first: arguments before those of each item.
+        goes_on: an error is followed by the items after it, with None in its place among the values; else it is last.
     """
     values: list[object] = []
+    problems: dict[int, dict[str, object]] = {}
     keep = values.append
-    try:
-        if first is None:
-            for item in items:
-                keep(function(item))
-        else:
-            for item in items:
-                keep(function(*first, *item, **kwargs))
-    except venvoy_worker.Cancelled:
-        raise
-    except BaseException as error:
-        stdio.leave_if_forked()
-        return values, report(error)
-    return values, None
+    rest = iter(items)
+    while True:
+        try:
+            if first is None:
+                for item in rest:
+                    keep(function(item))
+            elif type(items[0]) is dict:
+                for item in rest:
+                    keep(function(*first, **dict(kwargs, **item)))
+            else:
+                for item in rest:
+                    keep(function(*first, *item, **kwargs))
+            return values, problems
+        except venvoy_worker.Cancelled:
+            raise
+        except BaseException as error:
+            stdio.leave_if_forked()
+            problems[len(values)] = report(error)
+            if not goes_on:
+                return values, problems
+            keep(None)
 
 
 def report(error: BaseException) -> dict[str, object]:

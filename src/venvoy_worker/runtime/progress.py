@@ -21,10 +21,12 @@ class Reporter:
 
     Args:
         send: writes a frame, from any thread.
+        is_open: says whether a call runs.
     """
 
-    def __init__(self, send: Callable[[Pieces], None]) -> None:
+    def __init__(self, send: Callable[[Pieces], None], is_open: Callable[[int], bool]) -> None:
         self._send = send
+        self._is_open = is_open
         self._lock = _thread.allocate_lock()  # guards all below, and the order of writes
         self.held: Report | None = None
         self._call_id = 0  # of the newest report
@@ -68,7 +70,7 @@ class Reporter:
                 wait = self._next - monotonic()
                 if self.held is None or wait <= 0:
                     self._is_timed = False
-                    if self.held is not None and interrupt.is_open(self.held[0]):
+                    if self.held is not None and self._is_open(self.held[0]):
                         self._next = monotonic() + _INTERVAL
                         self._write(self.held)
                     return

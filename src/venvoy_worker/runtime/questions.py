@@ -53,9 +53,17 @@ class Questions:
         channel: the call channel.
         send: writes a frame on it, from any thread.
         run_call: runs a nested call, on the thread that calls it.
+        is_open: says whether a call runs, or waits for others that run within it.
     """
 
-    def __init__(self, channel: Channel, send: Callable[[Pieces], None], run_call: Callable[[Frame], None]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        send: Callable[[Pieces], None],
+        run_call: Callable[[Frame], None],
+        is_open: Callable[[int], bool],
+    ) -> None:
+        self._is_open = is_open
         self._channel = channel
         self._send = send
         self._run_call = run_call
@@ -82,16 +90,16 @@ class Questions:
         Raises:
             RuntimeError: the call has ended, or none runs. Besides this, what the function raises.
         """
-        lent = call_id != 0
+        passed = call_id != 0
         call_id = call_id or self._running()
-        if not call_id or not interrupt.is_open(call_id) or stdio.is_fork():
-            raise _ended(name, lent)
+        if not call_id or not self._is_open(call_id) or stdio.is_fork():
+            raise _ended(name, passed)
         body, buffers = codec.encode((args, kwargs))
-        flags, target = messages.FLAG_LENT if lent else 0, str(name).encode()
+        flags, target = messages.FLAG_PASSED if passed else 0, str(name).encode()
         pack = partial(frames.pack, messages.ASK, flags, codec.PICKLE, 0, call_id, target=target, body=body)
         answer = interrupt.shielded(self._exchange, call_id, partial(pack, buffers=buffers))
         if answer is None:
-            raise _ended(name, lent)
+            raise _ended(name, passed)
         value = codec.decode_frame(answer)  # type: ignore[arg-type]
         if answer.flags & messages.FLAG_FAILED:  # type: ignore[attr-defined]
             raise host_errors.rebuild(value)
@@ -100,9 +108,8 @@ class Questions:
     def _running(self) -> int:
         """Return the call that this thread works for: its own, or the outermost of the main thread."""
         thread = _thread.get_ident()
-        if thread == interrupt.main_thread() or thread in _face._call_ids:
-            return _face.call_id()
-        return interrupt.outermost()
+        own = _face.call_id()
+        return own if thread == interrupt.main_thread() or thread in _face._call_ids else interrupt.outermost() or own
 
     def _exchange(self, call_id: int, pack: Callable[..., Pieces]) -> Frame | None:
         with self._lock:
@@ -112,7 +119,7 @@ class Questions:
             self.is_in_use = True
             question.is_over = self._is_closed
         try:
-            if not interrupt.is_open(call_id):  # looked at after we have become visible to `end`
+            if not self._is_open(call_id):  # looked at after we have become visible to `end`
                 return None
             if not question.is_over:
                 self._send(pack(number=question.number))
@@ -172,7 +179,8 @@ class Questions:
         except (EOFError, OSError):
             frame = None
         if frame is not None and frame.opcode == messages.DEFINE:
-            targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame))
+            lane = question.call_id >> frames.LANE_SHIFT
+            targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame), lane)
             return
         with self._lock:
             self._hand_on(frame, question)
@@ -225,8 +233,8 @@ class Questions:
         return self._channel.receive()
 
 
-def _ended(name: str | int, lent: bool) -> RuntimeError:
-    if lent:
+def _ended(name: str | int, passed: bool) -> RuntimeError:
+    if passed:
         return RuntimeError("the call that this callback belongs to has ended, in the worker or for the host")
     return RuntimeError("host(%r): no call is running, or the host waits for it no longer" % name)
 

@@ -16,79 +16,104 @@ from _struct import Struct
 from functools import partial
 from time import perf_counter
 
-import venvoy_worker
-
-from ..contract import codec, frames, messages
+from ..contract import codec, frames, host_functions, messages
 from ..contract.channel import Channel
+from ..contract.descriptors import DescriptorChannel
 from ..contract.failures import failure
 from ..contract.reducers import Table
-from . import control, interrupt, records, replies, stdio, targets
+from . import control, interrupt, lent, records, replies, stdio, targets
+from .coroutines import COROUTINE, finish
 from .line import Line
 from .perform import microseconds_since, perform, report, resolve
 
 _put_word, _get_word = Struct("<Q").pack_into, Struct("<Q").unpack_from
-_FINISHED = 8  # offset in the status page, after the word `started`
+_WORDS = 16  # bytes in the status page for each lane: `started` and `finished`
 
 
 def main(arguments: list[str]) -> None:
     """Serve until the host closes the call channel.
 
     Args:
-        arguments: descriptors of call channel (one socket, or two as "READ,WRITE"), control socket, lifeline and
-            status page, as on the command line.
+        arguments: descriptors of call channel (one socket, or two as "READ,WRITE"; several channels are separated by
+            colons), control socket, lifeline and status page, as on the command line.
     """
-    call_fds = [int(fd) for fd in arguments[0].split(",")]
+    lane_fds = [[int(fd) for fd in lane.split(",")] for lane in arguments[0].split(":")]
     control_fd, lifeline, page_fd = (int(fd) for fd in arguments[1:])
-    stdio.guard([*call_fds, control_fd, lifeline], page_fd)
+    stdio.guard([*(fd for lane in lane_fds for fd in lane), control_fd, lifeline], page_fd)
     stdio.tie_to_host(lifeline)
     interrupt.install()
     page = mmap.mmap(page_fd, mmap.PAGESIZE)
-    server = Server(Channel(*[_socket.socket(fileno=fd) for fd in call_fds]), page)
-    line = control.Control(Channel(_socket.socket(fileno=control_fd)), server.send)
+    calls: Any = interrupt
+    if len(lane_fds) > 1:
+        from . import lanes  # start-up time: it brings asyncio along
+
+        lanes.open_loop()
+        calls = lanes
+    channels = [Channel(*[_socket.socket(fileno=fd) for fd in lane]) for lane in lane_fds]
+    servers = [Server(channel, page, index, calls) for index, channel in enumerate(channels)]
+    replies_to = [server.send for server in servers]
+    line = control.Control(DescriptorChannel(_socket.socket(fileno=control_fd)), replies_to, calls.request)
     line.start()
-    if server.greet(line.send_record):
-        server.serve()
+    if not servers[0].greet(line):
+        return
+    if len(servers) == 1:
+        servers[0].serve()
+        return
+    for channel in channels:
+        channel.parser.borrower = channels[0].parser.borrower
+    lanes.serve([server.serve for server in servers])
 
 
 class Server:
-    """The call channel's side of the worker.
+    """A call channel's side of the worker.
 
     Args:
-        channel: the call channel; read by the main thread only.
-        page: the status page shared with the host: `started`, `finished`, eight bytes each.
+        channel: the call channel; read by one thread only, which is the main one where there is one channel.
+        page: the status page shared with the host: `started`, `finished`, eight bytes each, for each lane.
+        lane: the number of the channel.
+        calls: the module that runs a function as a call: `interrupt` or `lanes`.
     """
 
-    def __init__(self, channel: Channel, page: mmap.mmap) -> None:
+    def __init__(self, channel: Channel, page: mmap.mmap, lane: int, calls: Any) -> None:
         self._channel = channel
         self._page = page
+        self._lane = lane
+        self._started = lane * _WORDS
+        self._finished = lane * _WORDS + _WORDS // 2
+        self._run = calls.run
+        self._run_within = calls.run_within
         self._write_lock = _thread.allocate_lock()  # one frame at a time; the control thread writes RETRACTED
-        self._line = venvoy_worker._line = Line(channel, self.send, self._call_within)
+        self._line = Line(channel, self.send, self._call_within, calls.is_open)
+        host_functions.lines.append(self._line)
 
     def send(self, pieces: Pieces) -> None:
         """Write one frame; safe from any thread."""
         with self._write_lock:
             self._channel.send(pieces)
 
-    def greet(self, send_record: Callable[[Pieces, float], bool]) -> bool:
+    def greet(self, line: control.Control) -> bool:
         """Answer HELLO with READY or with the error that stands in the way; return True when ready."""
+        capabilities = messages.capabilities()
         try:
             frame = self._channel.receive()
             if frame is None:
                 return False
-            oldest, newest, _ = messages.read_greeting(frame.target)
+            oldest, newest, abilities = messages.read_greeting(frame.target)
             if not oldest <= frames.PROTOCOL_VERSION <= newest:
                 self._refuse(oldest, newest)
                 return False
             settings = codec.decode_frame(frame)
             if settings.get("log_levels") is not None:
-                records.relay(send_record, settings["log_levels"])
+                records.relay(line.send_record, settings["log_levels"])
+            if "segments" in abilities and "segments" in capabilities:
+                self._channel.parser.borrower = lent.open_line(line, settings["segments"])
             interrupt.run(0, _prepare, (settings,), {})
         except BaseException as error:
             self._fail_to_start(error)
         stdio.leave_if_forked()
         stdio.flush()
         pieces, _ = codec.encode(_facts())
-        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, messages.CAPABILITIES)
+        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, capabilities)
         self.send(frames.pack(messages.READY, codec=codec.PICKLE, target=target, body=pieces))
         return True
 
@@ -115,8 +140,10 @@ class Server:
             if frame.opcode == messages.CALL:
                 self._call(frame)
             elif frame.opcode == messages.DEFINE:
-                targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame))
+                targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame), self._lane)
             frame = None  # an argument must not live until the next call
+            if lent.by_host:
+                lent.give_back()  # an error's traceback had it
             frame = line.next_frame() if line.is_used else receive()
 
     def _call(self, frame: Frame) -> None:
@@ -124,42 +151,46 @@ class Server:
         if not control.claim(call_id):
             return  # the control thread has told the host so
         begin = perf_counter()
-        _put_word(self._page, 0, call_id)
+        _put_word(self._page, self._started, call_id)
         try:
-            pieces = interrupt.run(call_id, perform, (frame, begin), {})
+            pieces = self._run(call_id, perform, (frame, begin), {})
         except BaseException as error:
             stdio.leave_if_forked()
             stdio.flush()
             if self._line.is_used:
                 self._line.end(call_id)
-            _put_word(self._page, _FINISHED, call_id)
+            _put_word(self._page, self._finished, call_id)
+            lent.take_back(call_id)
             self._send_error(call_id, report(error), interrupt.is_dirty(error), begin, frame)
             return
         stdio.leave_if_forked()
         stdio.flush()
         if self._line.is_used:
             self._line.end(call_id)
-        _put_word(self._page, _FINISHED, call_id)
-        self.send(pieces)  # type: ignore[arg-type]
+        _put_word(self._page, self._finished, call_id)
+        if lent.by_host:
+            lent.give_back()
+        self.send(pieces)
 
     def _call_within(self, frame: Frame) -> None:
         """Run a call that the host makes while it answers a question of another, on the thread that waits there."""
         call_id, begin = frame.call_id, perf_counter()
-        (outer,) = _get_word(self._page, 0)
-        _put_word(self._page, 0, call_id)
+        (outer,) = _get_word(self._page, self._started)
+        _put_word(self._page, self._started, call_id)
         problem = None
         try:
-            pieces = interrupt.run_within(call_id, perform, (frame, begin))
+            pieces = self._run_within(call_id, perform, (frame, begin))
         except BaseException as error:
             problem = report(error)
         stdio.leave_if_forked()
         stdio.flush()
         self._line.end(call_id)
         if problem is None:
-            self.send(pieces)  # type: ignore[arg-type]
+            self.send(pieces)
         else:
+            lent.take_back(call_id)
             self._send_error(call_id, problem, False, begin, frame)
-        _put_word(self._page, 0, outer)
+        _put_word(self._page, self._started, outer)
 
     def _send_error(
         self,
@@ -192,7 +223,9 @@ def _prepare(settings: Settings) -> None:
             digest, encoded = definition
             targets.define([digest], partial(codec.decode, encoded, []))
         arguments = codec.decode(body, [])
-        resolve(kind, name)(*arguments[0], **arguments[1])
+        result = resolve(kind, name)(*arguments[0], **arguments[1])
+        if type(result) is COROUTINE:
+            finish(result)
 
 
 def _facts() -> dict[str, object]:
@@ -208,7 +241,7 @@ def _facts() -> dict[str, object]:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Union
+    from typing import Any, Dict, List, Union
 
     from ..contract.frames import Frame
 
