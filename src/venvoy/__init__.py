@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .arrays import shared_array
     from .call_store import CallStore, DetachedCall, MemoryCallStore
     from .client import Pool
     from .detached import Peek
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         CallCancelled,
         CallStoreError,
         CallTimeout,
+        ConfigError,
         EncodingError,
         EnvBuildError,
         EnvError,
@@ -45,11 +47,14 @@ if TYPE_CHECKING:
         WorkerStartError,
     )
     from .events import Event
+    from .fleet import Fleet
+    from .isolation import Isolated, isolated
     from .lease import Lease, NamedWorker
     from .options import OutputChunk, Progress, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
+    from .pool_spec import PoolSpec
     from .source import by_source
     from .sqlite_store import SqliteCallStore
     from .values import Record, callback, register
@@ -57,6 +62,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "arrays": ("shared_array",),
     "call_store": (
         "CallStore",
         "DetachedCall",
@@ -78,6 +84,7 @@ _HOMES = {
         "CallCancelled",
         "CallStoreError",
         "CallTimeout",
+        "ConfigError",
         "EncodingError",
         "EnvBuildError",
         "EnvError",
@@ -102,6 +109,11 @@ _HOMES = {
         "WorkerStartError",
     ),
     "events": ("Event",),
+    "fleet": ("Fleet",),
+    "isolation": (
+        "Isolated",
+        "isolated",
+    ),
     "lease": (
         "Lease",
         "NamedWorker",
@@ -120,6 +132,7 @@ _HOMES = {
         "PoolStats",
         "WorkerInfo",
     ),
+    "pool_spec": ("PoolSpec",),
     "source": ("by_source",),
     "sqlite_store": ("SqliteCallStore",),
     "values": ("Record", "callback", "register"),
@@ -132,6 +145,7 @@ __all__ = [
     "CallStoreError",
     "CallTimeout",
     "Collected",
+    "ConfigError",
     "DetachedCall",
     "EncodingError",
     "Env",
@@ -142,7 +156,9 @@ __all__ = [
     "EnvSpec",
     "Event",
     "FeedStalled",
+    "Fleet",
     "InterpreterNotFound",
+    "Isolated",
     "Lease",
     "MemoryCallStore",
     "MessageTooLarge",
@@ -153,6 +169,7 @@ __all__ = [
     "Pool",
     "PoolClosed",
     "PoolError",
+    "PoolSpec",
     "PoolStats",
     "Progress",
     "ProtocolError",
@@ -179,7 +196,9 @@ __all__ = [
     "callback",
     "collect_garbage",
     "environments",
+    "isolated",
     "register",
+    "shared_array",
 ]
 
 

@@ -18,6 +18,7 @@ from ..exchange import Call
 from ..lane import Lane, WorkerLost
 from ..nesting import Place, place_within
 from ..post_mortem import crash_error
+from ..template import Template
 from ..worker import Worker
 from ..worker_state import Reason, State
 from . import leaving
@@ -36,7 +37,7 @@ class Hands(Protocol):
     def attend(self) -> None:
         """See, soon, whether the pool is to be opened or workers are to be started."""
 
-    def emit(self, kind: Kind, worker: Worker | None = None, detail: str = "") -> None:
+    def emit(self, kind: Kind, worker: Worker | Template | None = None, detail: str = "") -> None:
         """Tell `on_event` of a change; it runs on the notifier thread, in order."""
 
     def check_limits(self, worker: Worker, calls: int) -> None:

@@ -118,7 +118,7 @@ class Responder:
             body = codec.encode_inline(report, self._table)
         except codec.CodecError:  # a str subclass of the user's among the attributes
             body = codec.encode_inline(dict(report, attributes={}, args=(), notes=[], pickled=None), self._table)
-        return frames.pack(messages.ANSWER, messages.FLAG_FAILED, codec.PICKLE, 0, ask.call_id, ask.number, b"", [body])
+        return frames.pack(messages.ANSWER, messages.FLAG_RAISED, codec.PICKLE, 0, ask.call_id, ask.number, b"", [body])
 
     def progress(self, frame: Frame) -> Progress | None:
         """Return what a PROGRESS says, None if that is not to be understood here."""

@@ -34,8 +34,16 @@ RECORD = 38  # worker -> host: something was logged
 SEGMENT = 39  # both ways, with a descriptor: memory for large parts of frames
 SEGMENT_FREE = 40  # both ways: these segments are not lent any more, or not there any more
 
-FROM_HOST = frozenset({HELLO, CALL, DEFINE, ANSWER, PING, CANCEL, RETRACT, DUMP, SEGMENT, SEGMENT_FREE})
-FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, ASK, PROGRESS, PONG, STACK, RECORD, SEGMENT, SEGMENT_FREE})
+# On the control socket of a template, which forks workers and runs no calls.
+FORK = 43  # host -> template, with descriptors: fork a worker that has these
+FORKED = 44  # template -> host: there it is
+REAPED = 45  # template -> host: how a worker ended
+REAP = 46  # host -> template: this worker has ended, and its process id is needed no more
+
+FROM_HOST = frozenset({HELLO, CALL, DEFINE, ANSWER, PING, CANCEL, RETRACT, DUMP, SEGMENT, SEGMENT_FREE, FORK, REAP})
+FROM_WORKER = frozenset(
+    {READY, RESULT, ERROR, RETRACTED, ASK, PROGRESS, PONG, STACK, RECORD, SEGMENT, SEGMENT_FREE, FORKED, REAPED}
+)
 TERMINAL = frozenset({RESULT, ERROR})
 INTERIM = frozenset({ASK, PROGRESS})  # come before the reply
 
@@ -64,7 +72,9 @@ FLAG_NESTED = 128
 FLAG_PASSED = 4
 
 # Flag of ANSWER: the body is the snapshot of an error.
-FLAG_FAILED = 16
+FLAG_RAISED = 16
+# Flag of FORKED and REAPED: it could not be done; the number of FORKED is the system's error number then.
+FLAG_FAILED = 1
 
 CAPABILITIES = ("signals", "segments")
 

@@ -101,7 +101,7 @@ class Questions:
         if answer is None:
             raise _ended(name, passed)
         value = codec.decode_frame(answer)  # type: ignore[arg-type]
-        if answer.flags & messages.FLAG_FAILED:  # type: ignore[attr-defined]
+        if answer.flags & messages.FLAG_RAISED:  # type: ignore[attr-defined]
             raise host_errors.rebuild(value)
         return value
 
