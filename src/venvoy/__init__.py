@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         RemoteError,
         RemoteTraceback,
         ResultNotReady,
+        StaleProxy,
         SwarmClosed,
         SwarmError,
         TargetNotFound,
@@ -50,11 +51,13 @@ if TYPE_CHECKING:
     from .fleet import Fleet
     from .isolation import Isolated, isolated
     from .lease import Lease, NamedWorker
+    from .objects import close, instance, keep, options, run_module, run_object, run_script, value, worker_info
     from .options import OutputChunk, Progress, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
     from .pool_spec import PoolSpec
+    from .proxies import RemoteProxy
     from .source import by_source
     from .sqlite_store import SqliteCallStore
     from .values import Record, callback, register
@@ -98,6 +101,7 @@ _HOMES = {
         "RemoteError",
         "RemoteTraceback",
         "ResultNotReady",
+        "StaleProxy",
         "SwarmClosed",
         "SwarmError",
         "TargetNotFound",
@@ -118,6 +122,17 @@ _HOMES = {
         "Lease",
         "NamedWorker",
     ),
+    "objects": (
+        "close",
+        "instance",
+        "keep",
+        "options",
+        "run_module",
+        "run_object",
+        "run_script",
+        "value",
+        "worker_info",
+    ),
     "policies": (
         "RestartPolicy",
         "ScalePolicy",
@@ -133,6 +148,7 @@ _HOMES = {
         "WorkerInfo",
     ),
     "pool_spec": ("PoolSpec",),
+    "proxies": ("RemoteProxy",),
     "source": ("by_source",),
     "sqlite_store": ("SqliteCallStore",),
     "values": ("Record", "callback", "register"),
@@ -175,11 +191,13 @@ __all__ = [
     "ProtocolError",
     "Record",
     "RemoteError",
+    "RemoteProxy",
     "RemoteTraceback",
     "RestartPolicy",
     "ResultNotReady",
     "ScalePolicy",
     "SqliteCallStore",
+    "StaleProxy",
     "SwarmClosed",
     "SwarmError",
     "TargetNotFound",
@@ -194,11 +212,20 @@ __all__ = [
     "build",
     "by_source",
     "callback",
+    "close",
     "collect_garbage",
     "environments",
+    "instance",
     "isolated",
+    "keep",
+    "options",
     "register",
+    "run_module",
+    "run_object",
+    "run_script",
     "shared_array",
+    "value",
+    "worker_info",
 ]
 
 

@@ -94,8 +94,9 @@ class Call:
         definition: source text it needs, if any.
         options: of this call.
 
-    `convert` makes of the result what the caller asked for, None leaves it as it is. `dialogue` is None where nothing
-    but the reply is expected.
+    `convert` makes of the result what the caller asked for, None leaves it as it is; `dialogue` is None where nothing
+    but the reply is expected; `reply` is what a blocked caller got, for those who are interrupted before they can look
+    at it; `keeps` is what has to live until the call has ended.
     """
 
     __slots__ = (
@@ -107,8 +108,10 @@ class Call:
         "definition",
         "dialogue",
         "flags",
+        "keeps",
         "name",
         "options",
+        "reply",
         "retries",
         "size",
         "target",
@@ -135,6 +138,8 @@ class Call:
         self.attempts = 0
         self.convert: Convert | None = None
         self.dialogue = Dialogue() if options.on_progress is not None else None
+        self.reply: Frame | None = None
+        self.keeps: object = None
         if len(self.body) == 1 and not self.buffers:
             self.size = len(target) + len(self.body[0])
         else:

@@ -164,6 +164,7 @@ class Lane:
                 if not ends(frame, call_id, self.last_id):
                     frame = self.talk.hear(frame, call, call_id, self)
                 if frame is not None:
+                    call.reply = frame
                     self.open_call = 0
                     channel.parser.last = None
                     self.worker.durations.append(frame.number)

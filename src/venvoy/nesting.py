@@ -45,11 +45,11 @@ class Place:
                 frame = lane.channel.receive(deadline)
                 if frame is None:
                     raise WorkerLost(lane, call, call_id)
-                if ends(frame, call_id, lane.last_id):
+                if not ends(frame, call_id, lane.last_id):
+                    frame = lane.talk.hear(frame, call, call_id, lane)
+                if frame is not None:
+                    call.reply = frame
                     return frame
-                reply = lane.talk.hear(frame, call, call_id, lane)
-                if reply is not None:
-                    return reply
         except TimeoutError:
             if call.options.on_timeout == "cancel":
                 lane.stop_call(call_id)

@@ -40,6 +40,7 @@ from .jobs import Decoder, Job
 from .opening import Opening
 from .output import Router
 from .phase import Phase
+from .pinned import Pinned
 from .recipe import EncodedInitializer, make_recipe
 from .renewal import Renewal
 from .responder import Responder
@@ -108,6 +109,7 @@ class Core:
         self.roster = Roster(size, name, setup.rules, options.concurrency)
         self.queue = JobQueue(self.roster, self)
         self.engine = Engine(self.roster, self.queue, self)
+        self.pinned = Pinned(self.roster, self.engine, self.queue, self)
         self.direct = Direct(self.roster, self.engine, self.queue, self, lambda: self.decoder)
         self.calls = Calls(self.engine, self.queue, self.direct, self)
         self.opening = Opening(self.roster, self)
@@ -257,8 +259,8 @@ class Core:
             forget_bytecode(code_places(self.options.paths, self.module, self.env))
         ready = self.renewal.reload(self.options.start_timeout)
         for worker in self.staff.known():
-            if worker.is_leased and worker.generation < self.roster.generation:
-                self.emit("outdated", worker, "it is leased, and is replaced afterwards")
+            if (worker.is_leased or worker.tenants) and worker.generation < self.roster.generation:
+                self.emit("outdated", worker, "it is leased, or has objects, and keeps the code it has loaded")
         self.on_reload()
         return ready
 
@@ -313,7 +315,7 @@ class Core:
     def after_fork_in_child(self) -> None:
         """In a process the host forked: nothing of this pool is ours."""
         lock = threading.Lock()
-        parts = (self.engine, self.queue, self.direct, self.staff, self.opening, self.renewal)
+        parts = (self.engine, self.queue, self.direct, self.pinned, self.staff, self.opening, self.renewal)
         for part in parts:
             part._lock = lock
         self.roster.lock = lock

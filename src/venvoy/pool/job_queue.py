@@ -121,7 +121,7 @@ class JobQueue:
         """
         jobs: list[Job] = []
         waiting = self._roster.waiting
-        if worker.limits is not None:  # to be looked at after each call
+        if worker.limits is not None or worker.suitors:  # to be looked at, or to be let go, after each call
             return jobs
         with self._lock:
             others = len(self._roster.workers) * self._roster.concurrency  # who are to get their share

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
+from ..errors import WorkerError
 from ..events import Kind
 from ..lane import Lane
 from ..log import logger
@@ -23,6 +24,7 @@ from .jobs import Job
 from .output import Router
 from .phase import Phase
 from .roster import ErrorMaker, Roster
+from .suitors import turn_away
 
 _EXITS: dict[Reason, Kind] = {Reason.CRASHED: "crashed", Reason.START_FAILED: "start_failed"}
 
@@ -212,6 +214,8 @@ class Staff:
             self._announce(worker)
             free = leaving.lose(roster, worker)
             roster.exited.append(worker)
+            gone = f"worker {worker.id} is gone: its process {worker.process.exit}"
+            turn_away(worker, lambda: WorkerError(gone))
             if policy.counts_as_failed(roster, worker, before, monotonic()):
                 failed = self._start_failed(worker, lambda: start_error(worker))
             assert worker.reason is not None

@@ -14,12 +14,14 @@ import _thread
 import venvoy_worker as _face
 
 _SIGNAL = _signal.SIGURG  # ignored by default, and used by nobody for anything else
+_SHIELDED = -1  # in place of a call's id: nothing of the user's is to run now, though a call does
 _armed = 0
 _requested = 0
 _around: tuple[int, ...] = ()  # calls that wait for the answer to a question, and within which the newest runs
 _has_struck = False  # an interrupt was raised in the call that runs, or ran last
 _cut_import = False  # for good: what is half imported stays so
 _main = _thread.get_ident()
+chores: list[Callable[[], object]] = []  # what other threads want done between two calls
 
 
 def install() -> None:
@@ -54,7 +56,7 @@ def run(call_id: int, function: Callable[..., object], args: Iterable[object], k
 
 def run_within(call_id: int, function: Callable[..., object], args: Iterable[object]) -> object:
     """As `run`, while another call waits, whose interruption reaches this one too; threads cannot be interrupted."""
-    global _around, _has_struck
+    global _armed, _around, _has_struck
     thread = _thread.get_ident()
     if thread != _main:
         return _run_elsewhere(thread, call_id, function, args)
@@ -63,6 +65,7 @@ def run_within(call_id: int, function: Callable[..., object], args: Iterable[obj
     try:
         return run(call_id, function, args, {})
     finally:
+        _armed = _SHIELDED
         _around = _around[:-1]
         _face._call_id, _has_struck = outer, has_struck
 
@@ -95,7 +98,7 @@ def shielded(function: Callable[..., object], *args: object) -> object:
     call_id = _armed
     if not call_id or _thread.get_ident() != _main:
         return function(*args)
-    _armed = 0
+    _armed = _SHIELDED
     try:
         return function(*args)
     finally:
@@ -114,9 +117,9 @@ def exposed(function: Callable[..., object], *args: object) -> object:
                 _on_cancel(_SIGNAL, None)
             return function(*args)
         finally:
-            _armed = 0  # as in `run`
+            _armed = _SHIELDED  # twice, as in `run`
     finally:
-        _armed = 0
+        _armed = _SHIELDED
 
 
 def request(call_id: int) -> None:
@@ -125,6 +128,23 @@ def request(call_id: int) -> None:
     _face._cancelled = call_id
     _requested = call_id
     _signal.pthread_kill(_main, _SIGNAL)
+
+
+def do_soon(chore: Callable[[], object]) -> None:
+    """From any thread: run something on the main thread, now if no call runs there, else after it."""
+    chores.append(chore)
+    if not _armed:  # else the main thread looks for chores itself, once it has disarmed
+        _signal.pthread_kill(_main, _SIGNAL)
+
+
+def do_chores() -> None:
+    """On the main thread, between two calls: run what other threads want done."""
+    while chores:
+        try:
+            chore = chores.pop(0)
+        except IndexError:  # the signal of the next one has struck here, and has done this one too
+            return
+        chore()
 
 
 def is_dirty(error: BaseException | None) -> bool:
@@ -143,7 +163,9 @@ def main_thread() -> int:
 
 def _on_cancel(number: int, frame: FrameType | None) -> None:
     global _requested, _has_struck
-    if _armed and _concerns(_armed):
+    if not _armed:
+        do_chores()
+    elif _armed > 0 and _concerns(_armed):
         if _armed == _requested:
             _requested = 0
         _has_struck = True
@@ -159,7 +181,7 @@ def _concerns(call_id: int) -> bool:
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
     """SIGINT is an error of the call that runs; between calls it must not tear a frame apart."""
     global _has_struck
-    if _armed:
+    if _armed > 0:
         _has_struck = True
         _note_import(frame)
         raise KeyboardInterrupt

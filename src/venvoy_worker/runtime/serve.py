@@ -24,7 +24,7 @@ from ..contract.reducers import Table
 from . import control, interrupt, lent, records, replies, stdio, targets
 from .coroutines import COROUTINE, finish
 from .line import Line
-from .perform import microseconds_since, perform, report, resolve
+from .perform import disown_result, microseconds_since, perform, report, resolve
 
 _put_word, _get_word = Struct("<Q").pack_into, Struct("<Q").unpack_from
 _WORDS = 16  # bytes in the status page for each lane: `started` and `finished`
@@ -148,6 +148,8 @@ class Server:
         while frame is not None:
             if frame.opcode == messages.CALL:
                 self._call(frame)
+                if interrupt.chores:
+                    interrupt.do_chores()
             elif frame.opcode == messages.DEFINE:
                 targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame), self._lane)
             frame = None  # an argument must not live until the next call
@@ -169,6 +171,7 @@ class Server:
             if self._line.is_used:
                 self._line.end(call_id)
             _put_word(self._page, self._finished, call_id)
+            disown_result(frame)
             lent.take_back(call_id)
             self._send_error(call_id, report(error), interrupt.is_dirty(error), begin, frame)
             return
@@ -197,6 +200,7 @@ class Server:
         if problem is None:
             self.send(pieces)
         else:
+            disown_result(frame)
             lent.take_back(call_id)
             self._send_error(call_id, problem, False, begin, frame)
         _put_word(self._page, self._started, outer)
