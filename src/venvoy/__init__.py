@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
+    from .progress_bars import ProgressBar, progress_bar
     from .source import by_source
     from .sqlite_store import SqliteCallStore
     from .values import Record, register
@@ -117,6 +118,10 @@ _HOMES = {
         "PoolStats",
         "WorkerInfo",
     ),
+    "progress_bars": (
+        "ProgressBar",
+        "progress_bar",
+    ),
     "source": ("by_source",),
     "sqlite_store": ("SqliteCallStore",),
     "values": ("Record", "register"),
@@ -150,6 +155,7 @@ __all__ = [
     "PoolClosed",
     "PoolError",
     "PoolStats",
+    "ProgressBar",
     "ProtocolError",
     "Record",
     "RemoteError",
@@ -173,6 +179,7 @@ __all__ = [
     "by_source",
     "collect_garbage",
     "environments",
+    "progress_bar",
     "register",
 ]
 

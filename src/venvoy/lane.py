@@ -8,6 +8,7 @@ there is none.
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ class Lane:
         self._sends_before = 0  # of the channel, when it was begun
         self.direct: object = None  # the job of `pool.direct` that is on it
         self.is_attributed = False  # what is printed meanwhile is to be known as the call's
+        self.news: deque[Pieces] = deque()  # to be said before the next call, from whatever thread
         self._sources = SourceMemory()
         self._collector = collector
         self._timers = Timers(collector)
@@ -116,12 +118,20 @@ class Lane:
             pieces = call.request(call_id)
             if call.definition is not None:
                 pieces = self._sources.pieces_for(call.definition) + pieces
+            if self.news:
+                pieces = self._with_news(pieces)
         except (FrameError, codec.CodecError) as error:
             self.open_call = 0
             raise EncodingError(f"{call.name[:200]}: {error}") from error
         if self.is_attributed:
             self.worker.author = (call_id, call.name)
         return call_id, pieces
+
+    def _with_news(self, pieces: Pieces) -> Pieces:
+        said: Pieces = []
+        while self.news:
+            said += self.news.popleft()
+        return said + pieces
 
     def run(self, call: Call) -> Frame:
         """Run a call and wait for its reply in this thread: the blocking driver.

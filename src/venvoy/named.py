@@ -19,6 +19,7 @@ from .options import Size, WorkerOptions
 from .pool.core import Core
 from .pool.phase import Phase
 from .pool.roster import Rules
+from .pool.sources import Sources
 
 _UNLIMITED = {"max_calls": None, "max_age": None, "max_rss": None}  # the pool's limits would cost it its state
 
@@ -113,7 +114,8 @@ class NamedWorkers:
         )
         worker: WorkerOptions = replace(parent.options, **{**_UNLIMITED, **options})
         initializer = encode_initializer(worker) if "initializer" in options else parent.setup.initializer
-        setup = replace(parent.setup, rules=rules, initializer=initializer, label=name, watch=False)
+        sources = Sources(worker.sources) if "sources" in options else parent.setup.sources
+        setup = replace(parent.setup, rules=rules, initializer=initializer, label=name, watch=False, sources=sources)
         core = Core(Size(1, 1), f"{parent.roster.name}/{name}", parent.env, parent.module, worker, setup)
         core.roster.closed_why = f"the worker {name!r} is gone"
         return _Entry(core, NamedWorker(core, name), dict(options), place)

@@ -42,6 +42,7 @@ from .phase import Phase
 from .recipe import EncodedInitializer, make_recipe
 from .renewal import Renewal
 from .roster import ErrorMaker, Roster, Rules
+from .sources import Sources
 from .staff import Staff
 from .supervisor import RecipeMaker, Supervisor
 from .watch import Watcher, code_places, forget_bytecode
@@ -62,6 +63,7 @@ class Setup:
         watch: reload when the code changes.
         classes: names of the classes that results may become.
         is_safe: replies are decoded with an allow-list.
+        sources: that every worker has; shared with named workers.
     """
 
     rules: Rules = field(default_factory=Rules)
@@ -74,6 +76,7 @@ class Setup:
     watch: bool = False
     classes: tuple[str, ...] = ()
     is_safe: bool = False
+    sources: Sources = field(default_factory=Sources)
 
 
 class Core:
@@ -225,7 +228,7 @@ class Core:
                 if self._threads:  # it was closed meanwhile
                     self._watcher.stop()
         self.on_open()
-        return partial(make_recipe, env, self.options, home, self.module, setup.initializer, classes)
+        return partial(make_recipe, env, self.options, home, self.module, setup.initializer, classes, setup.sources)
 
     def reload(self) -> int:
         """Replace the workers by fresh ones with the code as it is now; return how many are ready.
@@ -298,7 +301,7 @@ class Core:
             part._lock = lock
         self.roster.lock = lock
         self._start_lock = threading.Lock()
-        self.gathering, self.renewal._turn = threading.Lock(), threading.Lock()
+        self.gathering, self.renewal._turn, self.setup.sources.turn = (threading.Lock() for _ in range(3))
         self._collector = None
         self.roster.phase = Phase.CLOSED
         self.roster.closed_why = f"pool {self.roster.name!r} belongs to the process that this one was forked from"

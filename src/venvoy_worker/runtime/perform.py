@@ -9,7 +9,7 @@ import venvoy_worker
 
 from ..contract import codec, frames, messages
 from ..contract.failures import failure, snapshot
-from . import interrupt, replies, stdio, targets
+from . import interrupt, replies, sources, stdio, targets
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MOST_MICROSECONDS = 0xFFFFFFFF
@@ -17,6 +17,8 @@ _MOST_MICROSECONDS = 0xFFFFFFFF
 
 def perform(frame: Frame, begin: float) -> Pieces:
     """Decode, run, encode: everything in which code of the user's can run. Return the reply."""
+    if sources.pending:
+        sources.catch_up()
     value = codec.decode_frame(frame)
     frame.body = b""
     kind = frame.flags & messages.KIND_MASK

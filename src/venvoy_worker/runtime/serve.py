@@ -20,7 +20,7 @@ from ..contract import codec, frames, messages
 from ..contract.channel import Channel
 from ..contract.failures import failure
 from ..contract.reducers import Table
-from . import control, interrupt, records, replies, stdio, targets
+from . import control, interrupt, records, replies, sources, stdio, targets
 from .perform import microseconds_since, perform, report, resolve
 
 _put_word = Struct("<Q").pack_into
@@ -111,7 +111,7 @@ class Server:
             if frame.opcode == messages.CALL:
                 self._call(frame)
             elif frame.opcode == messages.DEFINE:
-                targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame))
+                _define(frame)
             frame = None  # an argument must not live until the next call
             frame = receive()
 
@@ -159,6 +159,8 @@ def _prepare(settings: Settings) -> None:
     targets.configure(settings["module"], settings["sources_folder"], settings["host_version"])
     if settings["module"]:
         targets.import_module(settings["module"])
+    for number, (text, place) in enumerate(settings["sources"], 1):
+        sources.add(number, text, place)
     if settings["initializer"] is not None:
         kind, name, definition, body = settings["initializer"]
         if definition is not None:
@@ -166,6 +168,14 @@ def _prepare(settings: Settings) -> None:
             targets.define([digest], partial(codec.decode, encoded, []))
         arguments = codec.decode(body, [])
         resolve(kind, name)(*arguments[0], **arguments[1])
+
+
+def _define(frame: Frame) -> None:
+    """Remember a text for the calls after it; nothing is decoded or run before one of them begins."""
+    if frame.flags & messages.FLAG_SHARED:
+        sources.pending.append(lambda: (frame.number, *codec.decode_frame(frame)))
+    else:
+        targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame))
 
 
 def _facts() -> dict[str, object]:
