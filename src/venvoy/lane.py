@@ -13,8 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from venvoy_worker.contract import codec, messages
+from venvoy_worker.contract.borrowing import Borrowed
 from venvoy_worker.contract.channel import Channel
 from venvoy_worker.contract.frames import LANE_SHIFT, Frame, FrameError
+from venvoy_worker.contract.loans import Loans
 
 from .collector import Collector, Timers
 from .errors import EncodingError, ProtocolError
@@ -50,6 +52,8 @@ class Lane:
         self.direct: object = None  # the job of `pool.direct` that is on it
         self.is_attributed = False  # what is printed meanwhile is to be known as the call's
         self.news: deque[Pieces] = deque()  # to be said before the next call, from whatever thread
+        self._loans: Loans | None = None
+        self._lent: list[Borrowed] = []  # segments of the worker that are, or were, in use here
         self._sources = SourceMemory()
         self._collector = collector
         self._timers = Timers(collector)
@@ -60,9 +64,16 @@ class Lane:
         """Call on this channel."""
         self.channel, self.is_attributed = channel, is_attributed
 
-    def expect(self) -> None:
-        """On the collector thread: the worker is ready; `lane_answered` is told from now on, where it is armed."""
+    def expect(self, loans: Loans | None) -> None:
+        """On the collector thread: the worker is ready; `lane_answered` is told from now on, where it is armed.
+
+        Args:
+            loans: the memory that is shared with it, if any can be.
+        """
         self.channel.parser.last = None  # its greeting
+        if loans is not None:
+            self._loans, self._lent = loans, loans.borrower.lent
+            self.channel.parser.borrower = loans.borrower
         self._collector.expect(self.channel.fileno(), partial(self.worker.listener.lane_answered, self))
 
     def end(self) -> None:
@@ -114,8 +125,10 @@ class Lane:
         call_id = self.open_call = self.last_id = self.last_id + 1
         self._sends_before = self.channel.sends
         self.call_name = call.name
+        if self._lent and self._loans is not None:
+            self._loans.borrower.give_back()
         try:
-            pieces = call.request(call_id)
+            pieces = call.request(call_id, self._loans)
             if call.definition is not None:
                 pieces = self._sources.pieces_for(call.definition) + pieces
             if self.news:
@@ -164,6 +177,11 @@ class Lane:
     def was_sent(self) -> bool:
         """True when the call that was begun last has been written, by a thread that may have been interrupted then."""
         return self.channel.sends > self._sends_before
+
+    def take_back(self) -> None:
+        """On the collector thread: the call that was begun last was not sent, and never will be."""
+        if self._loans is not None and self.open_call:
+            self._loans.lender.take_back(self.open_call)
 
     @property
     def has_served(self) -> bool:

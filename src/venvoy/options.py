@@ -61,6 +61,11 @@ class WorkerOptions:
         output_tail_bytes: how much of each stream is kept for `Pool.output()` and for errors.
         max_message_bytes: the most bytes that the arguments or the result of a call may take, encoded; None is any
             number. `options(max_bytes=)` says less for single calls.
+        segment_bytes: arrays, bytes and other buffers of at least so many bytes travel in shared memory, where the
+            system has it (Linux); None sends all through the socket.
+        segment_cache_bytes: the most shared memory kept for the next large values, in each direction.
+        segment_access: "private", the receiver may write into what it received in shared memory, unseen by the
+            sender; "readonly", it may not.
 
     Raises:
         TypeError, ValueError: an argument is not what is described here.
@@ -81,6 +86,14 @@ class WorkerOptions:
     output: OutputPolicy = "forward"
     output_tail_bytes: int = 262_144
     max_message_bytes: int | None = None
+    segment_bytes: int | None = 262_144
+    segment_cache_bytes: int = 1 << 30
+    segment_access: Literal["private", "readonly"] = "private"
+
+    @property
+    def segments(self) -> tuple[int | None, int, bool]:
+        """The terms on which memory is shared: `segment_bytes`, `segment_cache_bytes`, whether it is read only."""
+        return (self.segment_bytes, self.segment_cache_bytes, self.segment_access == "readonly")
 
     def __post_init__(self) -> None:
         if isinstance(self.paths, str | bytes | os.PathLike):
@@ -104,6 +117,11 @@ class WorkerOptions:
         if self.output_tail_bytes < 0:
             raise ValueError(f"output_tail_bytes is a number of bytes, not {self.output_tail_bytes!r}")
         _check_bytes("max_message_bytes", self.max_message_bytes)
+        _check_bytes("segment_bytes", self.segment_bytes)
+        if self.segment_cache_bytes != 0:
+            _check_bytes("segment_cache_bytes", self.segment_cache_bytes, is_optional=False)
+        if self.segment_access not in ("private", "readonly"):
+            raise ValueError(f"segment_access is 'private' or 'readonly', not {self.segment_access!r}")
 
     def _check_limits(self) -> None:
         for name in ("max_calls", "max_rss"):
@@ -292,8 +310,8 @@ def _pair(workers: Any) -> tuple[int, int]:
     return least, most
 
 
-def _check_bytes(name: str, value: object) -> None:
-    if value is None:
+def _check_bytes(name: str, value: object, is_optional: bool = True) -> None:
+    if value is None and is_optional:
         return
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is a number of bytes, not {value!r}")

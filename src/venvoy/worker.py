@@ -7,12 +7,14 @@ Owns why it is to end, and the counts of what it has done. What it is doing is w
 from __future__ import annotations
 
 import signal
+import threading
 from collections import deque
 from functools import partial
 from time import monotonic
 from typing import Protocol
 
 from venvoy_worker.contract.frames import Frame
+from venvoy_worker.contract.loans import Loans
 
 from . import collector as _collector
 from . import memory_kills
@@ -73,6 +75,7 @@ class Worker:
     process: Process
     control: ControlLine
     page: StatusPage
+    loans: Loans
     birth: Start
     _ends: Ends
     _kills_before: memory_kills.Kills
@@ -132,13 +135,23 @@ class Worker:
             for lane, channel in zip(self.lanes, ends.channels, strict=True):
                 lane.open(channel, recipe.is_attributed)
             _collector.tell_after_fork(self)
+        self.loans = Loans(self.control, recipe.options.segments, self._hear_now)
         self.birth = Start(ends, self.recipe, self._collector, self._on_ready, partial(router.relog, self))
         self.birth.begin()
 
     def _on_ready(self) -> None:
+        if self.birth.shares_memory:
+            self.control.loans = self.loans
         for lane in self.lanes:
-            lane.expect()
+            lane.expect(self.control.loans)
         self.listener.worker_ready(self)
+
+    def _hear_now(self) -> bool:
+        """Where a frame needs a segment: on the collector thread, read what is said of it; no other thread may."""
+        is_ours = threading.get_ident() == self._collector.thread.ident
+        if is_ours:
+            self.control.read(self._collector)
+        return is_ours
 
     @property
     def state(self) -> State:

@@ -81,9 +81,8 @@ def test_rich_is_imported_for_a_terminal_only(is_terminal: bool) -> None:
     """There it draws a bar; brackets in a message are text."""
     ours, theirs = pty.openpty() if is_terminal else os.pipe()
     environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environ, stdout=subprocess.PIPE, stderr=theirs, timeout=60
-    )
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, stderr=theirs, timeout=60)
     os.close(theirs)
     shown = b""
     try:

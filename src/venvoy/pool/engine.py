@@ -224,6 +224,7 @@ class Engine:
                 elif lane.open_call and lane.was_sent:
                     lane.move(State.ABANDONED)
                 else:
+                    lane.take_back()
                     job = roster.serve_next(lane)
             state = lane.state if lane is not None else None
         if lane is None or state is None:

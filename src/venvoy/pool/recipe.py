@@ -94,6 +94,7 @@ def _settings(
         "sources_folder": str(home / "sources"),
         "sources": list(sources.texts),
         "initializer": initializer,
+        "segments": options.segments,
         "log_levels": _log_levels(),
     }
 

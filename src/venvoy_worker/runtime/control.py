@@ -14,6 +14,7 @@ from ..contract import codec, frames, messages
 from ..contract.failures import main_stack
 from . import interrupt
 
+_PATIENCE = 1.0  # seconds for a host that does not read its control line
 _lock = _thread.allocate_lock()  # guards the two below; nothing else happens under it
 _retracted: set[int] = set()
 _started = 0
@@ -47,17 +48,22 @@ class Control:
         reply: sends pieces on the call channel, safe from any thread.
     """
 
-    def __init__(self, channel: Channel, reply: Callable[[Pieces], None]) -> None:
+    def __init__(self, channel: DescriptorChannel, reply: Callable[[Pieces], None]) -> None:
         self._channel = channel
         self._reply = reply
+        self.loans: Loans | None = None  # where host and system can share memory
         self._write_lock = _thread.allocate_lock()  # one frame at a time; records come from any thread
 
     def start(self) -> None:
         """Start the thread."""
         _thread.start_new_thread(self._run, ())
 
-    def send_record(self, pieces: Pieces, patience: float) -> bool:
-        """From any thread: write a small frame; return False when the host does not read within `patience` seconds."""
+    def send_record(self, pieces: Pieces, patience: float, fd: int | None = None) -> bool:
+        """From any thread: write a small frame; return False when the host does not read within `patience` seconds.
+
+        Args:
+            fd: a descriptor that goes with it.
+        """
         if not self._write_lock.acquire(True, patience):
             return False
         try:
@@ -65,12 +71,22 @@ class Control:
             poll.register(self._channel.fileno_to_write(), select.POLLOUT)
             if not poll.poll(patience * 1000):
                 return False
+            if fd is not None:
+                return self._channel.try_send_with(pieces, fd) > 0
             self._channel.send(pieces)  # a socket that can be written to has room for it
         except (OSError, ValueError):  # the host is gone, or user code has closed what is not its own
             return False
         finally:
             self._write_lock.release()
         return True
+
+    def tell(self, pieces: Pieces) -> bool:
+        """Write a frame about segments; see `loans`."""
+        return self.send_record(pieces, _PATIENCE)
+
+    def announce(self, pieces: Pieces, fd: int) -> bool:
+        """Write a frame with a descriptor; see `loans`."""
+        return self.send_record(pieces, _PATIENCE, fd)
 
     def _send(self, pieces: Pieces) -> None:
         with self._write_lock:
@@ -101,6 +117,9 @@ class Control:
             text = main_stack(interrupt.main_thread())
             pieces, _ = codec.encode(text)
             self._send(frames.pack(messages.STACK, codec=codec.PICKLE, body=pieces))
+        elif frame.opcode in (messages.SEGMENT, messages.SEGMENT_FREE) and self.loans is not None:
+            fd = self._channel.take_descriptor() if frame.opcode == messages.SEGMENT else None
+            self.loans.hear(frame, fd)
 
 
 def _die_with_group() -> None:
@@ -114,7 +133,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, List, Union
 
-    from ..contract.channel import Channel
+    from ..contract.descriptors import DescriptorChannel
     from ..contract.frames import Frame
+    from ..contract.loans import Loans
 
     Pieces = List[Union[bytes, bytearray, memoryview]]

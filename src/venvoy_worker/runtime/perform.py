@@ -9,7 +9,7 @@ import venvoy_worker
 
 from ..contract import codec, frames, messages
 from ..contract.failures import failure, snapshot
-from . import interrupt, replies, sources, stdio, targets
+from . import interrupt, lent, replies, sources, stdio, targets
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MOST_MICROSECONDS = 0xFFFFFFFF
@@ -20,7 +20,7 @@ def perform(frame: Frame, begin: float) -> Pieces:
     if sources.pending:
         sources.catch_up()
     value = codec.decode_frame(frame)
-    frame.body = b""
+    frame.body, frame.buffers = b"", []
     kind = frame.flags & messages.KIND_MASK
     limit, target = replies.limit_of(frame.flags, frame.target)
     result: Any = None
@@ -47,11 +47,12 @@ def perform(frame: Frame, begin: float) -> Pieces:
         (body, buffers), flags = replies.encode_chunk(result, problems, limit, goes_on)
     else:
         (body, buffers), flags = replies.encode_result(result, limit), 0
+    placed: Any = (body, buffers)
+    if buffers or len(body) > 1:
+        placed = lent.place(frame.call_id, body, buffers)
     if interrupt.is_dirty(None):
         flags |= messages.FLAG_DIRTY
-    return frames.pack(
-        messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, microseconds_since(begin), b"", body, buffers
-    )
+    return frames.pack(messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, microseconds_since(begin), b"", *placed)
 
 
 def resolve(kind: int, name: str) -> Callable[..., object]:

@@ -18,9 +18,10 @@ from time import perf_counter
 
 from ..contract import codec, frames, messages
 from ..contract.channel import Channel
+from ..contract.descriptors import DescriptorChannel
 from ..contract.failures import failure
 from ..contract.reducers import Table
-from . import control, interrupt, records, replies, sources, stdio, targets
+from . import control, interrupt, lent, records, replies, sources, stdio, targets
 from .perform import microseconds_since, perform, report, resolve
 
 _put_word = Struct("<Q").pack_into
@@ -41,9 +42,9 @@ def main(arguments: list[str]) -> None:
     interrupt.install()
     page = mmap.mmap(page_fd, mmap.PAGESIZE)
     server = Server(Channel(*[_socket.socket(fileno=fd) for fd in call_fds]), page)
-    line = control.Control(Channel(_socket.socket(fileno=control_fd)), server.send)
+    line = control.Control(DescriptorChannel(_socket.socket(fileno=control_fd)), server.send)
     line.start()
-    if server.greet(line.send_record):
+    if server.greet(line):
         server.serve()
 
 
@@ -65,26 +66,29 @@ class Server:
         with self._write_lock:
             self._channel.send(pieces)
 
-    def greet(self, send_record: Callable[[Pieces, float], bool]) -> bool:
+    def greet(self, line: control.Control) -> bool:
         """Answer HELLO with READY or with the error that stands in the way; return True when ready."""
+        capabilities = messages.capabilities()
         try:
             frame = self._channel.receive()
             if frame is None:
                 return False
-            oldest, newest, _ = messages.read_greeting(frame.target)
+            oldest, newest, abilities = messages.read_greeting(frame.target)
             if not oldest <= frames.PROTOCOL_VERSION <= newest:
                 self._refuse(oldest, newest)
                 return False
             settings = codec.decode_frame(frame)
             if settings.get("log_levels") is not None:
-                records.relay(send_record, settings["log_levels"])
+                records.relay(line.send_record, settings["log_levels"])
+            if "segments" in abilities and "segments" in capabilities:
+                self._channel.parser.borrower = lent.open_line(line, settings["segments"])
             interrupt.run(0, _prepare, (settings,), {})
         except BaseException as error:
             self._fail_to_start(error)
         stdio.leave_if_forked()
         stdio.flush()
         pieces, _ = codec.encode(_facts())
-        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, messages.CAPABILITIES)
+        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, capabilities)
         self.send(frames.pack(messages.READY, codec=codec.PICKLE, target=target, body=pieces))
         return True
 
@@ -113,6 +117,8 @@ class Server:
             elif frame.opcode == messages.DEFINE:
                 _define(frame)
             frame = None  # an argument must not live until the next call
+            if lent.by_host:
+                lent.give_back()  # an error's traceback had it
             frame = receive()
 
     def _call(self, frame: Frame) -> None:
@@ -127,11 +133,14 @@ class Server:
             stdio.leave_if_forked()
             stdio.flush()
             _put_word(self._page, _FINISHED, call_id)
+            lent.take_back(call_id)
             self._send_error(call_id, report(error), interrupt.is_dirty(error), begin, frame)
             return
         stdio.leave_if_forked()
         stdio.flush()
         _put_word(self._page, _FINISHED, call_id)
+        if lent.by_host:
+            lent.give_back()
         self.send(pieces)  # type: ignore[arg-type]
 
     def _send_error(
@@ -191,7 +200,7 @@ def _facts() -> dict[str, object]:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Union
+    from typing import Any, Dict, List, Union
 
     from ..contract.frames import Frame
 
