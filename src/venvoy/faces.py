@@ -127,7 +127,7 @@ class Calling:
             TypeError: a request is none. Besides this, as `map`.
         """
         core, call_options = self._core, self._call_options
-        window = Window(requests, 32 * core.roster.size.most, 1, buffersize)
+        window = Window(requests, 32 * core.roster.size.most * core.roster.concurrency, 1, buffersize)
 
         def submit(chunk: list[Any]) -> list[tuple[Job, int]]:
             return [(self._send(make_request(chunk[0], call_options, core.table)), 1)]
@@ -139,7 +139,7 @@ class Calling:
         resolved, core, call_options = target_for(target), self._core, self._call_options
         is_each_timed = call_options.timeout is not None  # a deadline is that of one call
         chunksize = 1 if is_each_timed and options.chunksize is None else options.chunksize
-        window = Window(items, 2 * core.roster.size.most, chunksize, options.buffersize)
+        window = Window(items, 2 * core.roster.size.most * core.roster.concurrency, chunksize, options.buffersize)
 
         def submit(chunk: list[Any]) -> list[tuple[Job, int]]:
             calls = make_chunks(resolved, chunk, is_starred, call_options, core.table, options.return_exceptions)

@@ -1,4 +1,4 @@
-"""One lane of a worker: a call channel of its own, one call at a time on it, and the road on which that is stopped.
+"""One lane of a worker: a call channel of its own, with one call at a time on it.
 
 Owns its state and the ids of the calls on its channel. A worker has as many lanes as it runs calls at once, usually
 one. Laws: `move` is called under the engine's lock; an illegal move raises; the call channel is read by whoever holds
@@ -18,16 +18,16 @@ from venvoy_worker.contract.channel import Channel
 from venvoy_worker.contract.frames import LANE_SHIFT, Frame, FrameError
 from venvoy_worker.contract.loans import Loans
 
-from .collector import Collector, Timers
+from .collector import Collector
 from .errors import EncodingError, ProtocolError
 from .exchange import Call, Pieces, SourceMemory, ends
+from .road import Road
 from .worker_state import MOVES, Reason, State
 
 if TYPE_CHECKING:
     from .worker import Worker
 
 _WEIGHT = 0.2  # of the newest call in the moving average
-_EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
 
 
 class Lane:
@@ -50,13 +50,15 @@ class Lane:
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
         self._sends_before = 0  # of the channel, when it was begun
         self.direct: object = None  # the job of `pool.direct` that is on it
+        self.is_lost = False  # its call has not stopped in time
+        self.is_cut = False  # by us, while the worker may go on for others
         self.is_attributed = False  # what is printed meanwhile is to be known as the call's
         self.news: deque[Pieces] = deque()  # to be said before the next call, from whatever thread
         self._loans: Loans | None = None
         self._lent: list[Borrowed] = []  # segments of the worker that are, or were, in use here
         self._sources = SourceMemory()
         self._collector = collector
-        self._timers = Timers(collector)
+        self._road = Road(self, collector)
 
     # --- from start to exit -----------------------------------------------------------------
 
@@ -78,7 +80,7 @@ class Lane:
 
     def end(self) -> None:
         """On the collector thread: the process is gone."""
-        self._timers.drop()
+        self._road.leave()
         self._collector.unexpect(self.channel.fileno())
         self._collector.unwatch(self.channel.fileno())  # an abandoned call's
         self.channel.shut()  # whoever reads wakes, even if a forked process holds the other end
@@ -204,50 +206,26 @@ class Lane:
 
     # --- stopping -------------------------------------------------------------------------
 
-    def stop_call(self, call_id: int) -> None:
-        """The one road: cancel now, once more after a quarter of the grace period, kill at its end."""
-        grace = self.worker.recipe.grace_period
-        self.worker.control.say(messages.CANCEL, call_id)
-        self._timers.later(grace / 4, lambda: self._insist(call_id, is_last=False))
-        self._timers.later(grace, lambda: self._insist(call_id, is_last=True))
-
     def cancel(self) -> None:
         """Ask the call that runs now to stop."""
         self.worker.control.say(messages.CANCEL, self.started)
 
-    def _insist(self, call_id: int, is_last: bool) -> None:
-        is_running = self.worker.page.finished(self.index) < call_id == self.started
-        if not is_last and is_running:
-            self.worker.control.say(messages.CANCEL, call_id)
-        if is_last and (is_running or (self.state is State.ABANDONED and self.last_id == call_id)):
-            self.worker.process.kill_tree()
+    def stop_call(self, call_id: int) -> None:
+        """Stop a call of this lane; see `Road`."""
+        self._road.stop(call_id)
 
     def abandon_call(self, is_to_stop: bool) -> None:
-        """On the collector thread: stop the call whose driver left, if it is to stop, and read until it has ended."""
-        call_id = self.last_id
-        if is_to_stop:
-            self.stop_call(call_id)
-        if self.state is State.ABANDONED:
-            self._collector.watch(self.channel.fileno(), lambda: self._on_abandoned(call_id))
-            self._on_abandoned(call_id)  # the reply may be here, and no byte more will come
+        """On the collector thread: see to the call whose driver left; see `Road`."""
+        self._road.abandon(is_to_stop)
 
-    def _on_abandoned(self, call_id: int) -> None:
-        frame = self.channel.parser.last  # that the driver may not have got to see
-        try:
-            while frame is None or frame.opcode not in messages.TERMINAL or frame.call_id != call_id:
-                frame = self.channel.try_receive()
-                if frame is None:
-                    return
-        except (EOFError, OSError, FrameError):
-            self._collector.unwatch(self.channel.fileno())
-            self._timers.later(_EXIT_SECONDS, self.worker.process.kill_tree)  # usually it is exiting already
-            return
-        self._collector.unwatch(self.channel.fileno())
-        self._timers.drop()
-        self.channel.parser.last = None
-        if self.is_attributed:
-            self.worker.end_output()
-        self.worker.listener.lane_freed(self, not frame.flags & messages.FLAG_DIRTY)
+    def cut(self) -> None:
+        """A request was written in part, and nothing more can be said: end the channel, and so the worker."""
+        self.worker.reason = self.worker.reason or Reason.DRAINED
+        if len(self.worker.lanes) == 1:
+            self.worker.process.kill_tree()
+        else:
+            self.is_cut = True
+            self.channel.shut()
 
     def __repr__(self) -> str:
         return f"<lane {self.index} of worker {self.worker.id}, {self.state.value}>"

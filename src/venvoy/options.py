@@ -16,6 +16,8 @@ from .policies import RestartPolicy, ScalePolicy
 Target = str | Callable[..., Any]
 """What to call: `"module:attr.sub"`, a bare `"name"` of the pool's module, `by_source(f)`, or a callable."""
 
+_MOST_LANES = 256  # each costs a descriptor here; and as many fit into the status page
+
 OutputPolicy = Literal["forward", "log", "discard"] | Callable[["OutputChunk"], object]
 
 
@@ -49,6 +51,8 @@ class WorkerOptions:
         sources: source texts run in order, in one namespace, by every worker before it is ready; targets with a bare
             name are looked up there first. A path is a file that is read now; a pair is (text, file name), for errors.
         initializer: a target run once in every worker before it is ready, with `initializer_args`.
+        concurrency: how many calls a worker runs at once: functions on threads, coroutine functions on the event loop
+            of its main thread. What they share is one process; with 1, calls run on its main thread, one by one.
         grace_period: seconds between asking a call or a worker to stop and SIGKILL.
         start_timeout: seconds a worker may take from its start until it is ready.
         max_calls: a worker that has run so many calls is replaced; each up to a tenth earlier, by chance.
@@ -77,6 +81,7 @@ class WorkerOptions:
     sources: Sequence[str | os.PathLike[str] | tuple[str, Any]] = ()
     initializer: Target | None = None
     initializer_args: Sequence[Any] = ()
+    concurrency: int = 1
     grace_period: float = 2.0
     start_timeout: float = 60.0
     max_calls: int | None = None
@@ -124,6 +129,9 @@ class WorkerOptions:
             raise ValueError(f"segment_access is 'private' or 'readonly', not {self.segment_access!r}")
 
     def _check_limits(self) -> None:
+        number = self.concurrency
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST_LANES:
+            raise ValueError(f"concurrency is a whole number from 1 to {_MOST_LANES}, not {number!r}")
         for name in ("max_calls", "max_rss"):
             number = getattr(self, name)
             if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):

@@ -43,6 +43,9 @@ class Listener(Protocol):
     def lane_freed(self, lane: Lane, is_clean: bool) -> None:
         """An abandoned exchange has ended; `is_clean` says that its user code is known to be gone."""
 
+    def lane_lost(self, lane: Lane) -> None:
+        """The grace period of a call is over, and it has not ended; others may be running on the worker."""
+
     def worker_exited(self, worker: Worker) -> None:
         """Its process is gone and reaped."""
 
@@ -161,8 +164,19 @@ class Worker:
 
     @property
     def is_done(self) -> bool:
-        """True when none of its lanes takes a call or runs one any more."""
-        return all(lane.state in (State.RETIRING, State.EXITED) for lane in self.lanes)
+        """True when none of its lanes takes a call or runs one that may still be of use."""
+        return all(lane.is_lost or lane.state in (State.RETIRING, State.EXITED) for lane in self.lanes)
+
+    @property
+    def is_stuck(self) -> bool:
+        """True when a call runs on it that has not stopped in time."""
+        return any(lane.is_lost and lane.state is not State.RETIRING for lane in self.lanes)
+
+    @property
+    def was_condemned(self) -> bool:
+        """True when it was ended because a call on it did not stop."""
+        exit = self.process.exit
+        return exit is not None and exit.is_ours and any(lane.is_lost for lane in self.lanes)
 
     @property
     def has_served(self) -> bool:
@@ -179,9 +193,19 @@ class Worker:
 
     def retire(self) -> None:
         """Let it end after what it does now; killed if it is not gone within the grace period."""
+        if self.is_stuck and self.is_done:
+            self.process.kill_tree()
+            return
         for lane in self.lanes:
             lane.channel.shut_writing()
         self._timers.later(self.recipe.grace_period, self.process.kill_tree)
+
+    def condemn(self) -> None:
+        """A call has not stopped in time: end it once the others have ended, or after one more grace period."""
+        if self.is_done:
+            self.process.kill_tree()
+        else:
+            self._timers.later(self.recipe.grace_period, self.process.kill_tree)
 
     def terminate(self) -> None:
         """Cancel what it does, then SIGTERM, then SIGKILL at the end of the grace period."""

@@ -96,7 +96,7 @@ class Core:
     ) -> None:
         self._env, self.module, self.options, self.setup = env, module, options, setup
         self.gathering = threading.Lock()  # held by who takes several leases
-        self.roster = Roster(size, name, setup.rules)
+        self.roster = Roster(size, name, setup.rules, options.concurrency)
         self.queue = JobQueue(self.roster, self)
         self.engine = Engine(self.roster, self.queue, self)
         self.direct = Direct(self.roster, self.engine, self.queue, self, lambda: self.decoder)

@@ -10,6 +10,7 @@ import venvoy_worker
 from ..contract import codec, frames, messages
 from ..contract.failures import failure, snapshot
 from . import interrupt, lent, replies, sources, stdio, targets
+from .coroutines import COROUTINE, finish, finishing
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MOST_MICROSECONDS = 0xFFFFFFFF
@@ -38,10 +39,12 @@ def perform(frame: Frame, begin: float) -> Pieces:
             function = resolve(kind, target.decode())
         if frame.flags & messages.FLAG_CHUNK:
             goes_on = value[3]
-            result, problems = _chunk(function, *value)
+            result, problems = _chunk(finishing(function), *value)
         else:
             args, kwargs = value
             result = function(*args, **kwargs)
+            if type(result) is COROUTINE:
+                result = finish(result)
     value = args = kwargs = owner = None
     if frame.flags & messages.FLAG_CHUNK:
         (body, buffers), flags = replies.encode_chunk(result, problems, limit, goes_on)

@@ -22,43 +22,65 @@ from ..contract.descriptors import DescriptorChannel
 from ..contract.failures import failure
 from ..contract.reducers import Table
 from . import control, interrupt, lent, records, replies, sources, stdio, targets
+from .coroutines import COROUTINE, finish
 from .perform import microseconds_since, perform, report, resolve
 
 _put_word = Struct("<Q").pack_into
-_FINISHED = 8  # offset in the status page, after the word `started`
+_WORDS = 16  # bytes in the status page for each lane: `started` and `finished`
 
 
 def main(arguments: list[str]) -> None:
     """Serve until the host closes the call channel.
 
     Args:
-        arguments: descriptors of call channel (one socket, or two as "READ,WRITE"), control socket, lifeline and
-            status page, as on the command line.
+        arguments: descriptors of call channel (one socket, or two as "READ,WRITE"; several channels are separated by
+            colons), control socket, lifeline and status page, as on the command line.
     """
-    call_fds = [int(fd) for fd in arguments[0].split(",")]
+    lane_fds = [[int(fd) for fd in lane.split(",")] for lane in arguments[0].split(":")]
     control_fd, lifeline, page_fd = (int(fd) for fd in arguments[1:])
-    stdio.guard([*call_fds, control_fd, lifeline], page_fd)
+    stdio.guard([*(fd for lane in lane_fds for fd in lane), control_fd, lifeline], page_fd)
     stdio.tie_to_host(lifeline)
     interrupt.install()
     page = mmap.mmap(page_fd, mmap.PAGESIZE)
-    server = Server(Channel(*[_socket.socket(fileno=fd) for fd in call_fds]), page)
-    line = control.Control(DescriptorChannel(_socket.socket(fileno=control_fd)), server.send)
+    run: Run = interrupt.run
+    cancel = interrupt.request
+    if len(lane_fds) > 1:
+        from . import lanes  # start-up time: it brings asyncio along
+
+        lanes.open_loop()
+        run, cancel = lanes.run, lanes.request
+    channels = [Channel(*[_socket.socket(fileno=fd) for fd in lane]) for lane in lane_fds]
+    servers = [Server(channel, page, index, run) for index, channel in enumerate(channels)]
+    replies_to = [server.send for server in servers]
+    line = control.Control(DescriptorChannel(_socket.socket(fileno=control_fd)), replies_to, cancel)
     line.start()
-    if server.greet(line):
-        server.serve()
+    if not servers[0].greet(line):
+        return
+    if len(servers) == 1:
+        servers[0].serve()
+        return
+    for channel in channels:
+        channel.parser.borrower = channels[0].parser.borrower
+    lanes.serve([server.serve for server in servers])
 
 
 class Server:
-    """The call channel's side of the worker.
+    """A call channel's side of the worker.
 
     Args:
-        channel: the call channel; read by the main thread only.
-        page: the status page shared with the host: `started`, `finished`, eight bytes each.
+        channel: the call channel; read by one thread only, which is the main one where there is one channel.
+        page: the status page shared with the host: `started`, `finished`, eight bytes each, for each lane.
+        lane: the number of the channel.
+        run: runs a function as a call.
     """
 
-    def __init__(self, channel: Channel, page: mmap.mmap) -> None:
+    def __init__(self, channel: Channel, page: mmap.mmap, lane: int, run: Run) -> None:
         self._channel = channel
         self._page = page
+        self._lane = lane
+        self._started = lane * _WORDS
+        self._finished = lane * _WORDS + _WORDS // 2
+        self._run = run
         self._write_lock = _thread.allocate_lock()  # one frame at a time; the control thread writes RETRACTED
 
     def send(self, pieces: Pieces) -> None:
@@ -115,7 +137,7 @@ class Server:
             if frame.opcode == messages.CALL:
                 self._call(frame)
             elif frame.opcode == messages.DEFINE:
-                _define(frame)
+                _define(frame, self._lane)
             frame = None  # an argument must not live until the next call
             if lent.by_host:
                 lent.give_back()  # an error's traceback had it
@@ -126,19 +148,19 @@ class Server:
         if not control.claim(call_id):
             return  # the control thread has told the host so
         begin = perf_counter()
-        _put_word(self._page, 0, call_id)
+        _put_word(self._page, self._started, call_id)
         try:
-            pieces = interrupt.run(call_id, perform, (frame, begin), {})
+            pieces = self._run(call_id, perform, (frame, begin), {})
         except BaseException as error:
             stdio.leave_if_forked()
             stdio.flush()
-            _put_word(self._page, _FINISHED, call_id)
+            _put_word(self._page, self._finished, call_id)
             lent.take_back(call_id)
             self._send_error(call_id, report(error), interrupt.is_dirty(error), begin, frame)
             return
         stdio.leave_if_forked()
         stdio.flush()
-        _put_word(self._page, _FINISHED, call_id)
+        _put_word(self._page, self._finished, call_id)
         if lent.by_host:
             lent.give_back()
         self.send(pieces)  # type: ignore[arg-type]
@@ -176,15 +198,17 @@ def _prepare(settings: Settings) -> None:
             digest, encoded = definition
             targets.define([digest], partial(codec.decode, encoded, []))
         arguments = codec.decode(body, [])
-        resolve(kind, name)(*arguments[0], **arguments[1])
+        result = resolve(kind, name)(*arguments[0], **arguments[1])
+        if type(result) is COROUTINE:
+            finish(result)
 
 
-def _define(frame: Frame) -> None:
+def _define(frame: Frame, lane: int) -> None:
     """Remember a text for the calls after it; nothing is decoded or run before one of them begins."""
     if frame.flags & messages.FLAG_SHARED:
         sources.pending.append(lambda: (frame.number, *codec.decode_frame(frame)))
     else:
-        targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame))
+        targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame), lane)
 
 
 def _facts() -> dict[str, object]:
@@ -200,9 +224,10 @@ def _facts() -> dict[str, object]:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Union
+    from typing import Any, Callable, Dict, Iterable, List, Union
 
     from ..contract.frames import Frame
 
+    Run = Callable[[int, Callable[..., object], Iterable[object], Dict[str, object]], object]
     Settings = Dict[str, Any]
     Pieces = List[Union[bytes, bytearray, memoryview]]

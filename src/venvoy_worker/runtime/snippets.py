@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 
+from . import coroutines
+
 _ONLY_TREE, _AWAIT = 0x400, 0x2000  # PyCF_ONLY_AST, PyCF_ALLOW_TOP_LEVEL_AWAIT of Python's own `ast`
 _IS_COROUTINE, _YIELDS = 0x80, 0x20 | 0x200  # flags of code objects
 _MOST_TEXTS = 256
@@ -184,10 +186,10 @@ class _Session:
 
     def run(self, coroutine: Any) -> object:
         """Run a coroutine to its end; tasks that it leaves go on while the next one runs."""
+        if not self._lasts or coroutines.has_loop():
+            return coroutines.finish(coroutine)
         import asyncio
 
-        if not self._lasts:
-            return asyncio.run(coroutine)
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
         task = self._loop.create_task(coroutine)

@@ -5,15 +5,20 @@ Owns the modules made from source text.
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 
 from . import sources
 
+_is_shared = False  # several calls run at once: a module that is there may be half imported by another
 _main_module = ""  # where bare names are looked up: the pool's `module`
 _sources_folder = ""
 _host_version = ""
 _defined: dict[str, Definition] = {}  # by digest: encoded (text, file name, values), not decoded yet
+_made: dict[str, object] = {}  # by digest: the modules of them
+_users: dict[str, set[int]] = {}  # by digest: the lanes that may call it
+_making = _thread.RLock()  # held while such a module is executed: another call waits for the whole of it
 _writes = 0  # of source files, by this process
 _MOST_SOURCES = 1024  # files kept in the sources folder
 
@@ -35,6 +40,12 @@ def configure(main_module: str, sources_folder: str, host_version: str) -> None:
     _sources_folder = sources_folder
 
 
+def share() -> None:
+    """Let several calls run at once."""
+    global _is_shared
+    _is_shared = True
+
+
 def by_name(name: str) -> Callable[..., object]:
     """Return what `"module:attr.sub"`, or a bare `"attr"` of the pool's sources or its module, names.
 
@@ -45,7 +56,7 @@ def by_name(name: str) -> Callable[..., object]:
     if not colon:
         module_name, path = _home_of(name), name
     found: object = sys.modules.get(module_name)
-    if found is None:
+    if found is None or _is_shared:
         found = import_module(module_name)
     for part in path.split("."):
         try:
@@ -131,17 +142,24 @@ def _no_module(name: str) -> str:
     )
 
 
-def define(digests: list[str], definition: Definition) -> None:
+def define(digests: list[str], definition: Definition, lane: int = 0) -> None:
     """Remember source text for later calls; the first of them decodes and compiles it.
 
     Args:
         digests: that of the text, then those of texts that the host will not call again without a new definition.
         definition: returns (text, file name, values).
+        lane: the call channel that it is for; others have their own.
     """
-    _defined[digests[0]] = definition
-    for old in digests[1:]:
-        _defined.pop(old, None)
-        sys.modules.pop("venvoy_source_" + old, None)
+    with _making:
+        _defined.setdefault(digests[0], definition)
+        _users.setdefault(digests[0], set()).add(lane)
+        for old in digests[1:]:
+            users = _users.get(old, set())
+            users.discard(lane)
+            if not users:
+                for table in (_users, _defined, _made):
+                    table.pop(old, None)
+                sys.modules.pop("venvoy_source_" + old, None)
 
 
 def by_source(name: str) -> Callable[..., object]:
@@ -151,13 +169,20 @@ def by_source(name: str) -> Callable[..., object]:
         NotParsable: this Python cannot parse the text. Errors of executing it pass through.
     """
     digest, _, path = name.partition(":")
-    found: object = sys.modules.get("venvoy_source_" + digest) or _make_module(digest)
+    found = _made.get(digest) or _make_module(digest)
     for part in path.split("."):
         found = getattr(found, part)
     return found  # type: ignore[return-value]
 
 
 def _make_module(digest: str) -> object:
+    with _making:
+        if digest not in _made:  # by another call meanwhile
+            _made[digest] = _execute(digest)
+        return _made[digest]
+
+
+def _execute(digest: str) -> object:
     text, filename, values = _defined[digest]()
     name = "venvoy_source_" + digest
     module = type(sys)(name)
