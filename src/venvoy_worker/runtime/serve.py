@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> None:
     """
     lane_fds = [[int(fd) for fd in lane.split(",")] for lane in arguments[0].split(":")]
     control_fd, lifeline, page_fd = (int(fd) for fd in arguments[1:])
+    os.lseek(page_fd, mmap.PAGESIZE, os.SEEK_SET)  # behind the page, the stack of a crash is written
     stdio.guard([*(fd for lane in lane_fds for fd in lane), control_fd, lifeline], page_fd)
     stdio.tie_to_host(lifeline)
     interrupt.install()

@@ -44,6 +44,12 @@ def add(number: int, text: str, place: Place) -> None:
         _count = number
 
 
+def append(text: str, place: Place) -> None:
+    """Run one more text in the namespace, as `add`."""
+    with _lock:
+        add(_count + 1, text, place)
+
+
 def catch_up() -> None:
     """Run the texts that came since the last call."""
     with _lock:

@@ -8,7 +8,6 @@ by programs it starts, and are closed in processes it forks.
 from __future__ import annotations
 
 import faulthandler
-import mmap
 import os
 import sys
 
@@ -20,13 +19,12 @@ def guard(descriptors: list[int], page: int) -> None:
     """Make the descriptors private to this process, and text output line by line.
 
     Args:
-        descriptors: of the sockets and of the lifeline.
-        page: of the status page's file; behind the page, the Python stack is written should this process crash.
+        descriptors: of what connects us to the host.
+        page: of the file where the Python stack is written should this process crash.
     """
     for fd in [*descriptors, page]:
         os.set_inheritable(fd, False)
     os.register_at_fork(after_in_child=lambda: _leave_to_parent(descriptors, page))
-    os.lseek(page, mmap.PAGESIZE, os.SEEK_SET)
     faulthandler.enable(page)  # user code may enable it for another file, and has the stack there then
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # an exotic env_vars may have closed them
