@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         CallCancelled,
         CallStoreError,
         CallTimeout,
+        ConfigError,
         EncodingError,
         EnvBuildError,
         EnvError,
@@ -44,11 +45,14 @@ if TYPE_CHECKING:
         WorkerStartError,
     )
     from .events import Event
+    from .fleet import Fleet
+    from .isolation import Isolated, isolated
     from .lease import Lease, NamedWorker
     from .options import OutputChunk, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
+    from .pool_spec import PoolSpec
     from .progress_bars import ProgressBar, progress_bar
     from .source import by_source
     from .sqlite_store import SqliteCallStore
@@ -78,6 +82,7 @@ _HOMES = {
         "CallCancelled",
         "CallStoreError",
         "CallTimeout",
+        "ConfigError",
         "EncodingError",
         "EnvBuildError",
         "EnvError",
@@ -101,6 +106,11 @@ _HOMES = {
         "WorkerStartError",
     ),
     "events": ("Event",),
+    "fleet": ("Fleet",),
+    "isolation": (
+        "Isolated",
+        "isolated",
+    ),
     "lease": (
         "Lease",
         "NamedWorker",
@@ -122,6 +132,7 @@ _HOMES = {
         "ProgressBar",
         "progress_bar",
     ),
+    "pool_spec": ("PoolSpec",),
     "source": ("by_source",),
     "sqlite_store": ("SqliteCallStore",),
     "values": ("Record", "register"),
@@ -134,6 +145,7 @@ __all__ = [
     "CallStoreError",
     "CallTimeout",
     "Collected",
+    "ConfigError",
     "DetachedCall",
     "EncodingError",
     "Env",
@@ -144,7 +156,9 @@ __all__ = [
     "EnvSpec",
     "Event",
     "FeedStalled",
+    "Fleet",
     "InterpreterNotFound",
+    "Isolated",
     "Lease",
     "MemoryCallStore",
     "MessageTooLarge",
@@ -154,6 +168,7 @@ __all__ = [
     "Pool",
     "PoolClosed",
     "PoolError",
+    "PoolSpec",
     "PoolStats",
     "ProgressBar",
     "ProtocolError",
@@ -179,6 +194,7 @@ __all__ = [
     "by_source",
     "collect_garbage",
     "environments",
+    "isolated",
     "progress_bar",
     "register",
 ]
