@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .arrays import shared_array
     from .call_store import CallStore, DetachedCall, MemoryCallStore
     from .client import Pool
     from .detached import Peek
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "arrays": ("shared_array",),
     "call_store": (
         "CallStore",
         "DetachedCall",
@@ -197,6 +199,7 @@ __all__ = [
     "isolated",
     "progress_bar",
     "register",
+    "shared_array",
 ]
 
 
