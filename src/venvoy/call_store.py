@@ -17,7 +17,7 @@ from .checks import check_seconds
 from .errors import UnknownCall
 
 Pieces = Sequence[bytes | bytearray | memoryview]
-_TTL = 900.0  # seconds
+TTL = 900.0  # seconds that results are kept by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class MemoryCallStore:
 
     resumes = False  # there is nothing left of it when the host has ended
 
-    def __init__(self, ttl: float | None = _TTL) -> None:
+    def __init__(self, ttl: float | None = TTL) -> None:
         check_ttl(ttl)
         self.ttl = ttl
         self._lock = threading.Lock()  # guards the two below; nothing but assignments under it

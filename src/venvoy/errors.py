@@ -16,6 +16,12 @@ class VenvoyError(Exception):
     code = "venvoy_error"
 
 
+class ConfigError(VenvoyError, ValueError):
+    """A configuration file cannot be read or understood; the message names the file, the key and what was expected."""
+
+    code = "config_error"
+
+
 # --- environments -----------------------------------------------------------------------------
 
 

@@ -193,6 +193,7 @@ class _Hold:
                 worker = self.lane.worker
                 worker.is_leased = False
                 self.core.check_limits(worker, worker.calls)
+            self.lane = None  # at once; the collector takes the worker back a moment later
             self.core.engine.give_up(self.ticket)
             if self.core.staff.gone.is_set():
                 self.core.engine.settle()  # the collector may have ended

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from . import collector
-from .call_store import DetachedCall, Pieces, check_ttl, unknown_call
+from .call_store import TTL, DetachedCall, Pieces, check_ttl, unknown_call
 from .errors import CallStoreError
 from .host_mark import HostMark, is_alive
 
@@ -41,6 +41,13 @@ CREATE INDEX finished ON calls (finished);
 _forked: list[sqlite3.Connection] = []  # of the process that this one was forked from: never to be touched
 
 
+def check_options(ttl: float | None = TTL, resume: bool = False) -> None:
+    """Raise TypeError or ValueError unless the options of a store are what they should be."""
+    check_ttl(ttl)
+    if not isinstance(resume, bool):
+        raise TypeError(f"resume is True or False, not {resume!r}")
+
+
 class _Refused(Exception):
     """A file that can be read, and is not for us."""
 
@@ -61,10 +68,8 @@ class SqliteCallStore:
         CallStoreError: the file cannot be made or opened, is damaged, is none of ours, or of a newer venvoy.
     """
 
-    def __init__(self, path: str | os.PathLike[str], ttl: float | None = 900.0, resume: bool = False) -> None:
-        check_ttl(ttl)
-        if not isinstance(resume, bool):
-            raise TypeError(f"resume is True or False, not {resume!r}")
+    def __init__(self, path: str | os.PathLike[str], ttl: float | None = TTL, resume: bool = False) -> None:
+        check_options(ttl, resume)
         self.path = os.path.abspath(os.fspath(path))
         self._prefix = f"{self.path}-host-"  # of the marks of the processes that run calls
         self.ttl, self.resumes = ttl, resume

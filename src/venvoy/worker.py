@@ -23,7 +23,7 @@ from .lane import Lane
 from .limits import Limits
 from .process import Process, Sink, StatusPage, explain
 from .worker_ends import ControlLine, Ends
-from .worker_start import Recipe, Start, spawn
+from .worker_start import Launcher, Recipe, Start
 from .worker_state import Reason, State
 
 _KEPT_DURATIONS = 256
@@ -114,14 +114,15 @@ class Worker:
 
     # --- start ----------------------------------------------------------------------------
 
-    def start(self, recipe: Recipe) -> None:
-        """Spawn the process and greet it; `worker_ready` or `worker_exited` will follow.
+    def start(self, recipe: Recipe, launch: Launcher) -> None:
+        """Let the process be made and greet it; `worker_ready` or `worker_exited` will follow.
 
         Args:
             recipe: what it is made of.
+            launch: makes it.
 
         Raises:
-            OSError: the process cannot be started; the text names a limit that was hit.
+            OSError: the process cannot be started; the text names a limit that was hit. Besides this, as `launch`.
         """
         self._kills_before = memory_kills.read()
         self.recipe = recipe
@@ -130,7 +131,7 @@ class Worker:
         sinks = (router.sink(self, "stdout"), router.sink(self, "stderr"))
         with _collector.opening:
             try:
-                start = partial(spawn, self.recipe, self._collector, sinks, self._on_exit)
+                start = partial(launch, self.recipe, self._collector, sinks, self._on_exit)
                 ends = self._ends = Ends(start, len(self.lanes))
             except OSError as error:
                 raise explain(error) from error

@@ -1,6 +1,6 @@
 """Run by path on any interpreter: load this package by path, leave `sys.path` clean, serve.
 
-    python -I .../venvoy_worker/__main__.py PYCACHE CALL_FD CONTROL_FD LIFELINE_FD STATUS_FD
+    python -I .../venvoy_worker/__main__.py PYCACHE CALL_FD CONTROL_FD LIFELINE_FD STATUS_FD [template]
     python -I .../venvoy_worker/__main__.py --stdio-json [--max-workers N] [--source FILE]...
 
 This file must be readable by every Python, so that one which is too old can say so.
@@ -19,7 +19,7 @@ from _frozen_importlib import module_from_spec  # type: ignore[import-not-found]
 from _frozen_importlib_external import spec_from_file_location  # type: ignore[import-not-found]
 
 
-def load(folder, is_json):  # type: ignore[no-untyped-def]
+def load(folder, arguments):  # type: ignore[no-untyped-def]
     """Import this package from its folder without putting anything on `sys.path`."""
     spec = spec_from_file_location(
         "venvoy_worker", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
@@ -27,11 +27,12 @@ def load(folder, is_json):  # type: ignore[no-untyped-def]
     module = module_from_spec(spec)
     sys.modules["venvoy_worker"] = module
     spec.loader.exec_module(module)
-    if is_json:
+    if "--stdio-json" in arguments:
         from venvoy_worker.runtime.stdio_json import main
+    elif arguments[-1] == "template":
+        from venvoy_worker.runtime.template import main
     else:
         from venvoy_worker.runtime.serve import main
-
     return main
 
 
@@ -39,11 +40,11 @@ def run(arguments):  # type: ignore[no-untyped-def]
     folder = os.path.dirname(os.path.abspath(__file__))
     if sys.path and sys.path[0] == folder:  # without -I, Python puts the script's folder first
         del sys.path[0]
-    is_json = "--stdio-json" in arguments
     # A foreign interpreter cannot write byte code into the host's site-packages, and ought not to.
-    previous, sys.pycache_prefix = sys.pycache_prefix, sys.pycache_prefix if is_json else arguments.pop(0) or None
+    pycache = None if "--stdio-json" in arguments else arguments.pop(0)
+    previous, sys.pycache_prefix = sys.pycache_prefix, pycache or sys.pycache_prefix
     try:
-        main = load(folder, is_json)
+        main = load(folder, arguments)
     finally:
         sys.pycache_prefix = previous
     # User code, and multiprocessing inside it, must find a __main__ that is not this file.

@@ -227,3 +227,14 @@ def test_a_closed_pool_takes_no_definition(make_pool: MakePool) -> None:
     pool.close(0)
     with pytest.raises(vv.PoolClosed):
         pool.define("x = 1")
+
+
+def test_workers_that_are_forked_from_a_template_have_the_sources_too(make_with: Callable[..., vv.Pool]) -> None:
+    """And what is defined later."""
+    pool = make_with(HELPERS, options={"start": "zygote"}, workers=2)
+    pool.define(SERVICE)
+    assert pool.call("serve", 5) == 16
+    with pytest.raises(vv.WorkerCrashed):
+        pool.call("os:_exit", 1)
+    with pool.leases(2) as leases:
+        assert [lease.call("serve", 1) for lease in leases] == [4, 4]

@@ -28,6 +28,7 @@ from ..errors import PoolError
 from ..events import Event, Kind
 from ..notifier import Notifier
 from ..options import Size, WorkerOptions
+from ..template import Template, check_forkable
 from ..worker import Worker
 from ..worker_state import State
 from .calls import Calls
@@ -44,7 +45,8 @@ from .renewal import Renewal
 from .roster import ErrorMaker, Roster, Rules
 from .sources import Sources
 from .staff import Staff
-from .supervisor import RecipeMaker, Supervisor
+from .supervisor import Opened, Supervisor
+from .templates import Templates
 from .watch import Watcher, code_places, forget_bytecode
 
 _JOIN_SECONDS = 2.0
@@ -64,6 +66,7 @@ class Setup:
         classes: names of the classes that results may become.
         is_safe: replies are decoded with an allow-list.
         sources: that every worker has; shared with named workers.
+        templates: what a named worker is forked from, if it is its pool's.
     """
 
     rules: Rules = field(default_factory=Rules)
@@ -77,6 +80,7 @@ class Setup:
     classes: tuple[str, ...] = ()
     is_safe: bool = False
     sources: Sources = field(default_factory=Sources)
+    templates: Templates | None = None
 
 
 class Core:
@@ -89,11 +93,16 @@ class Core:
         module: where bare target names live, or "".
         options: of the workers.
         setup: the rest.
+
+    Raises:
+        PoolError: this system cannot fork workers.
     """
 
     def __init__(
         self, size: Size, name: str, env: Any, module: str, options: WorkerOptions, setup: Setup = Setup()
     ) -> None:
+        if options.start == "zygote":
+            check_forkable()
         self._env, self.module, self.options, self.setup = env, module, options, setup
         self.gathering = threading.Lock()  # held by who takes several leases
         self.roster = Roster(size, name, setup.rules, options.concurrency)
@@ -109,6 +118,7 @@ class Core:
         self.table = reducers.HOME if is_home else reducers.ARGUMENTS  # how arguments are encoded
         self.decoder: Decoder = Decoder(Classes(is_home, setup.classes, setup.is_safe))
         self.env: Env | None = None
+        self.templates = setup.templates  # what workers are forked from, if they are, once the pool is open
         self.on_open: Callable[[], object] = lambda: None  # before the first worker is started
         self.on_reload: Callable[[], object] = lambda: None  # after the workers have been replaced
         self._watcher: Watcher | None = None
@@ -186,14 +196,14 @@ class Core:
         if collector is not None:
             collector.call_soon(self.engine.settle)
 
-    def emit(self, kind: Kind, worker: Worker | None = None, detail: str = "") -> None:
+    def emit(self, kind: Kind, worker: Worker | Template | None = None, detail: str = "") -> None:
         """Tell `on_event` of a change; it runs on the notifier thread, in order."""
         tell = self.setup.on_event
         if tell is None or self._collector is None:
             return
         pid = worker.process.pid if worker is not None and hasattr(worker, "process") else None
         reason = worker.reason.value if worker is not None and worker.reason is not None else None
-        number = worker.id if worker is not None else None
+        number = worker.id if isinstance(worker, Worker) else None
         event = Event(kind, self.roster.name, number, pid, self.setup.label, reason, detail)
         self._notifier.post_output(lambda: tell(event), 0)  # never dropped, and in order
 
@@ -210,7 +220,7 @@ class Core:
         for job in jobs:
             self._notifier.post(lambda job=job: job.fail_aside(error()))  # type: ignore[misc]
 
-    def _open(self, cancel: Cancel) -> RecipeMaker:
+    def _open(self, cancel: Cancel) -> Opened:
         setup = self.setup
         env, lease = hold(
             self._env, home=setup.home, progress=setup.progress, timeout=setup.build_timeout, cancel=cancel
@@ -228,7 +238,11 @@ class Core:
                 if self._threads:  # it was closed meanwhile
                     self._watcher.stop()
         self.on_open()
-        return partial(make_recipe, env, self.options, home, self.module, setup.initializer, classes, setup.sources)
+        recipes = partial(make_recipe, env, self.options, home, self.module, setup.initializer, classes, setup.sources)
+        if self.options.start == "zygote" and self.templates is None:
+            assert self._collector is not None
+            self.templates = Templates(self.roster, self, partial(recipes, None), self._router, self._collector)
+        return Opened(recipes, self.templates)
 
     def reload(self) -> int:
         """Replace the workers by fresh ones with the code as it is now; return how many are ready.

@@ -21,6 +21,7 @@ from ..errors import PoolClosed, TooManyWaiting, VenvoyError
 from ..lane import Lane
 from ..options import Size
 from ..policies import RestartPolicy, ScalePolicy
+from ..template import Template
 from ..worker import Worker
 from ..worker_state import Reason, State
 from . import policy
@@ -118,6 +119,7 @@ class Roster:
         self.closed_why = f"pool {name!r} is closed: cannot schedule new calls"
         self.numbers = rules.numbers or count(1)
         self.workers: dict[int, Worker] = {}
+        self.templates: set[Template] = set()  # that live, the older ones included
         self.idle: list[Lane] = []  # first lanes on top, so that workers share the work; of these, the last used
         self.waiting: deque[Ticket | Job] = deque()
         self.warming: list[Ticket] = []  # who waits for `goal` ready workers
@@ -297,8 +299,3 @@ class Roster:
             ticket.is_waiting = False
             if ticket in self.waiting:  # else its owner was interrupted on the way in
                 self.waiting.remove(ticket)
-
-    @property
-    def is_drained(self) -> bool:
-        """Locked: True when a closing pool has nothing left."""
-        return self.phase is Phase.CLOSING and not self.workers and not self.waiting

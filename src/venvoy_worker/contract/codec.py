@@ -179,9 +179,10 @@ def failing_part(value: object, table: Table | None = None) -> tuple[str, object
 
 
 def size_of(encoded: Encoded) -> int:
-    """Return how many bytes an encoded value has."""
+    """Return how many bytes of an encoded value have to be sent: all but those in memory that is shared."""
     pieces, buffers = encoded
-    return sum(map(len, pieces)) + sum(map(len, buffers))
+    sent = [buffer for buffer in buffers if not getattr(buffer.obj, "is_common", False)]
+    return sum(map(len, pieces)) + sum(map(len, sent))
 
 
 def is_small(values: tuple[object, ...]) -> bool:

@@ -31,8 +31,14 @@ RECORD = 38  # worker -> host: something was logged
 SEGMENT = 39  # both ways, with a descriptor: memory for large parts of frames
 SEGMENT_FREE = 40  # both ways: these segments are not lent any more, or not there any more
 
-FROM_HOST = frozenset({HELLO, CALL, DEFINE, PING, CANCEL, RETRACT, DUMP, SEGMENT, SEGMENT_FREE})
-FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, PONG, STACK, RECORD, SEGMENT, SEGMENT_FREE})
+# On the control socket of a template, which forks workers and runs no calls.
+FORK = 43  # host -> template, with descriptors: fork a worker that has these
+FORKED = 44  # template -> host: there it is
+REAPED = 45  # template -> host: how a worker ended
+REAP = 46  # host -> template: this worker has ended, and its process id is needed no more
+
+FROM_HOST = frozenset({HELLO, CALL, DEFINE, PING, CANCEL, RETRACT, DUMP, SEGMENT, SEGMENT_FREE, FORK, REAP})
+FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, PONG, STACK, RECORD, SEGMENT, SEGMENT_FREE, FORKED, REAPED})
 TERMINAL = frozenset({RESULT, ERROR})
 
 # Flags of CALL: what kind of target, and whether the body is one call or a chunk of a map.
@@ -55,6 +61,9 @@ FLAG_LIMITED = 32
 
 # Flag of DEFINE: the text belongs to the namespace that all workers of the pool have; its number is in the header.
 FLAG_SHARED = 1
+
+# Flag of FORKED and REAPED: it could not be done; the number of FORKED is the system's error number then.
+FLAG_FAILED = 1
 
 CAPABILITIES = ("signals", "segments")
 
