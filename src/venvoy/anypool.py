@@ -154,4 +154,5 @@ def _setup(worker: WorkerOptions, options: PoolOptions) -> Setup:
         classes=declared_names(options.get("classes", ())),
         is_safe=options.get("unpickle") == "safe",
         sources=Sources(worker.sources),
+        expose=options.get("expose") or {},
     )

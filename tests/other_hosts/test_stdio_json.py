@@ -225,6 +225,19 @@ def test_a_call_can_be_cancelled(host: Any) -> None:
     assert host.call("double", 2)["result"] == 4
 
 
+def test_progress_comes_as_frames_and_the_last_is_never_left_out(host: Any) -> None:
+    """Before the answer; what comes too often is."""
+    loop = "for n in range(5000): venvoy_worker.progress(n + 1, 5000, 'row')"
+    host.define(f"import venvoy_worker\ndef work(args):\n    {loop}")
+    assert host.call("work")["ok"] is True
+    first, *_, last = host.others
+    assert first == {"type": "progress", "callID": "c", "done": 1, "total": 5000, "message": "row"}
+    assert last["done"] == 5000
+    assert len(host.others) < 500
+    host.define("def ask(args): return venvoy_worker.host('f')(1)")
+    assert host.call("ask")["errorType"] == "RuntimeError"
+
+
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 

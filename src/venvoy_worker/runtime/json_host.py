@@ -251,6 +251,10 @@ class Host:
             call.next_report = now + _PAUSE
             self.say(frame)
 
+    def ask(self, name: object, call_id: int, args: object, kwargs: object) -> object:
+        """Refuse what needs a host that can be asked."""
+        raise RuntimeError("this host speaks JSON frames, by which its functions cannot be called: %r" % (name,))
+
     def log(self, fields: dict[str, object], call_id: int) -> None:
         """Tell of a record of `logging`."""
         call = self.current()

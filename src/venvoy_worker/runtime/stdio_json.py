@@ -15,6 +15,7 @@ import tokenize
 
 import venvoy_worker as _face
 
+from ..contract import host_functions
 from . import coroutines, records, sources, stdio
 from .json_host import Host, failure_of
 
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> None:
     stdio.guard([source, sink], errors)
     host = Host(source, sink, options.max_workers, options.max_frame)
     _face._current = host.current
-    _face._line = host
+    host_functions.lines.append(host)
     coroutines.finish_with(host.finish)
     records.tell(host.log)
     _signal.signal(_signal.SIGINT, lambda number, frame: None)  # a Ctrl-C in the host's terminal is the host's affair
