@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         RemoteError,
         RemoteTraceback,
         ResultNotReady,
+        StaleProxy,
         SwarmClosed,
         SwarmError,
         TargetNotFound,
@@ -49,11 +50,13 @@ if TYPE_CHECKING:
     from .fleet import Fleet
     from .isolation import Isolated, isolated
     from .lease import Lease, NamedWorker
+    from .objects import close, instance, keep, options, run_module, run_object, run_script, value, worker_info
     from .options import OutputChunk, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
     from .pool_spec import PoolSpec
+    from .proxies import RemoteProxy
     from .source import by_source
     from .sqlite_store import SqliteCallStore
     from .values import Record, register
@@ -96,6 +99,7 @@ _HOMES = {
         "RemoteError",
         "RemoteTraceback",
         "ResultNotReady",
+        "StaleProxy",
         "SwarmClosed",
         "SwarmError",
         "TargetNotFound",
@@ -116,6 +120,17 @@ _HOMES = {
         "Lease",
         "NamedWorker",
     ),
+    "objects": (
+        "close",
+        "instance",
+        "keep",
+        "options",
+        "run_module",
+        "run_object",
+        "run_script",
+        "value",
+        "worker_info",
+    ),
     "policies": (
         "RestartPolicy",
         "ScalePolicy",
@@ -130,6 +145,7 @@ _HOMES = {
         "WorkerInfo",
     ),
     "pool_spec": ("PoolSpec",),
+    "proxies": ("RemoteProxy",),
     "source": ("by_source",),
     "sqlite_store": ("SqliteCallStore",),
     "values": ("Record", "register"),
@@ -170,11 +186,13 @@ __all__ = [
     "ProtocolError",
     "Record",
     "RemoteError",
+    "RemoteProxy",
     "RemoteTraceback",
     "RestartPolicy",
     "ResultNotReady",
     "ScalePolicy",
     "SqliteCallStore",
+    "StaleProxy",
     "SwarmClosed",
     "SwarmError",
     "TargetNotFound",
@@ -188,11 +206,20 @@ __all__ = [
     "WorkerStartError",
     "build",
     "by_source",
+    "close",
     "collect_garbage",
     "environments",
+    "instance",
     "isolated",
+    "keep",
+    "options",
     "register",
+    "run_module",
+    "run_object",
+    "run_script",
     "shared_array",
+    "value",
+    "worker_info",
 ]
 
 

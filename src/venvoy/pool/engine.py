@@ -28,6 +28,7 @@ from .job_queue import Hands, JobQueue
 from .jobs import Job
 from .phase import Phase
 from .roster import Roster, Ticket
+from .suitors import queue_of
 
 
 class Engine:
@@ -148,9 +149,14 @@ class Engine:
             self._hands.attend()
         if self.astray:
             self._hands.mend()
-        return self._await(ticket, call)
+        return self.await_turn(ticket, call)
 
-    def _await(self, ticket: Ticket, call: Call) -> Lane:
+    def await_turn(self, ticket: Ticket, call: Call) -> Lane:
+        """Wait until a ticket that has joined a queue is served, and return its lane.
+
+        Raises:
+            As `acquire`.
+        """
         assert ticket.event is not None
         patience = threading.TIMEOUT_MAX if call.deadline is None else max(0.0, call.deadline - monotonic())
         in_queue = call.options.queue_timeout or threading.TIMEOUT_MAX  # 0 was seen to on the way in
@@ -172,7 +178,7 @@ class Engine:
         if lane is None:
             self.give_up(ticket)
             return
-        idle, waiting, worker = roster.idle, roster.waiting, lane.worker
+        idle, queue, worker = roster.idle, roster.waiting, lane.worker
         if worker.limits is not None:
             self._hands.check_limits(worker, worker.calls + 1)
         with self._lock:
@@ -181,7 +187,9 @@ class Engine:
                 worker.calls += 1
                 roster.calls_done += 1
                 if worker.reason is None and worker.due is None and roster.phase is Phase.OPEN:
-                    entry = waiting[0] if waiting else None
+                    if worker.suitors:
+                        queue = queue_of(worker, queue)
+                    entry = queue[0] if queue else None
                     is_job = isinstance(entry, Job)
                     if entry is None:
                         lane.state = State.IDLE  # no call from here to the end of each branch, see the module
@@ -191,11 +199,11 @@ class Engine:
                             idle[place:place] = (lane,)
                         ticket.lane = None
                     elif is_job:
-                        del waiting[0]
+                        del queue[0]
                         ticket.lane = None
                         self._queue.tasks.put((lane, entry))  # type: ignore[arg-type]
                     else:
-                        del waiting[0]
+                        del queue[0]
                         entry.lane = lane  # type: ignore[union-attr]
                         entry.is_waiting = False  # type: ignore[union-attr]
                         ticket.lane = None

@@ -161,6 +161,16 @@ def encode_result(value: object) -> Encoded:
     return encode(value)
 
 
+def encode_by(make: Any, value: object) -> Encoded:
+    """Return body and buffers of a value made by a pickler of the caller's, whose exceptions pass through.
+
+    Args:
+        make: a subclass of `_pickle.Pickler`.
+    """
+    buffers: list[memoryview] = []
+    return _pickled(make, value, buffers, _table.fresh()), buffers
+
+
 def failing_part(value: object, table: Table | None = None) -> tuple[str, object]:
     """Return where in a value that cannot be encoded the reason is, as in `['rows'][3]`, and the part that is there."""
     from .where import locate  # only after a failure
