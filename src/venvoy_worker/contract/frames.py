@@ -293,11 +293,11 @@ class FrameParser:
         self, fields: Tuple[Any, ...], start: int, body_size: int, rows: Sequence[tuple[int, ...]]
     ) -> Frame:
         """Return a frame with buffers, all bytes of which have come."""
-        pieces = []
+        pieces: list[Buffer] = []
         for size in [body_size, *[row[3] for row in rows]]:
             pieces.append(self._buffer[start : start + size])
             start += size
-        frame = Frame(*fields, body=pieces[0], buffers=pieces[1:])
+        frame = Frame(*(*fields, pieces[0], pieces[1:]))
         self._start = start
         self.last = frame
         return frame
