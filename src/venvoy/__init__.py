@@ -29,12 +29,14 @@ if TYPE_CHECKING:
         FeedStalled,
         InterpreterNotFound,
         MessageTooLarge,
+        NestedTooDeeply,
         PoolClosed,
         PoolError,
         ProtocolError,
         RemoteError,
         RemoteTraceback,
         ResultNotReady,
+        StaleProxy,
         SwarmClosed,
         SwarmError,
         TargetNotFound,
@@ -49,14 +51,16 @@ if TYPE_CHECKING:
     from .fleet import Fleet
     from .isolation import Isolated, isolated
     from .lease import Lease, NamedWorker
-    from .options import OutputChunk, WorkerOptions
+    from .objects import close, instance, keep, options, run_module, run_object, run_script, value, worker_info
+    from .options import OutputChunk, Progress, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
     from .pool_spec import PoolSpec
+    from .proxies import RemoteProxy
     from .source import by_source
     from .sqlite_store import SqliteCallStore
-    from .values import Record, register
+    from .values import Record, callback, register
 
 __version__ = "0.1.0"
 
@@ -90,12 +94,14 @@ _HOMES = {
         "FeedStalled",
         "InterpreterNotFound",
         "MessageTooLarge",
+        "NestedTooDeeply",
         "PoolClosed",
         "PoolError",
         "ProtocolError",
         "RemoteError",
         "RemoteTraceback",
         "ResultNotReady",
+        "StaleProxy",
         "SwarmClosed",
         "SwarmError",
         "TargetNotFound",
@@ -116,12 +122,24 @@ _HOMES = {
         "Lease",
         "NamedWorker",
     ),
+    "objects": (
+        "close",
+        "instance",
+        "keep",
+        "options",
+        "run_module",
+        "run_object",
+        "run_script",
+        "value",
+        "worker_info",
+    ),
     "policies": (
         "RestartPolicy",
         "ScalePolicy",
     ),
     "options": (
         "OutputChunk",
+        "Progress",
         "WorkerOptions",
     ),
     "pool.jobs": ("CallFuture",),
@@ -130,9 +148,10 @@ _HOMES = {
         "WorkerInfo",
     ),
     "pool_spec": ("PoolSpec",),
+    "proxies": ("RemoteProxy",),
     "source": ("by_source",),
     "sqlite_store": ("SqliteCallStore",),
-    "values": ("Record", "register"),
+    "values": ("Record", "callback", "register"),
 }  # where each public name lives: they are imported at their first use, since together they take 50 ms
 
 __all__ = [
@@ -160,6 +179,7 @@ __all__ = [
     "MemoryCallStore",
     "MessageTooLarge",
     "NamedWorker",
+    "NestedTooDeeply",
     "OutputChunk",
     "Peek",
     "Pool",
@@ -167,14 +187,17 @@ __all__ = [
     "PoolError",
     "PoolSpec",
     "PoolStats",
+    "Progress",
     "ProtocolError",
     "Record",
     "RemoteError",
+    "RemoteProxy",
     "RemoteTraceback",
     "RestartPolicy",
     "ResultNotReady",
     "ScalePolicy",
     "SqliteCallStore",
+    "StaleProxy",
     "SwarmClosed",
     "SwarmError",
     "TargetNotFound",
@@ -188,11 +211,21 @@ __all__ = [
     "WorkerStartError",
     "build",
     "by_source",
+    "callback",
+    "close",
     "collect_garbage",
     "environments",
+    "instance",
     "isolated",
+    "keep",
+    "options",
     "register",
+    "run_module",
+    "run_object",
+    "run_script",
     "shared_array",
+    "value",
+    "worker_info",
 ]
 
 

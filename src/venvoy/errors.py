@@ -71,6 +71,12 @@ class TooManyWaiting(PoolError):
     code = "too_many_waiting"
 
 
+class NestedTooDeeply(PoolError, RecursionError):
+    """Functions of the host's, called by a worker, call the pool, whose worker calls them, more than 16 levels deep."""
+
+    code = "nested_too_deeply"
+
+
 # --- detached calls ---------------------------------------------------------------------------
 
 
@@ -183,6 +189,12 @@ class CallCancelled(WorkerError, CancelledError):
     """The call was running and was stopped by `CallFuture.cancel()`."""
 
     code = "call_cancelled"
+
+
+class StaleProxy(WorkerError, ReferenceError):
+    """The object behind a proxy is no more: it was closed, or its worker ended; the message says why."""
+
+    code = "stale_proxy"
 
 
 # --- single calls -----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from queue import SimpleQueue
 from time import monotonic
 from types import TracebackType
@@ -20,13 +21,16 @@ from venvoy_worker.contract.frames import Frame
 
 from .calling import make_call, make_eval, placeholder
 from .errors import CallTimeout, EncodingError, VenvoyError, WorkerError
-from .exchange import Call
+from .exchange import Call, Dialogue
 from .lane import Lane
+from .nesting import place_on
+from .objects import make_kept, object_on, residence_of
 from .options import CallOptions, Target
 from .pool.calls import result_of
 from .pool.core import Core
 from .pool.jobs import CallFuture, Job
 from .pool.roster import Ticket
+from .references import Residence
 from .worker import Worker
 
 _numbers = itertools.count(1)
@@ -65,6 +69,11 @@ class OneWorker:
         `return`, else None."""
         return self._run(make_eval(text, values, "exec", self._session, self._options))
 
+    def object(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Make an object on this worker and return a proxy of it, which is stale when the worker is let go."""
+        call = make_kept(self._core, target, args, kwargs, self._options)
+        return object_on(self._residence(), call, self._options, owner=self)
+
     @property
     def pid(self) -> int:
         """The worker's process id.
@@ -91,6 +100,9 @@ class OneWorker:
     def _living(self) -> Worker:
         raise NotImplementedError
 
+    def _residence(self) -> Residence:
+        raise NotImplementedError
+
 
 class _Hold:
     """What a lease and its views share: the ticket, whose turn it is, and the thread that runs what was submitted."""
@@ -103,6 +115,7 @@ class _Hold:
         self.lane: Lane | None = None
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._residence: Residence | None = None
         self._again: Job | None = None  # its call raised, and is to run once more before any other
         self._is_dropping = False
 
@@ -124,9 +137,18 @@ class _Hold:
         return result_of(call, self._run_once, self.core)
 
     def _run_once(self, call: Call) -> Frame:
+        place = place_on(self.living())
+        if place is not None:  # the worker waits for an answer of this very thread, whose turn it is
+            return self.core.engine.run_within(place, call)
         with self.turn:
             self.living()
             return self.core.engine.run_on(self.ticket, call)
+
+    def residence(self) -> Residence:
+        """Return what knows the objects that are made during the lease."""
+        if self._residence is None or self._residence.why:
+            self._residence = Residence(self.core, self.living().worker, self._run_once, set(), lambda: None)
+        return self._residence
 
     def enqueue(self, job: Job) -> None:
         """Let the thread run a job after those before it.
@@ -157,6 +179,8 @@ class _Hold:
             with self.turn:
                 lane = self.living()
                 job.place = (lane, lane.last_id + 1)
+                dialogue = job.call.dialogue = job.call.dialogue or Dialogue()
+                dialogue.listener = partial(setattr, job.future, "progress")
                 frame = self.core.engine.run_on(self.ticket, job.call)
         except VenvoyError as error:
             job.fail(job.cancelled_error() if job.is_given_up else error)
@@ -189,6 +213,8 @@ class _Hold:
             self._jobs.put(None)
             self._thread.join()
         with self.turn:
+            if self._residence is not None:
+                self._residence.end("the lease has ended")
             if self.lane is not None:
                 worker = self.lane.worker
                 worker.is_leased = False
@@ -256,6 +282,9 @@ class Lease(OneWorker):
 
     def _living(self) -> Worker:
         return self._hold.living().worker
+
+    def _residence(self) -> Residence:
+        return self._hold.residence()
 
 
 @contextmanager
@@ -345,6 +374,9 @@ class NamedWorker(OneWorker):
         if not workers:
             raise WorkerError(self._core.roster.closed_why)
         return workers[0]
+
+    def _residence(self) -> Residence:
+        return residence_of(self._core, self._living())
 
     def __repr__(self) -> str:
         return f"<venvoy.NamedWorker {self.name!r}>"

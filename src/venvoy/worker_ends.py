@@ -38,7 +38,7 @@ class ControlLine:
         self._on_frame: Callable[[Frame], object] | None = None
         self.loans: Loans | None = None  # what is said about segments, and by whom
 
-    def say(self, opcode: int, call_id: int = 0, body: bytes = b"") -> bool:
+    def say(self, opcode: int, call_id: int = 0, body: bytes | bytearray = b"") -> bool:
         """Write one frame; return False if it is not heard: the child is gone, or has not listened for very long."""
         return self.tell(frames.pack(opcode, call_id=call_id, body=[body]))
 
@@ -66,6 +66,11 @@ class ControlLine:
                 return False
             self._channel.is_torn = 0 < sent < size
             return sent == size
+
+    @property
+    def is_open(self) -> bool:
+        """True while a worker may still hear what is said."""
+        return not self._channel.is_torn and self._channel.fileno() >= 0
 
     def listen(self, collector: Collector, on_frame: Callable[[Frame], object]) -> None:
         """On the collector thread: call back with each frame from now on."""

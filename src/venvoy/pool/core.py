@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,8 +40,10 @@ from .jobs import Decoder, Job
 from .opening import Opening
 from .output import Router
 from .phase import Phase
+from .pinned import Pinned
 from .recipe import EncodedInitializer, make_recipe
 from .renewal import Renewal
+from .responder import Responder
 from .roster import ErrorMaker, Roster, Rules
 from .staff import Staff
 from .supervisor import Opened, Supervisor
@@ -64,6 +66,7 @@ class Setup:
         watch: reload when the code changes.
         classes: names of the classes that results may become.
         is_safe: replies are decoded with an allow-list.
+        expose: functions of the host's that running calls may call, by name.
         templates: what a named worker is forked from, if it is its pool's.
     """
 
@@ -77,6 +80,7 @@ class Setup:
     watch: bool = False
     classes: tuple[str, ...] = ()
     is_safe: bool = False
+    expose: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     templates: Templates | None = None
 
 
@@ -105,14 +109,18 @@ class Core:
         self.roster = Roster(size, name, setup.rules, options.concurrency)
         self.queue = JobQueue(self.roster, self)
         self.engine = Engine(self.roster, self.queue, self)
+        self.pinned = Pinned(self.roster, self.engine, self.queue, self)
         self.direct = Direct(self.roster, self.engine, self.queue, self, lambda: self.decoder)
         self.calls = Calls(self.engine, self.queue, self.direct, self)
         self.opening = Opening(self.roster, self)
         self.renewal = Renewal(self.roster, self)
         self._router = Router(options.output, name)
-        self.staff = Staff(self.roster, self.queue, self, self._router, self.direct.answered)
         is_home = env is None or getattr(env, "is_current", False)
         self.table = reducers.HOME if is_home else reducers.ARGUMENTS  # how arguments are encoded
+        self.responder = Responder(
+            setup.expose, self.table, lambda: self.decoder, lambda tell: self._notifier.post_output(tell, 0)
+        )
+        self.staff = Staff(self.roster, self.queue, self, self._router, self.direct.answered, self.responder)
         self.decoder: Decoder = Decoder(Classes(is_home, setup.classes, setup.is_safe))
         self.env: Env | None = None
         self.templates = setup.templates  # what workers are forked from, if they are, once the pool is open
@@ -251,8 +259,8 @@ class Core:
             forget_bytecode(code_places(self.options.paths, self.module, self.env))
         ready = self.renewal.reload(self.options.start_timeout)
         for worker in self.staff.known():
-            if worker.is_leased and worker.generation < self.roster.generation:
-                self.emit("outdated", worker, "it is leased, and is replaced afterwards")
+            if (worker.is_leased or worker.tenants) and worker.generation < self.roster.generation:
+                self.emit("outdated", worker, "it is leased, or has objects, and keeps the code it has loaded")
         self.on_reload()
         return ready
 
@@ -307,7 +315,7 @@ class Core:
     def after_fork_in_child(self) -> None:
         """In a process the host forked: nothing of this pool is ours."""
         lock = threading.Lock()
-        parts = (self.engine, self.queue, self.direct, self.staff, self.opening, self.renewal)
+        parts = (self.engine, self.queue, self.direct, self.pinned, self.staff, self.opening, self.renewal)
         for part in parts:
             part._lock = lock
         self.roster.lock = lock

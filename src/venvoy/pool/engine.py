@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from time import monotonic
+from typing import Literal, overload
 
 from venvoy_worker.contract import messages
 from venvoy_worker.contract.frames import Frame
@@ -22,12 +23,14 @@ from venvoy_worker.contract.frames import Frame
 from ..errors import CallTimeout
 from ..exchange import Call
 from ..lane import Lane, WorkerLost
+from ..nesting import Place, place_within
 from ..post_mortem import crash_error
 from ..worker_state import Reason, State
 from .job_queue import Hands, JobQueue
 from .jobs import Job
 from .phase import Phase
 from .roster import Roster, Ticket
+from .suitors import queue_of
 
 
 class Engine:
@@ -59,10 +62,11 @@ class Engine:
         while True:
             ticket = Ticket()
             try:
-                frame = self.acquire(ticket, call).run(call)
+                frame = self.acquire(ticket, call, may_nest=True).run(call)
                 if frame.opcode == messages.ERROR:
                     self._queue.note_failure(ticket.lane, call)
-                self.release(ticket)
+                if ticket.lane is not None:
+                    self.release(ticket)
                 return frame
             except WorkerLost as lost:
                 self.astray.append(ticket)
@@ -108,6 +112,21 @@ class Engine:
             self._hands.mend()
             raise
 
+    def run_within(self, place: Place, call: Call) -> Frame:
+        """Run a call on a worker that waits for an answer of this thread.
+
+        Raises:
+            CallTimeout: its deadline passed, or that of the call it runs within.
+            WorkerCrashed: the worker ended.
+        """
+        try:
+            return place.run(call)
+        except WorkerLost as lost:
+            lost.worker.await_exit()
+            raise crash_error(lost) from None
+        except TimeoutError as error:
+            raise self.timed_out(call, error) from None
+
     def timed_out(self, call: Call, error: TimeoutError) -> CallTimeout:
         """Count a time-out and return its error."""
         with self._lock:
@@ -125,8 +144,17 @@ class Engine:
         lost.worker.await_exit()
         self._queue.may_retry(lost)
 
-    def acquire(self, ticket: Ticket, call: Call) -> Lane:
+    @overload
+    def acquire(self, ticket: Ticket, call: Call) -> Lane: ...
+
+    @overload
+    def acquire(self, ticket: Ticket, call: Call, may_nest: Literal[True]) -> Lane | Place: ...
+
+    def acquire(self, ticket: Ticket, call: Call, may_nest: bool = False) -> Lane | Place:
         """Wait for a lane of a worker and return it; it belongs to the ticket until `release` or `settle`.
+
+        Args:
+            may_nest: if all are at work, one that waits for an answer of this thread will do.
 
         Raises:
             CallTimeout: the deadline passed first.
@@ -141,6 +169,9 @@ class Engine:
                 del idle[-1]
                 lane.state = State.BUSY
                 return lane
+            place = place_within(roster.workers, may_nest) if roster.all_at_work else None
+            if place is not None:
+                return place
             roster.check_may_wait(call.options.queue_timeout)
             ticket.wait_in(roster.waiting)
             is_short = roster.may_need_workers()
@@ -148,9 +179,14 @@ class Engine:
             self._hands.attend()
         if self.astray:
             self._hands.mend()
-        return self._await(ticket, call)
+        return self.await_turn(ticket, call)
 
-    def _await(self, ticket: Ticket, call: Call) -> Lane:
+    def await_turn(self, ticket: Ticket, call: Call) -> Lane:
+        """Wait until a ticket that has joined a queue is served, and return its lane.
+
+        Raises:
+            As `acquire`.
+        """
         assert ticket.event is not None
         patience = threading.TIMEOUT_MAX if call.deadline is None else max(0.0, call.deadline - monotonic())
         in_queue = call.options.queue_timeout or threading.TIMEOUT_MAX  # 0 was seen to on the way in
@@ -172,7 +208,7 @@ class Engine:
         if lane is None:
             self.give_up(ticket)
             return
-        idle, waiting, worker = roster.idle, roster.waiting, lane.worker
+        idle, queue, worker = roster.idle, roster.waiting, lane.worker
         if worker.limits is not None:
             self._hands.check_limits(worker, worker.calls + 1)
         with self._lock:
@@ -181,7 +217,9 @@ class Engine:
                 worker.calls += 1
                 roster.calls_done += 1
                 if worker.reason is None and worker.due is None and roster.phase is Phase.OPEN:
-                    entry = waiting[0] if waiting else None
+                    if worker.suitors:
+                        queue = queue_of(worker, queue)
+                    entry = queue[0] if queue else None
                     is_job = isinstance(entry, Job)
                     if entry is None:
                         lane.state = State.IDLE  # no call from here to the end of each branch, see the module
@@ -191,11 +229,11 @@ class Engine:
                             idle[place:place] = (lane,)
                         ticket.lane = None
                     elif is_job:
-                        del waiting[0]
+                        del queue[0]
                         ticket.lane = None
                         self._queue.tasks.put((lane, entry))  # type: ignore[arg-type]
                     else:
-                        del waiting[0]
+                        del queue[0]
                         entry.lane = lane  # type: ignore[union-attr]
                         entry.is_waiting = False  # type: ignore[union-attr]
                         ticket.lane = None

@@ -10,10 +10,12 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
+from ..errors import WorkerError
 from ..events import Kind
 from ..lane import Lane
 from ..log import logger
 from ..post_mortem import start_error
+from ..talk import Responder
 from ..worker import Worker
 from ..worker_state import Reason, State
 from . import leaving, policy
@@ -22,6 +24,7 @@ from .jobs import Job
 from .output import Router
 from .phase import Phase
 from .roster import ErrorMaker, Roster
+from .suitors import turn_away
 
 _EXITS: dict[Reason, Kind] = {Reason.CRASHED: "crashed", Reason.START_FAILED: "start_failed"}
 
@@ -35,6 +38,7 @@ class Staff:
         hands: does what is decided.
         router: gets what workers print and log.
         answered: is told of a reply that nobody waits for.
+        responder: answers the workers while a call runs.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Staff:
         hands: Hands,
         router: Router,
         answered: Callable[[Lane], None],
+        responder: Responder,
     ) -> None:
         self._roster = roster
         self._lock = roster.lock
@@ -51,6 +56,7 @@ class Staff:
         self._hands = hands
         self.router = router
         self._answered = answered
+        self.responder = responder
         self.gone = threading.Event()  # set once nothing of the pool is left
 
     # --- workers come and go ----------------------------------------------------------------
@@ -208,6 +214,8 @@ class Staff:
             self._announce(worker)
             free = leaving.lose(roster, worker)
             roster.exited.append(worker)
+            gone = f"worker {worker.id} is gone: its process {worker.process.exit}"
+            turn_away(worker, lambda: WorkerError(gone))
             if policy.counts_as_failed(roster, worker, before, monotonic()):
                 failed = self._start_failed(worker, lambda: start_error(worker))
             assert worker.reason is not None

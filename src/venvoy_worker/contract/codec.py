@@ -145,9 +145,12 @@ def encode_call(args: tuple[object, ...], kwargs: dict[str, object], table: Tabl
     Raises:
         CodecError: an argument cannot be pickled.
     """
-    if not kwargs and is_small(args):
-        return (_pickle.dumps((args, kwargs), _PROTOCOL),), ()
-    return encode((args, kwargs), table)
+    return encode_small(args) if not kwargs and is_small(args) else encode((args, kwargs), table)
+
+
+def encode_small(args: tuple[object, ...]) -> Encoded:
+    """Return body and buffers of a call's arguments, for which `is_small` holds."""
+    return (_pickle.dumps((args, {}), _PROTOCOL),), ()
 
 
 def encode_result(value: object) -> Encoded:
@@ -159,6 +162,16 @@ def encode_result(value: object) -> Encoded:
     if type(value) in _SCALARS or is_small((value,)):
         return (_pickle.dumps(value, _PROTOCOL),), ()
     return encode(value)
+
+
+def encode_by(make: Any, value: object) -> Encoded:
+    """Return body and buffers of a value made by a pickler of the caller's, whose exceptions pass through.
+
+    Args:
+        make: a subclass of `_pickle.Pickler`.
+    """
+    buffers: list[memoryview] = []
+    return _pickled(make, value, buffers, _table.fresh()), buffers
 
 
 def failing_part(value: object, table: Table | None = None) -> tuple[str, object]:

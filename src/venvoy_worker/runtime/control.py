@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import os
 import select
+import sys
 
 from ..contract import codec, frames, messages
 from ..contract.failures import main_stack
@@ -120,6 +121,10 @@ class Control:
             taken = _retract(wanted)
             reply = self._replies[wanted[0] >> frames.LANE_SHIFT if wanted else 0]
             reply(frames.pack(messages.RETRACTED, body=[messages.pack_ids(taken)]))
+        elif frame.opcode == messages.RELEASE:
+            objects = sys.modules.get("venvoy_worker.runtime.objects")  # not imported: there are none
+            if objects is not None:
+                objects.release(messages.read_ids(frame.body))
         elif frame.opcode == messages.PING:
             self.send(frames.pack(messages.PONG, call_id=frame.call_id))
         elif frame.opcode == messages.DUMP:
