@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         FeedStalled,
         InterpreterNotFound,
         MessageTooLarge,
+        NestedTooDeeply,
         PoolClosed,
         PoolError,
         ProtocolError,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from .isolation import Isolated, isolated
     from .lease import Lease, NamedWorker
     from .objects import close, instance, keep, options, run_module, run_object, run_script, value, worker_info
-    from .options import OutputChunk, WorkerOptions
+    from .options import OutputChunk, Progress, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from .proxies import RemoteProxy
     from .source import by_source
     from .sqlite_store import SqliteCallStore
-    from .values import Record, register
+    from .values import Record, callback, register
 
 __version__ = "0.1.0"
 
@@ -93,6 +94,7 @@ _HOMES = {
         "FeedStalled",
         "InterpreterNotFound",
         "MessageTooLarge",
+        "NestedTooDeeply",
         "PoolClosed",
         "PoolError",
         "ProtocolError",
@@ -137,6 +139,7 @@ _HOMES = {
     ),
     "options": (
         "OutputChunk",
+        "Progress",
         "WorkerOptions",
     ),
     "pool.jobs": ("CallFuture",),
@@ -148,7 +151,7 @@ _HOMES = {
     "proxies": ("RemoteProxy",),
     "source": ("by_source",),
     "sqlite_store": ("SqliteCallStore",),
-    "values": ("Record", "register"),
+    "values": ("Record", "callback", "register"),
 }  # where each public name lives: they are imported at their first use, since together they take 50 ms
 
 __all__ = [
@@ -176,6 +179,7 @@ __all__ = [
     "MemoryCallStore",
     "MessageTooLarge",
     "NamedWorker",
+    "NestedTooDeeply",
     "OutputChunk",
     "Peek",
     "Pool",
@@ -183,6 +187,7 @@ __all__ = [
     "PoolError",
     "PoolSpec",
     "PoolStats",
+    "Progress",
     "ProtocolError",
     "Record",
     "RemoteError",
@@ -206,6 +211,7 @@ __all__ = [
     "WorkerStartError",
     "build",
     "by_source",
+    "callback",
     "close",
     "collect_garbage",
     "environments",

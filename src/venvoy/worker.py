@@ -23,6 +23,7 @@ from .collector import Collector, Timers
 from .lane import Lane
 from .limits import Limits
 from .process import Process, Sink, StatusPage, explain
+from .talk import Responder
 from .worker_ends import ControlLine, Ends
 from .worker_start import Launcher, Recipe, Start
 from .worker_state import Reason, State
@@ -53,6 +54,10 @@ class Listener(Protocol):
     @property
     def router(self) -> Router:
         """What gets all that it prints and logs."""
+
+    @property
+    def responder(self) -> Responder:
+        """What answers while a call runs."""
 
 
 class Router(Protocol):
@@ -100,6 +105,8 @@ class Worker:
         self.reason: Reason | None = None  # why it is to end as soon as it is free
         self.due: Reason | None = None  # why it is to end as soon as others can do its work
         self.limits: Limits | None = None
+        self.is_aside = False  # it takes no calls from the queue: it is, or is to become, one user's alone,
+        self.occupant: Any = None  # who then has this ticket
         self.is_leased = False  # whoever holds it may do so for ever
         self.born = monotonic()
         self.ready_at: float | None = None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from time import monotonic
+from typing import Literal, overload
 
 from venvoy_worker.contract import messages
 from venvoy_worker.contract.frames import Frame
@@ -22,8 +23,10 @@ from venvoy_worker.contract.frames import Frame
 from ..errors import CallTimeout
 from ..exchange import Call
 from ..lane import Lane, WorkerLost
+from ..nesting import Place, place_within
 from ..post_mortem import crash_error
 from ..worker_state import Reason, State
+from . import exclusive, leaving
 from .job_queue import Hands, JobQueue
 from .jobs import Job
 from .phase import Phase
@@ -60,10 +63,11 @@ class Engine:
         while True:
             ticket = Ticket()
             try:
-                frame = self.acquire(ticket, call).run(call)
+                frame = self.acquire(ticket, call, may_nest=True).run(call)
                 if frame.opcode == messages.ERROR:
                     self._queue.note_failure(ticket.lane, call)
-                self.release(ticket)
+                if ticket.lane is not None:
+                    self.release(ticket)
                 return frame
             except WorkerLost as lost:
                 self.astray.append(ticket)
@@ -109,6 +113,21 @@ class Engine:
             self._hands.mend()
             raise
 
+    def run_within(self, place: Place, call: Call) -> Frame:
+        """Run a call on a worker that waits for an answer of this thread.
+
+        Raises:
+            CallTimeout: its deadline passed, or that of the call it runs within.
+            WorkerCrashed: the worker ended.
+        """
+        try:
+            return place.run(call)
+        except WorkerLost as lost:
+            lost.worker.await_exit()
+            raise crash_error(lost) from None
+        except TimeoutError as error:
+            raise self.timed_out(call, error) from None
+
     def timed_out(self, call: Call, error: TimeoutError) -> CallTimeout:
         """Count a time-out and return its error."""
         with self._lock:
@@ -126,8 +145,17 @@ class Engine:
         lost.worker.await_exit()
         self._queue.may_retry(lost)
 
-    def acquire(self, ticket: Ticket, call: Call) -> Lane:
+    @overload
+    def acquire(self, ticket: Ticket, call: Call) -> Lane: ...
+
+    @overload
+    def acquire(self, ticket: Ticket, call: Call, may_nest: Literal[True]) -> Lane | Place: ...
+
+    def acquire(self, ticket: Ticket, call: Call, may_nest: bool = False) -> Lane | Place:
         """Wait for a lane of a worker and return it; it belongs to the ticket until `release` or `settle`.
+
+        Args:
+            may_nest: if all are at work, one that waits for an answer of this thread will do.
 
         Raises:
             CallTimeout: the deadline passed first.
@@ -137,13 +165,19 @@ class Engine:
         roster = self._roster
         idle = roster.idle
         with self._lock:
-            if idle and roster.phase is Phase.OPEN:
+            if idle and roster.phase is Phase.OPEN and not ticket.is_whole:
                 lane = ticket.lane = idle[-1]  # from here on no call, see the module
                 del idle[-1]
                 lane.state = State.BUSY
                 return lane
+            place = place_within(roster.workers, may_nest) if roster.all_at_work else None
+            if place is not None:
+                return place
             roster.check_may_wait(call.options.queue_timeout)
-            ticket.wait_in(roster.waiting)
+            if ticket.is_whole:
+                exclusive.claim(roster, ticket)
+            else:
+                ticket.wait_in(roster.waiting)
             is_short = roster.may_need_workers()
         if is_short:
             self._hands.attend()
@@ -186,7 +220,8 @@ class Engine:
             if lane.state is State.BUSY:
                 worker.calls += 1
                 roster.calls_done += 1
-                if worker.reason is None and worker.due is None and roster.phase is Phase.OPEN:
+                is_staying = worker.reason is None and worker.due is None and not worker.is_aside
+                if is_staying and roster.phase is Phase.OPEN:
                     if worker.suitors:
                         queue = queue_of(worker, queue)
                     entry = queue[0] if queue else None
@@ -223,6 +258,11 @@ class Engine:
                 self._settle(self.astray[0])
             finally:
                 self.astray.popleft()
+        if self._roster.concurrency > 1:
+            with self._lock:
+                served = exclusive.mend(self._roster)
+            for lane, job, state in served:
+                self._queue.after_release(lane, job, state)
 
     def _settle(self, ticket: Ticket) -> None:
         roster = self._roster
@@ -233,7 +273,7 @@ class Engine:
             if lane is not None and lane.state is State.BUSY:
                 if lane.channel.is_torn:
                     lane.move(State.RETIRING, Reason.DRAINED)
-                    roster.withdraw(lane.worker)
+                    leaving.withdraw(roster, lane.worker)
                 elif lane.open_call and lane.was_sent:
                     lane.move(State.ABANDONED)
                 else:

@@ -15,6 +15,7 @@ from ..events import Kind
 from ..lane import Lane
 from ..log import logger
 from ..post_mortem import start_error
+from ..talk import Responder
 from ..worker import Worker
 from ..worker_state import Reason, State
 from . import leaving, policy
@@ -37,6 +38,7 @@ class Staff:
         hands: does what is decided.
         router: gets what workers print and log.
         answered: is told of a reply that nobody waits for.
+        responder: answers the workers while a call runs.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Staff:
         hands: Hands,
         router: Router,
         answered: Callable[[Lane], None],
+        responder: Responder,
     ) -> None:
         self._roster = roster
         self._lock = roster.lock
@@ -53,6 +56,7 @@ class Staff:
         self._hands = hands
         self.router = router
         self._answered = answered
+        self.responder = responder
         self.gone = threading.Event()  # set once nothing of the pool is left
 
     # --- workers come and go ----------------------------------------------------------------
@@ -159,7 +163,7 @@ class Staff:
             if roster.probe is not None and roster.probe.worker is worker:
                 roster.begin_generation()
             served = [(lane, roster.serve_next(lane), lane.state) for lane in worker.lanes]
-            replaced = roster.let_due_go()
+            replaced = leaving.let_due_go(roster)
             roster.tell_warming()
         logger.debug("pool %r: worker %d is ready, pid %d", roster.name, worker.id, worker.process.pid)
         if was_open:
@@ -197,7 +201,7 @@ class Staff:
                 return  # it has ended just now
             lane.is_lost = True
             worker.reason = worker.reason or Reason.DRAINED
-            self._roster.withdraw(worker)
+            leaving.withdraw(self._roster, worker)
         worker.condemn()
         self._hands.attend()
 
@@ -257,6 +261,7 @@ class Staff:
             worker.retire()
         for worker in unborn:
             worker.kill()
+        self._hands.mend()  # what was set aside for somebody
         self.check_gone()
         return dropped
 
