@@ -8,6 +8,7 @@ there is none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -218,6 +219,10 @@ class Lane:
     def abandon_call(self, is_to_stop: bool) -> None:
         """On the collector thread: see to the call whose driver left; see `Road`."""
         self._road.abandon(is_to_stop)
+
+    def drain(self, call_id: int, then: Callable[[], object]) -> None:
+        """Let the collector thread stop a call and read to its end, and then call back. Takes no lock."""
+        self._collector.call_soon(lambda: self._road.drain(call_id, then))
 
     def cut(self) -> None:
         """A request was written in part, and nothing more can be said: end the channel, and so the worker."""
