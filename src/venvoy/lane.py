@@ -8,7 +8,7 @@ there is none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -54,11 +54,12 @@ class Lane:
         self.is_lost = False  # its call has not stopped in time
         self.is_cut = False  # by us, while the worker may go on for others
         self.is_attributed = False  # what is printed meanwhile is to be known as the call's
+        self.news: deque[Pieces] = deque()  # to be said before the next call, from whatever thread
         self._loans: Loans | None = None
         self._lent: list[Borrowed] = []  # segments of the worker that are, or were, in use here
         self._sources = SourceMemory()
         self._collector = collector
-        self._road = Road(self, collector)
+        self.road = Road(self, collector)
         self.talk = Talk(worker.listener.responder)
 
     # --- from start to exit -----------------------------------------------------------------
@@ -81,7 +82,7 @@ class Lane:
 
     def end(self) -> None:
         """On the collector thread: the process is gone."""
-        self._road.leave()
+        self.road.leave()
         self._collector.unexpect(self.channel.fileno())
         self._collector.unwatch(self.channel.fileno())  # an abandoned call's
         self.channel.shut()  # whoever reads wakes, even if a forked process holds the other end
@@ -139,6 +140,8 @@ class Lane:
             pieces = call.request(call_id, self._loans, messages.FLAG_NESTED if is_nested else 0)
             if call.definition is not None:
                 pieces = self._sources.pieces_for(call.definition) + pieces
+            if self.news:
+                pieces = self._with_news(pieces)
         except (FrameError, codec.CodecError) as error:
             if not is_nested:
                 self.open_call = 0
@@ -146,6 +149,12 @@ class Lane:
         if self.is_attributed and not is_nested:
             self.worker.author = (call_id, call.name)
         return call_id, pieces
+
+    def _with_news(self, pieces: Pieces) -> Pieces:
+        said: Pieces = []
+        while self.news:
+            said += self.news.popleft()
+        return said + pieces
 
     def run(self, call: Call) -> Frame:
         """Run a call and wait for its reply in this thread: the blocking driver.
@@ -214,15 +223,11 @@ class Lane:
 
     def stop_call(self, call_id: int) -> None:
         """Stop a call of this lane; see `Road`."""
-        self._road.stop(call_id)
+        self.road.stop(call_id)
 
     def abandon_call(self, is_to_stop: bool) -> None:
         """On the collector thread: see to the call whose driver left; see `Road`."""
-        self._road.abandon(is_to_stop)
-
-    def drain(self, call_id: int, then: Callable[[], object]) -> None:
-        """Let the collector thread stop a call and read to its end, and then call back. Takes no lock."""
-        self._collector.call_soon(lambda: self._road.drain(call_id, then))
+        self.road.abandon(is_to_stop)
 
     def cut(self) -> None:
         """A request was written in part, and nothing more can be said: end the channel, and so the worker."""

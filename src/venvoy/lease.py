@@ -111,7 +111,8 @@ class OneWorker:
 class Lease(OneWorker):
     """Exclusive use of one worker; made by `Pool.lease()`, used in a `with`.
 
-    Calls of several threads on one lease run one after another. After a time-out or a crash the worker is gone, and
+    It serves nobody else meanwhile, also where workers run several calls at once. Calls of several threads on one lease
+    run one after another. After a time-out or a crash the worker is gone, and
     every further use raises `WorkerError`.
 
     Args:

@@ -35,6 +35,7 @@ class Hold:
     def __init__(self, core: Core) -> None:
         self.core = core
         self.ticket = Ticket()
+        self.ticket.is_whole = core.roster.concurrency > 1
         self.session = f"lease-{next(_numbers)}"
         self.turn = threading.Lock()  # one call at a time on the worker's channel
         self.lane: Lane | None = None
@@ -202,7 +203,7 @@ class LeaseSeat:
             self._let_go()
         else:
             self._hold.stream = None
-            lane.drain(lane.open_call, self._hold.turn.release)
+            lane.road.drain(lane.open_call, self._hold.turn.release)
 
     def lose(self, lost: WorkerLost, may_repeat: bool) -> None:
         """The worker is gone, and with it the lease."""

@@ -75,7 +75,10 @@ class Road:
             self._discard(call_id, self._free)
 
     def drain(self, call_id: int, then: Callable[[], object]) -> None:
-        """On the collector thread: stop a call, read until it has ended, and let whoever holds the lane go on."""
+        """Let the collector thread stop a call, read until it has ended, and then tell the holder. Takes no lock."""
+        self._collector.call_soon(lambda: self._drain(call_id, then))
+
+    def _drain(self, call_id: int, then: Callable[[], object]) -> None:
         if self._lane.state is State.BUSY and self._lane.open_call == call_id:
             self.stop(call_id)
             self._discard(call_id, lambda frame: then())
