@@ -27,6 +27,7 @@ _LOCAL = frozenset(
     [
         *("__class__", "__reduce_ex__", "__reduce__", "__copy__", "__deepcopy__"),
         *("__await__", "__aenter__", "__aexit__", "__anext__"),  # asyncio asks instances for these
+        *("__array_struct__", "__array_interface__"),  # memory of another process; numpy takes `__array__` instead
     ]
 )
 _NOTHING: dict[str, Any] = {}
