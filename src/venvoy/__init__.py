@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .aio import AsyncPool
+    from .async_lease import AsyncLease, AsyncNamedWorker
     from .client import Pool
     from .envs import Collected, Env, EnvInfo, EnvLease, EnvSpec, build, collect_garbage, environments
     from .errors import (
@@ -50,6 +52,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "aio": ("AsyncPool",),
+    "async_lease": (
+        "AsyncLease",
+        "AsyncNamedWorker",
+    ),
     "client": ("Pool",),
     "envs": (
         "Collected",
@@ -107,6 +114,9 @@ _HOMES = {
 }  # where each public name lives: they are imported at their first use, since together they take 50 ms
 
 __all__ = [
+    "AsyncLease",
+    "AsyncNamedWorker",
+    "AsyncPool",
     "CallCancelled",
     "CallFuture",
     "CallTimeout",

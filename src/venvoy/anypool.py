@@ -28,6 +28,8 @@ _DEFAULT_CALL = CallOptions()
 class AnyPool:
     """Warm workers of one environment; see `Pool` for the arguments."""
 
+    _pool: AnyPool | None = None  # whose face it is, if it did not make the workers itself
+
     def __init__(
         self,
         env: EnvSpec | Env | str | os.PathLike[str] | None = None,

@@ -6,12 +6,15 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from .anypool import AnyPool
 from .faces import Calling, View
 from .lease import Lease, NamedWorker, gather
 from .options import CallOptionsDict
+
+if TYPE_CHECKING:
+    from .aio import AsyncPool
 
 
 class Pool(Calling, AnyPool, Executor):
@@ -36,6 +39,13 @@ class Pool(Calling, AnyPool, Executor):
     def options(self, **options: Unpack[CallOptionsDict]) -> View:
         """Return a light view of this pool whose calls have these `CallOptions`."""
         return View(self, self._call_options.replaced(**options))
+
+    @property
+    def aio(self) -> AsyncPool:
+        """The asyncio face of this pool, on the same workers."""
+        from .aio import face_of  # asyncio takes as long to import as all of this
+
+        return face_of(self)
 
     def lease(self, *, timeout: float | None = None) -> Lease:
         """Return the exclusive use of one worker, for a `with` block.

@@ -21,6 +21,7 @@ from . import strays as _strays
 from ._process_posix import StatusPage as StatusPage
 from ._process_posix import explain as explain
 from .collector import Collector
+from .latch import Latch
 
 Sink = Callable[[bytes], object]
 _CHUNK = 65_536  # bytes taken from one descriptor in one turn, so that a flood delays nobody else
@@ -133,7 +134,7 @@ class Process:
         collector: Collector,
     ) -> None:
         self.exit: Exit | None = None
-        self.exited = threading.Event()
+        self.exited = Latch()
         self._was_signalled = False
         self._on_exit = on_exit
         self._collector = collector

@@ -30,7 +30,7 @@ from .worker_state import MOVES, Reason, State
 
 _KEPT_DURATIONS = 256
 _WEIGHT = 0.2  # of the newest call in the moving average
-_EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
+EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
 
 
 class Listener(Protocol):
@@ -272,7 +272,7 @@ class Worker:
                     return
         except (EOFError, OSError, FrameError):
             self._collector.unwatch(self.channel.fileno())
-            self._timers.later(_EXIT_SECONDS, self.process.kill_tree)  # usually it is exiting already
+            self._timers.later(EXIT_SECONDS, self.process.kill_tree)  # usually it is exiting already
             return
         self._collector.unwatch(self.channel.fileno())
         self._timers.drop()
@@ -316,9 +316,9 @@ class Worker:
 
     def await_exit(self) -> None:
         """In the thread of a call that lost its worker: wait for the exit to be seen, and make sure there is one."""
-        if not self.process.exited.wait(_EXIT_SECONDS):
+        if not self.process.exited.wait(EXIT_SECONDS):
             self.process.kill_tree()  # alive with a broken channel: of no use to anybody
-            self.process.exited.wait(_EXIT_SECONDS)
+            self.process.exited.wait(EXIT_SECONDS)
 
     def after_fork_in_child(self) -> None:
         """In a process the host forked: close our ends, so that the worker still sees its host die."""

@@ -26,10 +26,12 @@ from ..collector import Collector
 from ..envs import Cancel, Env, EnvLease, hold, home_folder
 from ..errors import PoolError
 from ..events import Event, Kind
+from ..latch import Latch
 from ..notifier import Notifier
 from ..options import Size, WorkerOptions
 from ..worker import Worker
 from ..worker_state import State
+from .async_calls import AsyncCalls
 from .calls import Calls
 from .direct import Direct
 from .drivers import Drivers
@@ -44,9 +46,10 @@ from .renewal import Renewal
 from .roster import ErrorMaker, Roster, Rules
 from .staff import Staff
 from .supervisor import RecipeMaker, Supervisor
+from .turn import Turn
 from .watch import Watcher, code_places, forget_bytecode
 
-_JOIN_SECONDS = 2.0
+JOIN_SECONDS = 2.0
 _EXIT_PATIENCE = 0.4  # seconds that workers get at interpreter exit before they are killed
 
 
@@ -92,13 +95,14 @@ class Core:
         self, size: Size, name: str, env: Any, module: str, options: WorkerOptions, setup: Setup = Setup()
     ) -> None:
         self._env, self.module, self.options, self.setup = env, module, options, setup
-        self.gathering = threading.Lock()  # held by who takes several leases
+        self.gathering = Turn()  # of who takes several leases
         self.roster = Roster(size, name, setup.rules)
         self.queue = JobQueue(self.roster, self)
         self.engine = Engine(self.roster, self.queue, self)
         self.direct = Direct(self.roster, self.engine, self.queue, self, lambda: self.decoder)
         self.calls = Calls(self.engine, self.queue, self.direct, self)
         self.opening = Opening(self.roster, self)
+        self.async_calls = AsyncCalls(self.engine, self.queue, self.opening, self)
         self.renewal = Renewal(self.roster, self)
         self._router = Router(options.output, name)
         self.staff = Staff(self.roster, self.queue, self, self._router, self.direct.answered)
@@ -150,7 +154,7 @@ class Core:
         if not self.staff.gone.wait(timeout):
             return False
         self.all_gone()  # whoever has set the event is about to do the same, and may be later than we are
-        deadline = monotonic() + _JOIN_SECONDS
+        deadline = monotonic() + JOIN_SECONDS
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - monotonic()))
@@ -271,9 +275,13 @@ class Core:
         self.staff.stop()
         patience = self.options.grace_period if timeout is None else timeout
         if not self.join(patience) and threading.current_thread() not in self._own_threads():
-            self.staff.stop()  # what has come back to the queue meanwhile
-            self.staff.kill()
-            self.join(_JOIN_SECONDS)
+            self.kill()
+            self.join(JOIN_SECONDS)
+
+    def kill(self) -> None:
+        """End what is left of a pool that takes no calls, at once. Waits for nothing."""
+        self.staff.stop()  # what has come back to the queue meanwhile
+        self.staff.kill()
 
     def abort(self, why: str) -> int:
         """End everything now; return how many waiting calls were dropped."""
@@ -296,11 +304,11 @@ class Core:
             part._lock = lock
         self.roster.lock = lock
         self._start_lock = threading.Lock()
-        self.gathering, self.renewal._turn = threading.Lock(), threading.Lock()
+        self.gathering, self.renewal._turn = Turn(), threading.Lock()
         self._collector = None
         self.roster.phase = Phase.CLOSED
         self.roster.closed_why = f"pool {self.roster.name!r} belongs to the process that this one was forked from"
-        self.staff.gone = threading.Event()  # the old one's lock may be held by a thread that is not here
+        self.staff.gone = Latch()  # the old one's lock may be held by a thread that is not here
         self.staff.gone.set()
 
 

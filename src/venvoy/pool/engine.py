@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from time import monotonic
 
 from venvoy_worker.contract import messages
@@ -59,7 +61,7 @@ class Engine:
         while True:
             ticket = Ticket()
             try:
-                frame = self.acquire(ticket, call).run(call)
+                frame = (self.ask(ticket, call) or self._await(ticket, call)).run(call)
                 if frame.opcode == messages.ERROR:
                     self._queue.note_failure(ticket.worker, call)
                 self.release(ticket)
@@ -87,11 +89,7 @@ class Engine:
         assert worker is not None
         try:
             frame = worker.run(call)
-            with self._lock:
-                worker.calls += 1
-                self._roster.calls_done += 1
-            if frame.opcode == messages.ERROR:
-                self._queue.note_failure(worker, call)
+            self.note_done(worker, call, frame)
             return frame
         except WorkerLost as lost:
             self.astray.append(ticket)
@@ -108,7 +106,15 @@ class Engine:
             self._hands.mend()
             raise
 
-    def timed_out(self, call: Call, error: TimeoutError) -> CallTimeout:
+    def note_done(self, worker: Worker, call: Call, frame: Frame) -> None:
+        """A call has ended on a worker that its caller goes on holding."""
+        with self._lock:
+            worker.calls += 1
+            self._roster.calls_done += 1
+        if frame.opcode == messages.ERROR:
+            self._queue.note_failure(worker, call)
+
+    def timed_out(self, call: Call, error: BaseException) -> CallTimeout:
         """Count a time-out and return its error."""
         with self._lock:
             self._roster.calls_timed_out += 1
@@ -133,6 +139,15 @@ class Engine:
             TooManyWaiting: it may not wait, or not for so long.
             PoolClosed: the pool takes no calls. Besides these, why no worker could be started.
         """
+        return self.ask(ticket, call) or self._await(ticket, call)
+
+    def ask(self, ticket: Ticket, call: Call) -> Worker | None:
+        """Return an idle worker, which belongs to the ticket now; else put the ticket into the queue.
+
+        Raises:
+            TooManyWaiting: it may not wait.
+            PoolClosed: the pool takes no calls. Besides these, why no worker can be started.
+        """
         roster = self._roster
         idle = roster.idle
         with self._lock:
@@ -148,19 +163,36 @@ class Engine:
             self._hands.attend()
         if self.astray:
             self._hands.mend()
-        return self._await(ticket, call)
+        return None
 
     def _await(self, ticket: Ticket, call: Call) -> Worker:
         assert ticket.event is not None
-        patience = threading.TIMEOUT_MAX if call.deadline is None else max(0.0, call.deadline - monotonic())
-        in_queue = call.options.queue_timeout or threading.TIMEOUT_MAX  # 0 was seen to on the way in
-        if not ticket.event.acquire(timeout=min(patience, in_queue, threading.TIMEOUT_MAX)):
+        patience, error = self.patience(call)
+        is_granted = ticket.event.acquire(timeout=-1 if patience is None else min(patience, threading.TIMEOUT_MAX))
+        return self.granted(ticket, None if is_granted else error)
+
+    def patience(self, call: Call) -> tuple[float | None, Callable[[], BaseException]]:
+        """Return for how many seconds a call may wait in the queue (None: for ever), and what it raises then."""
+        left = None if call.deadline is None else max(0.0, call.deadline - monotonic())
+        in_queue = call.options.queue_timeout or None  # 0 was seen to on the way in
+        if in_queue is not None and (left is None or in_queue < left):
+            return in_queue, partial(self._queue.tired_error, call)
+        return left, partial(CallTimeout, f"{call.name}: no worker was free before the deadline")
+
+    def granted(self, ticket: Ticket, error: Callable[[], BaseException] | None) -> Worker:
+        """Return the worker that a ticket was granted.
+
+        Args:
+            error: what to raise if there is none: the time to wait in the queue is over.
+
+        Raises:
+            As `acquire`.
+        """
+        if error is not None:
             with self._lock:
                 if ticket.is_waiting:
                     self._roster.forget(ticket)
-                    if in_queue < patience:
-                        raise self._queue.tired_error(call)
-                    raise CallTimeout(f"{call.name}: no worker was free before the deadline")
+                    raise error()
         if ticket.error is not None:
             raise ticket.error()
         assert ticket.worker is not None

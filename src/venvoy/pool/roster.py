@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from time import monotonic
+from typing import Any
 
 from ..errors import PoolClosed, TooManyWaiting, VenvoyError
 from ..options import Size
@@ -62,7 +63,7 @@ class Ticket:
         self.error: ErrorMaker | None = None
         self.is_waiting = False
         self.is_to_stop = True  # the call, when its caller leaves early
-        self.event: threading.Lock | None = None
+        self.event: Any = None  # a lock, or what a task sleeps on: `release()` wakes the owner
 
     def wait_in(self, queue: deque[Ticket | Job] | list[Ticket]) -> None:
         """Locked: get ready to be woken, and join a queue."""

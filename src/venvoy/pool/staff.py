@@ -6,11 +6,11 @@ that it waits. All facts are in the `Roster`, under its lock.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from time import monotonic
 
 from ..events import Kind
+from ..latch import Latch
 from ..log import logger
 from ..post_mortem import start_error
 from ..worker import Worker
@@ -51,7 +51,7 @@ class Staff:
         self._hands = hands
         self.router = router
         self._answered = answered
-        self.gone = threading.Event()  # set once nothing of the pool is left
+        self.gone = Latch()  # set once nothing of the pool is left
 
     # --- workers come and go ----------------------------------------------------------------
 

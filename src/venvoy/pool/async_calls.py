@@ -1,0 +1,202 @@
+"""Calls on an event loop: the waiting of `engine` and `Worker.run` without a thread, on a `Port`.
+
+What is decided is decided there; here is only how a task waits. A task that leaves, cancelled or not, does as a thread
+that is interrupted: its ticket goes astray, and the collector mends the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from venvoy_worker.contract import messages
+from venvoy_worker.contract.channel import rest_of
+from venvoy_worker.contract.frames import Frame, FrameError
+
+from ..errors import ProtocolError
+from ..exchange import Call, ends
+from ..latch import Latch
+from ..post_mortem import crash_error
+from ..worker import EXIT_SECONDS, Worker, WorkerLost
+from .calls import Later
+from .engine import Engine
+from .job_queue import JobQueue
+from .opening import Opening
+from .port import Port
+from .roster import Ticket
+
+
+class TaskTicket(Ticket):
+    """The ticket of a task.
+
+    Args:
+        port: of its loop.
+        on_gone: called if the loop is closed before the ticket is decided.
+    """
+
+    __slots__ = ("_on_gone", "_port")
+
+    def __init__(self, port: Port, on_gone: Callable[[Ticket], object]) -> None:
+        super().__init__()
+        self._port = port
+        self._on_gone = on_gone
+
+    def arm(self) -> None:
+        """Locked: get ready to be woken."""
+        self.event = self._port.bell(partial(self._on_gone, self))
+        self.is_waiting = True
+
+
+class AsyncCalls:
+    """See the module.
+
+    Args:
+        engine, queue: decide.
+        opening: opens the pool.
+        pool: has the decoder, once it is open.
+    """
+
+    def __init__(self, engine: Engine, queue: JobQueue, opening: Opening, pool: Later) -> None:
+        self._engine = engine
+        self._queue = queue
+        self._opening = opening
+        self._pool = pool
+
+    async def result(self, call: Call, run: Callable[[Call, Port], Awaitable[Frame]], port: Port) -> Any:
+        """Run a call, as often as its options say, and return its result; `calls.result_of` for tasks.
+
+        Args:
+            run: runs it once and returns its reply.
+
+        Raises:
+            As `run`; besides this, what the call raises.
+        """
+        while True:
+            value, error = self._pool.decoder.outcome(await run(call, port), call.convert)
+            if error is None:
+                return value
+            if not call.may_repeat(error):
+                raise error
+
+    async def run(self, call: Call, port: Port) -> Frame:
+        """Run a call on a worker and return its reply; as `Engine.run`."""
+        engine = self._engine
+        while True:
+            ticket = self.ticket(port)
+            try:
+                worker = engine.ask(ticket, call) or await self._granted(ticket, call)
+                frame = await drive(worker, call, port)
+                if frame.opcode == messages.ERROR:
+                    self._queue.note_failure(worker, call)
+                engine.release(ticket)
+                return frame
+            except WorkerLost as lost:
+                engine.give_up(ticket)
+                await _exit_of(lost.worker, port)
+                self._queue.may_retry(lost)
+            except BaseException as error:
+                self._leave(ticket, call, error)
+                raise
+
+    async def run_on(self, ticket: Ticket, call: Call, port: Port) -> Frame:
+        """Run a call on the worker that a ticket holds and goes on holding; as `Engine.run_on`."""
+        worker = ticket.worker
+        assert worker is not None
+        try:
+            frame = await drive(worker, call, port)
+            self._engine.note_done(worker, call, frame)
+            return frame
+        except WorkerLost as lost:
+            self._engine.give_up(ticket)
+            await _exit_of(lost.worker, port)
+            raise crash_error(lost) from None
+        except BaseException as error:
+            self._leave(ticket, call, error)
+            raise
+
+    async def acquire(self, ticket: Ticket, call: Call) -> Worker:
+        """Wait for a worker and return it; as `Engine.acquire`."""
+        try:
+            return self._engine.ask(ticket, call) or await self._granted(ticket, call)
+        except BaseException:
+            self._engine.give_up(ticket)
+            raise
+
+    async def warm(self, workers: int | None, port: Port) -> int:
+        """As `Opening.warm`."""
+        ticket = self.ticket(port)
+        try:
+            self._opening.ask(ticket, workers)
+            if ticket.event is not None:
+                await ticket.event.wait(None)
+        finally:
+            self._opening.leave(ticket)
+        return self._opening.ready(ticket)
+
+    def ticket(self, port: Port) -> TaskTicket:
+        """Return a ticket for the running task."""
+        return TaskTicket(port, self._engine.give_up)
+
+    async def _granted(self, ticket: Ticket, call: Call) -> Worker:
+        bell: Any = ticket.event
+        patience, error = self._engine.patience(call)
+        return self._engine.granted(ticket, None if await bell.wait(patience) else error)
+
+    def _leave(self, ticket: Ticket, call: Call, error: BaseException) -> None:
+        """Let go of whatever a ticket has, because of an error.
+
+        Raises:
+            CallTimeout: in the place of a `TimeoutError`.
+        """
+        is_late = isinstance(error, TimeoutError)
+        ticket.is_to_stop = not is_late or call.options.on_timeout == "cancel"
+        self._engine.give_up(ticket)
+        if is_late:
+            raise self._engine.timed_out(call, error) from None
+
+
+async def drive(worker: Worker, call: Call, port: Port) -> Frame:
+    """Run a call on a worker that is ours and return its reply: `Worker.run` for tasks.
+
+    Raises:
+        TimeoutError: the call's deadline passed. The worker has to be settled then, as after any error.
+        WorkerLost: the worker is gone, or its channel is broken.
+    """
+    call_id, pieces = worker.begin(call)
+    channel, deadline = worker.channel, call.deadline
+    try:
+        channel.is_torn = True  # an exception from here on leaves it so
+        pieces = rest_of(pieces, channel.try_send(pieces))
+        while pieces:
+            await port.wait_writable(channel.fileno_to_write(), deadline)
+            pieces = rest_of(pieces, channel.try_send(pieces))
+        channel.is_torn = False
+        channel.sends += 1
+        while True:
+            await port.wait_readable(channel.fileno(), deadline)
+            frame = channel.try_receive()
+            while frame is not None:
+                if ends(frame, call_id):
+                    worker.open_call, channel.parser.last = 0, None
+                    worker.note_duration(frame)
+                    return frame
+                frame = channel.buffered()
+    except TimeoutError:
+        raise
+    except (OSError, EOFError, FrameError, ProtocolError) as error:
+        raise WorkerLost(worker, call, call_id) from error
+
+
+async def _exit_of(worker: Worker, port: Port) -> None:
+    """Wait for the exit of a lost worker to be seen, and make sure there is one; `Worker.await_exit` for tasks."""
+    if not await reached(worker.process.exited, EXIT_SECONDS, port):
+        worker.process.kill_tree()  # alive with a broken channel: of no use to anybody
+        await reached(worker.process.exited, EXIT_SECONDS, port)
+
+
+async def reached(latch: Latch, seconds: float | None, port: Port) -> bool:
+    """Wait for a latch; return False when the time passes first."""
+    bell = port.bell(lambda: None)
+    latch.tell(bell.release)
+    return await bell.wait(seconds)
