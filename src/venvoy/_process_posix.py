@@ -109,13 +109,13 @@ def _wait_for(collector: Collector, pid: int, callback: Callable[[], object]) ->
 class StatusPage:
     """What the child writes into memory that survives its death.
 
-    Two numbers, the ids of the last call started and finished; and, behind the first page of the file, the Python stack
-    of a crash.
+    Two numbers for each lane, the ids of the last call started and finished; and, behind the first page of the file,
+    the Python stack of a crash.
     """
 
     def __init__(self) -> None:
         self.stack = b""  # of a crash, as faulthandler writes it; known once frozen
-        self._frozen: tuple[int, int] | None = None
+        self._frozen: bytes | None = None
         if hasattr(os, "memfd_create"):
             self.fd = os.memfd_create("venvoy-status")
         else:
@@ -130,28 +130,27 @@ class StatusPage:
             os.close(self.fd)
             raise
 
-    @property
-    def started(self) -> int:
-        """The id of the newest call whose code began to run."""
-        return self._read(0)
+    def started(self, lane: int) -> int:
+        """Return the id of the newest call of a lane whose code began to run."""
+        return self._read(2 * lane)
 
-    @property
-    def finished(self) -> int:
-        """The id of the newest call whose code has ended."""
-        return self._read(1)
+    def finished(self, lane: int) -> int:
+        """Return the id of the newest call of a lane whose code has ended."""
+        return self._read(2 * lane + 1)
 
     def _read(self, index: int) -> int:
-        if self._frozen is None:
+        words = self._frozen
+        if words is None:
             try:
                 return int.from_bytes(self._page[8 * index : 8 * index + 8], "little")
             except ValueError:  # frozen by another thread just now
-                pass
-        return self._frozen[index] if self._frozen is not None else 0
+                words = self._frozen or b""
+        return int.from_bytes(words[8 * index : 8 * index + 8], "little")
 
     def freeze(self) -> None:
         """Keep what was written and give up the memory, which holds a descriptor; once the child is gone."""
         if self._frozen is None:
-            self._frozen = (self.started, self.finished)
+            self._frozen = self._page[: mmap.PAGESIZE]
             self.stack = self._read_stack()
             self._page.close()
 

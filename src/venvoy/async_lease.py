@@ -90,8 +90,18 @@ class _TaskHold(Hold):
         """Wait for a worker."""
         calls = self.core.async_calls
         self.ticket = calls.ticket(port)
-        self.worker = await calls.acquire(self.ticket, placeholder("lease()", CallOptions(timeout=timeout)))
-        self.worker.is_leased = True
+        self._claims = port.claims
+        try:
+            self.lane = await calls.acquire(self.ticket, placeholder("lease()", CallOptions(timeout=timeout)))
+        except BaseException:
+            del self._claims[self.ticket]
+            raise
+        self.lane.worker.is_leased = True
+
+    def drop(self) -> None:
+        """Give the worker back, although the lease has not ended."""
+        self._claims.pop(self.ticket, None)
+        self.core.engine.give_up(self.ticket)
 
     async def once(self, call: Call, port: Port) -> Frame:
         """Run a call when it is its turn, and return its reply."""
@@ -111,6 +121,7 @@ class _TaskHold(Hold):
                 task.cancel()
             raise
         finally:
+            self._claims.pop(self.ticket, None)
             self.end(is_error=error is not None)
 
 
@@ -134,7 +145,7 @@ class AsyncLease(AsyncOneWorker):
     async def __aenter__(self) -> Self:
         await self._hold.take(self._timeout, asyncio_port.running())
         # For a lease whose end is never reached: then the collector takes the worker back.
-        self._end = weakref.finalize(self, self._core.engine.give_up, self._hold.ticket)
+        self._end = weakref.finalize(self, self._hold.drop)
         self._end.atexit = False
         return self
 
@@ -165,7 +176,7 @@ class AsyncLease(AsyncOneWorker):
         return self._core.async_calls.result(call, self._hold.once, asyncio_port.running())
 
     def _living(self) -> Worker:
-        return self._hold.living()
+        return self._hold.living().worker
 
 
 @asynccontextmanager
@@ -176,7 +187,9 @@ async def gather(
     check_count(core, count)
     deadline = None if timeout is None else monotonic() + timeout
     turn = core.gathering
-    ticket = TaskTicket(asyncio_port.running(), lambda ticket: core.call_later(0, partial(turn.leave, ticket)))
+    port = asyncio_port.running()
+    ticket = TaskTicket(port)
+    port.claims[ticket] = lambda ticket: core.call_soon(partial(turn.leave, ticket))
     async with AsyncExitStack() as held:
         leases: list[AsyncLease] = []
         try:
@@ -190,6 +203,7 @@ async def gather(
                 raise
         finally:
             turn.leave(ticket)
+            del port.claims[ticket]
         yield leases
 
 

@@ -1,20 +1,21 @@
 """asyncio as a port of the driver: one epoll set for each loop, one reader on the loop for all workers.
 
 Owns the set and who waits for what in it. A descriptor is armed for one event (EPOLLONESHOT), which is one system call,
-where `add_reader` and `remove_reader` of a loop are two and some Python. Law: a port is kept alive by the reader it has
-on its loop and by nothing else, so when the loop is closed, port, set and whatever waited there go.
+where `add_reader` and `remove_reader` of a loop are two and some Python. Law: a port lives as long as its loop keeps
+its reader; a loop that is closed drops the reader, and what its tasks had is given up then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import select
+import weakref
 from asyncio import events as _events
 from collections.abc import Callable
 from time import monotonic
-from weakref import WeakValueDictionary
 
 from .collector import tell_after_fork
+from .pool.roster import Ticket
 
 _READ, _WRITE = select.EPOLLIN | select.EPOLLONESHOT, select.EPOLLOUT | select.EPOLLONESHOT
 _MOST_EVENTS = 64  # of one turn; the default makes room for a thousand each time
@@ -24,6 +25,7 @@ class AsyncioPort:
     """The port of one loop; `running()` returns that of the running one."""
 
     def __init__(self) -> None:
+        self.claims: dict[Ticket, Callable[[Ticket], object]] = {}
         self._epoll = select.epoll()
         self._sleepers: dict[int, asyncio.Future[bool]] = {}
         tell_after_fork(self)
@@ -36,9 +38,9 @@ class AsyncioPort:
         """Sleep until `fd` can be written; `TimeoutError` at the deadline."""
         await self._wait(fd, _WRITE, deadline)
 
-    def bell(self, on_gone: Callable[[], object]) -> AsyncioBell:
+    def bell(self) -> AsyncioBell:
         """Return a bell for the running task."""
-        return AsyncioBell(on_gone)
+        return AsyncioBell()
 
     async def _wait(self, fd: int, events: int, deadline: float | None) -> None:
         future = self._sleepers[fd] = _events.get_running_loop().create_future()
@@ -71,6 +73,14 @@ class AsyncioPort:
         """Return the descriptor of the set, which the loop reads."""
         return self._epoll.fileno()
 
+    def end(self) -> None:
+        """The loop was closed: give up what its tasks have. From a finalizer."""
+        self._epoll.close()
+        self._sleepers.clear()
+        while self.claims:
+            ticket, give_up = self.claims.popitem()
+            give_up(ticket)
+
     def after_fork_in_child(self) -> None:
         """In a process the host forked: the kernel's set is the parent's, and must not be changed."""
         self._epoll.close()
@@ -79,12 +89,11 @@ class AsyncioPort:
 class AsyncioBell:
     """What a task sleeps on; see `port.Bell`."""
 
-    __slots__ = ("_future", "_loop", "_on_gone")
+    __slots__ = ("_future", "_loop")
 
-    def __init__(self, on_gone: Callable[[], object]) -> None:
+    def __init__(self) -> None:
         self._loop = _events.get_running_loop()
         self._future: asyncio.Future[bool] = self._loop.create_future()
-        self._on_gone: Callable[[], object] | None = on_gone
 
     def release(self) -> None:
         """Wake the task."""
@@ -93,9 +102,8 @@ class AsyncioBell:
                 self._ring()
             else:
                 self._loop.call_soon_threadsafe(self._ring)
-        except RuntimeError:  # the loop is closed
-            if self._on_gone is not None:
-                self._on_gone()
+        except RuntimeError:  # the loop is closed, and `claims` are seen to
+            pass
 
     def _ring(self) -> None:
         if not self._future.done():
@@ -103,10 +111,7 @@ class AsyncioBell:
 
     async def wait(self, seconds: float | None) -> bool:
         """Sleep until it rings; return False when the time passes first."""
-        try:
-            return await (self._future if seconds is None else _until(self._future, seconds))
-        finally:
-            self._on_gone = None  # it refers to what refers to this bell
+        return await (self._future if seconds is None else _until(self._future, seconds))
 
 
 async def _until(future: asyncio.Future[bool], seconds: float) -> bool:
@@ -123,7 +128,7 @@ def _expire(future: asyncio.Future[bool]) -> None:
         future.set_result(False)
 
 
-_ports: WeakValueDictionary[int, AsyncioPort] = WeakValueDictionary()  # by the id of their loop
+_ports: dict[int, AsyncioPort] = {}  # by the id of their loop
 
 
 def running() -> AsyncioPort:
@@ -135,7 +140,14 @@ def running() -> AsyncioPort:
     loop = _events.get_running_loop()
     port = _ports.get(id(loop))
     if port is None:
-        port = AsyncioPort()
-        loop.add_reader(port.fileno(), port.on_events)
-        _ports[id(loop)] = port
+        port = _ports[id(loop)] = AsyncioPort()
+        reader = port.on_events
+        loop.add_reader(port.fileno(), reader)
+        weakref.finalize(reader, _end, id(loop), port).atexit = False
     return port
+
+
+def _end(number: int, port: AsyncioPort) -> None:
+    """The loop of that id has dropped its reader."""
+    del _ports[number]
+    port.end()

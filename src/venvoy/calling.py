@@ -5,12 +5,14 @@ Stateless: everything is encoded here, in the caller's thread, before a lock or 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from venvoy_worker.contract import codec, messages, reducers
 
 from .errors import EncodingError, MessageTooLarge
-from .exchange import Call, Definition
+from .exchange import Call, Convert, Definition
 from .options import CallOptions, Target, WorkerOptions
 from .pool.recipe import EncodedInitializer
 from .returns import converter
@@ -55,12 +57,18 @@ def make_call(
 
 
 def make_chunk(
-    target: Resolved, items: list[Any], is_starred: bool, options: CallOptions, table: reducers.Table | None = None
+    target: Resolved,
+    items: list[Any],
+    is_starred: bool,
+    options: CallOptions,
+    table: reducers.Table | None = None,
+    goes_on: bool = False,
 ) -> Call:
     """Return a call that runs a target over many arguments in one go.
 
     Args:
-        items: tuples of arguments if `is_starred`, else single ones.
+        items: tuples of arguments, or dicts of keywords, if `is_starred`, else single arguments.
+        goes_on: errors are results in their places, and the items after them are run.
 
     Raises:
         EncodingError: an argument cannot travel.
@@ -70,7 +78,7 @@ def make_chunk(
         items = [(item,) for item in items]
     elif not is_starred:
         first = None
-    value: tuple[Any, ...] = (items, first, dict(target.bound_kwargs))
+    value: tuple[Any, ...] = (items, first, dict(target.bound_kwargs), goes_on)
     try:
         encoded = codec.encode((*target.value, *value) if target.value is not None else value, table)
     except codec.CodecError as error:
@@ -81,7 +89,63 @@ def make_chunk(
     if limit is not None and codec.size_of(encoded) > limit:
         for item in items:
             _check_size(target.name, codec.encode(item, table), limit)
-    return _call(target, target.kind | messages.FLAG_CHUNK, encoded, options)
+    call = _call(target, target.kind | messages.FLAG_CHUNK, encoded, options)
+    if goes_on and call.convert is not None:
+        call.convert = partial(_converted_or_error, call.convert)
+    return call
+
+
+def make_chunks(
+    target: Resolved,
+    items: list[Any],
+    is_starred: bool,
+    options: CallOptions,
+    table: reducers.Table,
+    goes_on: bool,
+) -> list[tuple[Call | Exception, int]]:
+    """Return the calls for the items of a chunk, each with its number of items: one, usually.
+
+    One whose arguments cannot travel is its error. If errors are results (`goes_on`), each item has a call of its own
+    then, so that the others are run.
+    """
+    try:
+        return [(make_chunk(target, items, is_starred, options, table, goes_on), len(items))]
+    except EncodingError as error:
+        if not goes_on or len(items) == 1:
+            return [(error, len(items))]
+    return [pair for item in items for pair in make_chunks(target, [item], is_starred, options, table, goes_on)]
+
+
+def make_request(request: Sequence[Any], options: CallOptions, table: reducers.Table) -> Call | Exception:
+    """Return the call of a request `(target, args, kwargs)`, the last two of which may be missing; else its error."""
+    if not isinstance(request, tuple | list) or not 1 <= len(request) <= 3:
+        return TypeError(f"a request is (target, args, kwargs), not {request!r}")
+    args: Any = request[1] if len(request) > 1 else ()
+    if not isinstance(args, tuple | list):
+        return TypeError(f"args of a request are a tuple or a list, not {args!r}")
+    try:
+        kwargs = keywords_of(request[2]) if len(request) > 2 else {}
+        return make_call(request[0], tuple(args), kwargs, options, table)
+    except (EncodingError, TypeError, ValueError) as error:
+        return error
+
+
+def keywords_of(item: Any) -> dict[str, Any]:
+    """Return keyword arguments as a dict.
+
+    Raises:
+        TypeError: they are none.
+    """
+    if not isinstance(item, Mapping) or not all(isinstance(name, str) for name in item):
+        raise TypeError(f"keyword arguments are a dict of names to values, not {item!r}")
+    return dict(item)
+
+
+def _converted_or_error(convert: Convert, value: object) -> object:
+    try:
+        return convert(value)
+    except EncodingError as mismatch:
+        return mismatch
 
 
 def make_eval(text: str, values: dict[str, Any], mode: str, session: str, options: CallOptions) -> Call:

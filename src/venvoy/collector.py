@@ -19,6 +19,7 @@ from itertools import count
 from time import monotonic
 from typing import Protocol
 
+from .held import Held
 from .log import logger
 
 _MOST_TIMERS = 64  # before those that were cancelled are looked for
@@ -62,6 +63,7 @@ class Collector:
         self._selector.register(self._replies, selectors.EVENT_READ, self._tell_replies)
         self._is_stopping = False
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.threads = [self.thread]
         self.thread.start()
 
     # From any thread.
@@ -209,31 +211,8 @@ class Timers:
 
 # --- the running one --------------------------------------------------------------------------
 
-_guard = threading.Lock()  # guards the two below; the thread is started under it, nothing else
-_running: Collector | None = None
-_holders = 0
-
-
-def hold() -> Collector:
-    """Return the process's collector, starting it for the first holder; pair with `let_go`."""
-    global _running, _holders
-    with _guard:
-        if _running is None:
-            _running = Collector()
-        _holders += 1
-        return _running
-
-
-def let_go() -> threading.Thread | None:
-    """Give up one hold; the last one stops the thread, which is returned to be joined."""
-    global _running, _holders
-    with _guard:
-        _holders -= 1
-        if _holders or _running is None:
-            return None
-        last, _running = _running, None
-    last.stop()
-    return last.thread
+_held = Held(Collector)
+hold, let_go = _held.hold, _held.let_go
 
 
 # --- os.fork() in the host ----------------------------------------------------------------------
@@ -273,11 +252,14 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _guard, _running, _holders, _forker, opening
+    global _forker, opening
     opening, _forker = threading.Lock(), 0
-    last, _guard, _running, _holders = _running, threading.Lock(), None, 0
+    last = _held.forget()
     for thing in list(_forked):
-        thing.after_fork_in_child()
+        try:
+            thing.after_fork_in_child()
+        except Exception:  # a defect of ours: the others' descriptors have to be closed all the same
+            logger.exception("internal error after a fork")
     if last is not None:
         last.close()
 

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from time import monotonic
 from typing import Any, TypeVar
 
 from .binding import bind
-from .calling import make_call, make_chunk, make_eval
+from .calling import keywords_of, make_call, make_chunks, make_eval, make_request
 from .errors import EncodingError
 from .exchange import Call
-from .options import (
-    CallOptions,
-    Target,
-)
+from .options import CallOptions, Target
 from .pool.core import Core
 from .pool.jobs import CallFuture, Job
-from .pool.mapping import Mapping
+from .pool.mapping import MapOptions, Window
+from .pool.mapping import Mapping as PoolMapping
 from .source import target_for
 
 T = TypeVar("T")
-_numbers = itertools.count(1)
 _DEFAULT_CALL = CallOptions()
 
 
@@ -54,7 +49,11 @@ class Calling:
         Raises:
             PoolClosed: the pool is closed. What `call` raises besides is raised by `future.result()`.
         """
-        return self._enqueue(make_call, target, args, kwargs, self._call_options, self._core.table).future
+        try:
+            call = make_call(target, args, kwargs, self._call_options, self._core.table)
+        except EncodingError as error:
+            return self._send(error).future
+        return self._send(call).future
 
     def map(
         self,
@@ -64,34 +63,86 @@ class Calling:
         timeout: float | None = None,
         chunksize: int | None = None,
         buffersize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
     ) -> Iterator[Any]:
-        """Run a target for each item (or each tuple of items of several iterables); yield results in order.
+        """Run a target for each item (or each tuple of items of several iterables); yield the results.
+
+        The input is drawn as results are taken, so it may be infinite. Leaving early (`break`, `close()`, dropping the
+        iterator) cancels what has not ended.
 
         Args:
             timeout: seconds from now until a result that is waited for must be there.
             chunksize: items sent together; by default sized by the time calls are measured to take.
-            buffersize: how many items are drawn ahead of the results taken, at most.
+            buffersize: how many items are drawn ahead of the results taken, at most; by default two chunks a worker.
+            ordered: yield in the order of the items; else as they are done.
+            return_exceptions: yield the error of an item in the place of its result, and go on. A worker that crashes
+                is the error of each item of its chunk.
 
         Raises:
             CallTimeout: a result was not there in time. Besides this, what `call` raises, in the place of a result.
         """
-        for name, number in (("chunksize", chunksize), ("buffersize", buffersize)):
-            if number is not None and number < 1:
-                raise ValueError(f"{name} must be >= 1")
-        if self._call_options.timeout is not None and chunksize is None:
-            chunksize = 1  # a deadline is that of one call
-        deadline = None if timeout is None else monotonic() + timeout
         is_starred = len(iterables) != 1
-        resolved, core = target_for(target), self._core
-        mapping = Mapping(
-            zip(*iterables) if is_starred else iterables[0],  # noqa: B905 - the shortest ends it, as in Executor.map
-            lambda items: self._enqueue(make_chunk, resolved, items, is_starred, self._call_options, core.table),
-            core.roster.size.most,
-            chunksize,
-            buffersize,
-        )
-        mapping.fill()
-        return mapping.results(deadline)
+        items = zip(*iterables) if is_starred else iterables[0]  # noqa: B905 - the shortest ends it, as in Executor.map
+        options = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions)
+        return self._map_chunks(target, items, is_starred, options)
+
+    def map_kwargs(
+        self,
+        target: Target,
+        items: Iterable[Mapping[str, Any]],
+        /,
+        *,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+    ) -> Iterator[Any]:
+        """Run a target for each dict of keyword arguments, as in `[{"n": 0}, {"n": 1}]`; otherwise as `map`."""
+        options = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions)
+        return self._map_chunks(target, map(keywords_of, items), True, options)
+
+    def call_many(
+        self,
+        requests: Iterable[Sequence[Any]],
+        /,
+        *,
+        timeout: float | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+    ) -> Iterator[Any]:
+        """Run different calls, each given as `(target, args, kwargs)`; yield their results.
+
+        Args:
+            requests: of each, `kwargs` or both may be left out; drawn as results are taken.
+            buffersize: how many calls are made ahead of the results taken, at most; by default 32 a worker.
+            timeout, ordered, return_exceptions: as in `map`.
+
+        Raises:
+            TypeError: a request is none. Besides this, as `map`.
+        """
+        core, call_options = self._core, self._call_options
+        window = Window(requests, 32 * core.roster.size.most, 1, buffersize)
+
+        def submit(chunk: list[Any]) -> list[tuple[Job, int]]:
+            return [(self._send(make_request(chunk[0], call_options, core.table)), 1)]
+
+        options = MapOptions(timeout, None, buffersize, ordered, return_exceptions)
+        return _begun(PoolMapping(window, submit, options, lambda value: ([value], None)))
+
+    def _map_chunks(self, target: Target, items: Iterable[Any], is_starred: bool, options: MapOptions) -> Iterator[Any]:
+        resolved, core, call_options = target_for(target), self._core, self._call_options
+        is_each_timed = call_options.timeout is not None  # a deadline is that of one call
+        chunksize = 1 if is_each_timed and options.chunksize is None else options.chunksize
+        window = Window(items, 2 * core.roster.size.most, chunksize, options.buffersize)
+
+        def submit(chunk: list[Any]) -> list[tuple[Job, int]]:
+            calls = make_chunks(resolved, chunk, is_starred, call_options, core.table, options.return_exceptions)
+            return [(self._send(call), size) for call, size in calls]
+
+        return _begun(PoolMapping(window, submit, options))
 
     def eval(self, text: str, /, **values: Any) -> Any:
         """Evaluate a Python expression in a worker and return its value.
@@ -129,17 +180,21 @@ class Calling:
         bound: T = bind(protocol, call_as, f"{module}:" if module else "")
         return bound
 
-    def _enqueue(self, make: Callable[..., Call], *args: Any) -> Job:
-        """Put a job into the queue; an argument that cannot travel is the error of its future."""
-        core = self._core
-        try:
-            job = Job(make(*args))
-        except EncodingError as error:
+    def _send(self, call: Call | Exception) -> Job:
+        """Put a call into the queue; an error stands for one that could not be made, and is that of its future."""
+        if isinstance(call, Exception):
             job = Job(make_eval("None", {}, "eval", "", _DEFAULT_CALL))
-            job.fail(error)
+            job.fail(call)
             return job
-        core.calls.enqueue(job)
+        job = Job(call)
+        self._core.calls.enqueue(job)
         return job
+
+
+def _begun(mapping: PoolMapping) -> Iterator[Any]:
+    """Send the first window now, as `Executor.map` does."""
+    mapping.fill()
+    return mapping.results()
 
 
 class View(Calling):

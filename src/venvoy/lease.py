@@ -21,6 +21,7 @@ from venvoy_worker.contract.frames import Frame
 from .calling import make_call, make_eval, placeholder
 from .errors import CallTimeout, EncodingError, VenvoyError, WorkerError
 from .exchange import Call
+from .lane import Lane
 from .options import CallOptions, Target
 from .pool.calls import result_of
 from .pool.core import Core
@@ -97,24 +98,25 @@ class Hold:
         self.ticket = Ticket()
         self.session = f"lease-{next(_numbers)}"
         self.turn = threading.Lock()  # one call at a time on the worker's channel
-        self.worker: Worker | None = None
+        self.lane: Lane | None = None
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._again: Job | None = None  # its call raised, and is to run once more before any other
         self._is_dropping = False
 
-    def living(self) -> Worker:
-        """Return the worker.
+    def living(self) -> Lane:
+        """Return the lane of the worker.
 
         Raises:
             WorkerError: there is none, or no longer.
         """
-        worker = self.worker
-        if worker is None or self.ticket.worker is not worker or worker.process.exited.is_set():
+        lane = self.lane
+        is_astray = self.ticket in self.core.engine.astray  # a call has failed, and the collector is to see to it
+        if lane is None or is_astray or self.ticket.lane is not lane or lane.worker.process.exited.is_set():
             raise WorkerError(
                 "this lease has no worker: it has not begun, has ended, or its worker timed out or crashed"
             )
-        return worker
+        return lane
 
     def run(self, call: Call) -> Any:
         """Run a call when it is its turn, and return its result."""
@@ -152,8 +154,8 @@ class Hold:
     def _run_job(self, job: Job) -> None:
         try:
             with self.turn:
-                worker = self.living()
-                job.place = (worker, worker.last_id + 1)
+                lane = self.living()
+                job.place = (lane, lane.last_id + 1)
                 frame = self.core.engine.run_on(self.ticket, job.call)
         except VenvoyError as error:
             job.fail(job.cancelled_error() if job.is_given_up else error)
@@ -165,8 +167,8 @@ class Hold:
         if job.place is None or job.future.done():
             return False
         job.is_given_up = True
-        worker, call_id = job.place
-        worker.stop_call(call_id)
+        lane, call_id = job.place
+        lane.stop_call(call_id)
         return True
 
     def repeat(self, job: Job) -> None:
@@ -180,19 +182,20 @@ class Hold:
         """Finish what was submitted, or drop it after an error, and give the worker back."""
         if self._thread is not None:
             self._is_dropping = is_error
-            worker = self.ticket.worker
-            if is_error and worker is not None:
-                worker.stop_call(worker.last_id)
+            lane = self.ticket.lane
+            if is_error and lane is not None:
+                lane.stop_call(lane.last_id)
             self._jobs.put(None)
             self._thread.join()
         with self.turn:
-            worker = self.worker
-            if worker is not None:
+            if self.lane is not None:
+                worker = self.lane.worker
                 worker.is_leased = False
                 self.core.check_limits(worker, worker.calls)
             self.core.engine.give_up(self.ticket)
             if self.core.staff.gone.is_set():
                 self.core.engine.settle()  # the collector may have ended
+            self.lane = None
 
 
 class Lease(OneWorker):
@@ -219,11 +222,11 @@ class Lease(OneWorker):
         hold = self._hold
         engine = hold.core.engine
         try:
-            hold.worker = engine.acquire(hold.ticket, placeholder("lease()", CallOptions(timeout=self._timeout)))
+            hold.lane = engine.acquire(hold.ticket, placeholder("lease()", CallOptions(timeout=self._timeout)))
         except BaseException:
             engine.give_up(hold.ticket)
             raise
-        hold.worker.is_leased = True
+        hold.lane.worker.is_leased = True
         # For a lease that is dropped, or whose end is interrupted: then the collector takes the worker back.
         self._end = weakref.finalize(self, engine.give_up, hold.ticket)
         self._end.atexit = False
@@ -251,7 +254,7 @@ class Lease(OneWorker):
         self._hold.enqueue(job)
 
     def _living(self) -> Worker:
-        return self._hold.living()
+        return self._hold.living().worker
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from .held import Held
 from .log import logger
 
 _MOST_BYTES = 16 << 20  # of output waiting to be delivered
@@ -90,37 +91,8 @@ class Notifier:
         self._outputs.stop()
 
 
-_guard = threading.Lock()  # guards the two below; the threads are started under it, nothing else
-_running: Notifier | None = None
-_holders = 0
-
-
-def hold() -> Notifier:
-    """Return the process's notifier, starting it for the first holder; pair with `let_go`."""
-    global _running, _holders
-    with _guard:
-        if _running is None:
-            _running = Notifier()
-        _holders += 1
-        return _running
-
-
-def let_go() -> list[threading.Thread]:
-    """Give up one hold; the last one stops the threads, which are returned to be joined."""
-    global _running, _holders
-    with _guard:
-        _holders -= 1
-        if _holders or _running is None:
-            return []
-        last, _running = _running, None
-    last.stop()
-    return last.threads
-
-
-def _after_fork_in_child() -> None:
-    global _guard, _running, _holders
-    _guard, _running, _holders = threading.Lock(), None, 0
-
+_held = Held(Notifier)
+hold, let_go = _held.hold, _held.let_go
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_child=_held.forget)

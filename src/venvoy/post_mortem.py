@@ -10,7 +10,8 @@ from venvoy_worker.contract import codec, messages
 from venvoy_worker.contract.frames import Frame
 
 from .errors import WorkerCrashed, WorkerStartError
-from .worker import Worker, WorkerLost
+from .lane import WorkerLost
+from .worker import Worker
 from .worker_state import Reason
 
 _SHOWN = 4000  # characters of output in a message; the error's attribute has all that was kept

@@ -82,31 +82,39 @@ def socket_pair(undo: ExitStack, childs: ExitStack) -> tuple[socket.socket, sock
     return ours, childs_own
 
 
+def _open_lanes(undo: ExitStack, childs: ExitStack, number: int) -> tuple[list[Channel], list[tuple[int, ...]]]:
+    """Return our channels and, for each, the child's descriptors, to read and to write; one where it is the same."""
+    if number == 1:  # a connection for each direction is faster, see `Channel`
+        (answers, answers_child), (calls, calls_child) = [socket_pair(undo, childs) for _ in range(2)]
+        return [Channel(answers, calls)], [(calls_child.fileno(), answers_child.fileno())]
+    pairs = [socket_pair(undo, childs) for _ in range(number)]
+    return [Channel(ours) for ours, _ in pairs], [(childs_own.fileno(),) for _, childs_own in pairs]
+
+
 class Ends:
     """What the host holds of one child.
 
     Args:
-        spawn: starts the process, given the five descriptors it inherits: calls to read, answers to write,
+        spawn: starts the process, given the descriptors it inherits: those of the lanes, as on the command line; and
             control, lifeline, status page.
+        lanes: how many calls it runs at once.
 
     Raises:
         OSError: a descriptor or the process cannot be had; nothing is left open then.
     """
 
-    def __init__(self, spawn: Callable[[tuple[int, ...]], Process]) -> None:
+    def __init__(self, spawn: Callable[[list[tuple[int, ...]], tuple[int, int, int]], Process], lanes: int) -> None:
         with ExitStack() as undo, ExitStack() as childs:
-            pairs = [socket_pair(undo, childs) for _ in range(3)]
-            (answers, answers_child), (calls, calls_child), (control, control_child) = pairs
+            self.channels, lanes_child = _open_lanes(undo, childs, lanes)
+            control, control_child = socket_pair(undo, childs)
             lifeline_child, self._lifeline = os.pipe()
             undo.callback(os.close, self._lifeline)
             childs.callback(os.close, lifeline_child)
             self.page = StatusPage()
             undo.callback(self.page.freeze)
             childs.callback(self.page.close_descriptor)
-            self.channel = Channel(answers, calls)
             self.control = ControlLine(control)
-            fds = (calls_child.fileno(), answers_child.fileno(), control_child.fileno(), lifeline_child, self.page.fd)
-            self.process = spawn(fds)
+            self.process = spawn(lanes_child, (control_child.fileno(), lifeline_child, self.page.fd))
             undo.pop_all()
 
     def close_in_fork(self) -> None:
@@ -115,7 +123,7 @@ class Ends:
         self.close(None)
 
     def close(self, collector: Collector | None) -> None:
-        """Close everything but the call channel, which whoever reads it closes."""
+        """Close everything but the call channels, which whoever reads them closes."""
         self.control.close(collector)
         self.page.freeze()
         lifeline, self._lifeline = self._lifeline, -1

@@ -61,22 +61,27 @@ def spawn(
     collector: Collector,
     sinks: tuple[Sink | None, Sink | None],
     on_exit: Callable[[], object],
-    inherited: tuple[int, ...],
+    lanes: list[tuple[int, ...]],
+    others: tuple[int, int, int],
 ) -> Process:
     """Start the process of a worker with the descriptors it inherits.
+
+    Args:
+        lanes: those of each call channel, one for both directions or (to read, to write).
+        others: control, lifeline, status page.
 
     Raises:
         OSError: it cannot be started.
     """
-    calls, answers, control, lifeline, page = inherited
     return Process(
         [
             *(recipe.python, *recipe.flags, recipe.main_file, recipe.pycache),
-            *(f"{calls},{answers}", str(control), str(lifeline), str(page)),
+            ":".join([",".join(map(str, lane)) for lane in lanes]),
+            *map(str, others),
         ],
         recipe.environ,
         recipe.cwd,
-        inherited,
+        [*(fd for lane in lanes for fd in lane), *others],
         keep=recipe.keep,
         sinks=sinks,
         on_exit=on_exit,
@@ -120,7 +125,7 @@ class Start:
         target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, messages.CAPABILITIES)
         hello = frames.pack(messages.HELLO, codec=codec.PICKLE, target=target, body=body, buffers=buffers)
         try:
-            self._ends.channel.send(hello, monotonic() + self._recipe.start_timeout)
+            self._ends.channels[0].send(hello, monotonic() + self._recipe.start_timeout)
         except (OSError, TimeoutError):  # it died at once, or hangs: the exit watch or the timer will say so
             pass
 
@@ -128,16 +133,16 @@ class Start:
         """Watch no longer, because it is over or because the process has exited."""
         self._is_over = True
         self._timers.drop()
-        self._collector.unwatch(self._ends.channel.fileno())
+        self._collector.unwatch(self._ends.channels[0].fileno())
 
     def _watch(self) -> None:
         if not self._is_over:
-            self._collector.watch(self._ends.channel.fileno(), self._on_readable)
+            self._collector.watch(self._ends.channels[0].fileno(), self._on_readable)
             self._ends.control.listen(self._collector, self._on_control)
 
     def _on_readable(self) -> None:
         try:
-            frame = self._ends.channel.try_receive()
+            frame = self._ends.channels[0].try_receive()
         except (EOFError, OSError, FrameError):
             self.end()
             self._timers.later(_STACK_SECONDS, self._ends.process.kill_tree)  # usually it is exiting already

@@ -23,10 +23,10 @@ def make_roster(least: int, most: int, *states: State, cooldown: float = 0.0, ba
     roster.phase, roster.has_recipe = Phase.OPEN, True
     for number, state in enumerate(states, 1):
         worker = Worker(number, None, None, number - 1)  # type: ignore[arg-type]  # neither is asked for anything
-        worker.state = state
+        worker.lanes[0].state = state
         roster.workers[number] = worker
         if state is State.IDLE:
-            roster.idle.append(worker)
+            roster.idle.append(worker.lanes[0])
     return roster
 
 
@@ -87,7 +87,7 @@ def test_who_is_due_may_go_only_when_others_can_do_the_work() -> None:
     assert roster.let_due_go() == []
     fresh = roster.workers[3] = Worker(3, None, None, policy.free_slot(roster))  # type: ignore[arg-type]
     assert policy.spare(roster) == 0  # it is starting
-    fresh.state = State.IDLE
+    fresh.lanes[0].state = State.IDLE
     assert roster.let_due_go() == [old]
     assert (old.state, old.reason) == (State.RETIRING, Reason.AGE)
     assert fresh.slot == old.slot

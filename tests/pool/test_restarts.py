@@ -127,6 +127,32 @@ def test_killing_a_worker_that_is_starting_is_no_failed_start(
     assert pool.stats().workers_ended == {"killed": 1}
 
 
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_worker_killed_by_others_while_it_starts_is_tried_once_more(
+    make_pool: MakePool, tmp_path: Path, until: Until, deaths: int
+) -> None:
+    """Workers like it have started before, so the call that waits gets the next one; a second death is told."""
+    events: list[vv.Event] = []
+    write_module(tmp_path, "def answer(): return 42")
+    pool = make_pool(module="app", options={"paths": [tmp_path]}, restart=EAGER, workers=1, on_event=events.append)
+    assert pool.call("answer") == 42
+    write_module(tmp_path, "import time\ntime.sleep(0.5)\ndef answer(): return 43")
+    pool.kill(pool.workers()[0].id)
+    for death in range(deaths):
+        until(lambda: sum(event.kind == "retired" for event in events) == 1, what="the first worker's end")
+        until(lambda death=death: sum(event.kind == "spawned" for event in events) == 2 + death, what="a start")
+        if death == 0:
+            future = pool.submit("answer")
+        pid = events[-1].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+    if deaths == 1:
+        assert future.result(10) == 43
+    else:
+        with pytest.raises(vv.WorkerStartError, match="SIGKILL"):
+            future.result(10)
+
+
 @pytest.mark.parametrize("way", ["call", "submit"])
 def test_a_hundred_deaths_one_after_another(make_pool: MakePool, is_settled: IsSettled, way: str) -> None:
     """The pool is of use after each; its books are right at the end."""

@@ -199,8 +199,9 @@ def test_a_host_that_does_not_read_costs_records_not_time(
     pool = open_pool(extreme)
     pool.warm()
     held, release = threading.Event(), threading.Event()
-    assert collector._running is not None
-    collector._running.call_soon(lambda: (held.set(), release.wait(20)))
+    running = collector._held._running
+    assert running is not None
+    running.call_soon(lambda: (held.set(), release.wait(20)))
     held.wait(5)
     try:
         assert pool.call("diary:write_much", 3000, 1000) < 0.5

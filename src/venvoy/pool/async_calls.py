@@ -1,4 +1,4 @@
-"""Calls on an event loop: the waiting of `engine` and `Worker.run` without a thread, on a `Port`.
+"""Calls on an event loop: the waiting of `engine` and `Lane.run` without a thread, on a `Port`.
 
 What is decided is decided there; here is only how a task waits. A task that leaves, cancelled or not, does as a thread
 that is interrupted: its ticket goes astray, and the collector mends the rest.
@@ -7,7 +7,6 @@ that is interrupted: its ticket goes astray, and the collector mends the rest.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 from venvoy_worker.contract import messages
@@ -16,9 +15,10 @@ from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..errors import ProtocolError
 from ..exchange import Call, ends
+from ..lane import Lane, WorkerLost
 from ..latch import Latch
 from ..post_mortem import crash_error
-from ..worker import EXIT_SECONDS, Worker, WorkerLost
+from ..worker import EXIT_SECONDS, Worker
 from .calls import Later
 from .engine import Engine
 from .job_queue import JobQueue
@@ -32,19 +32,17 @@ class TaskTicket(Ticket):
 
     Args:
         port: of its loop.
-        on_gone: called if the loop is closed before the ticket is decided.
     """
 
-    __slots__ = ("_on_gone", "_port")
+    __slots__ = ("_port",)
 
-    def __init__(self, port: Port, on_gone: Callable[[Ticket], object]) -> None:
+    def __init__(self, port: Port) -> None:
         super().__init__()
         self._port = port
-        self._on_gone = on_gone
 
     def arm(self) -> None:
         """Locked: get ready to be woken."""
-        self.event = self._port.bell(partial(self._on_gone, self))
+        self.event = self._port.bell()
         self.is_waiting = True
 
 
@@ -85,10 +83,10 @@ class AsyncCalls:
         while True:
             ticket = self.ticket(port)
             try:
-                worker = engine.ask(ticket, call) or await self._granted(ticket, call)
-                frame = await drive(worker, call, port)
+                lane = engine.ask(ticket, call) or await self._granted(ticket, call)
+                frame = await drive(lane, call, port)
                 if frame.opcode == messages.ERROR:
-                    self._queue.note_failure(worker, call)
+                    self._queue.note_failure(lane, call)
                 engine.release(ticket)
                 return frame
             except WorkerLost as lost:
@@ -98,14 +96,16 @@ class AsyncCalls:
             except BaseException as error:
                 self._leave(ticket, call, error)
                 raise
+            finally:
+                port.claims.pop(ticket, None)
 
     async def run_on(self, ticket: Ticket, call: Call, port: Port) -> Frame:
-        """Run a call on the worker that a ticket holds and goes on holding; as `Engine.run_on`."""
-        worker = ticket.worker
-        assert worker is not None
+        """Run a call on the lane that a ticket holds and goes on holding; as `Engine.run_on`."""
+        lane = ticket.lane
+        assert lane is not None
         try:
-            frame = await drive(worker, call, port)
-            self._engine.note_done(worker, call, frame)
+            frame = await drive(lane, call, port)
+            self._engine.note_done(lane, call, frame)
             return frame
         except WorkerLost as lost:
             self._engine.give_up(ticket)
@@ -115,8 +115,8 @@ class AsyncCalls:
             self._leave(ticket, call, error)
             raise
 
-    async def acquire(self, ticket: Ticket, call: Call) -> Worker:
-        """Wait for a worker and return it; as `Engine.acquire`."""
+    async def acquire(self, ticket: Ticket, call: Call) -> Lane:
+        """Wait for a lane and return it; as `Engine.acquire`."""
         try:
             return self._engine.ask(ticket, call) or await self._granted(ticket, call)
         except BaseException:
@@ -125,7 +125,7 @@ class AsyncCalls:
 
     async def warm(self, workers: int | None, port: Port) -> int:
         """As `Opening.warm`."""
-        ticket = self.ticket(port)
+        ticket = TaskTicket(port)
         try:
             self._opening.ask(ticket, workers)
             if ticket.event is not None:
@@ -135,10 +135,12 @@ class AsyncCalls:
         return self._opening.ready(ticket)
 
     def ticket(self, port: Port) -> TaskTicket:
-        """Return a ticket for the running task."""
-        return TaskTicket(port, self._engine.give_up)
+        """Return a ticket for the running task, which is given up should its loop end first."""
+        ticket = TaskTicket(port)
+        port.claims[ticket] = self._engine.give_up
+        return ticket
 
-    async def _granted(self, ticket: Ticket, call: Call) -> Worker:
+    async def _granted(self, ticket: Ticket, call: Call) -> Lane:
         bell: Any = ticket.event
         patience, error = self._engine.patience(call)
         return self._engine.granted(ticket, None if await bell.wait(patience) else error)
@@ -156,15 +158,15 @@ class AsyncCalls:
             raise self._engine.timed_out(call, error) from None
 
 
-async def drive(worker: Worker, call: Call, port: Port) -> Frame:
-    """Run a call on a worker that is ours and return its reply: `Worker.run` for tasks.
+async def drive(lane: Lane, call: Call, port: Port) -> Frame:
+    """Run a call on a lane that is ours and return its reply: `Lane.run` for tasks.
 
     Raises:
-        TimeoutError: the call's deadline passed. The worker has to be settled then, as after any error.
-        WorkerLost: the worker is gone, or its channel is broken.
+        TimeoutError: the call's deadline passed. The lane has to be settled then, as after any error.
+        WorkerLost: the worker is gone, or this channel is broken.
     """
-    call_id, pieces = worker.begin(call)
-    channel, deadline = worker.channel, call.deadline
+    call_id, pieces = lane.begin(call)
+    channel, deadline = lane.channel, call.deadline
     try:
         channel.is_torn = True  # an exception from here on leaves it so
         pieces = rest_of(pieces, channel.try_send(pieces))
@@ -178,14 +180,14 @@ async def drive(worker: Worker, call: Call, port: Port) -> Frame:
             frame = channel.try_receive()
             while frame is not None:
                 if ends(frame, call_id):
-                    worker.open_call, channel.parser.last = 0, None
-                    worker.note_duration(frame)
+                    lane.open_call, channel.parser.last = 0, None
+                    lane.note_duration(frame)
                     return frame
                 frame = channel.buffered()
     except TimeoutError:
         raise
     except (OSError, EOFError, FrameError, ProtocolError) as error:
-        raise WorkerLost(worker, call, call_id) from error
+        raise WorkerLost(lane, call, call_id) from error
 
 
 async def _exit_of(worker: Worker, port: Port) -> None:
@@ -197,6 +199,6 @@ async def _exit_of(worker: Worker, port: Port) -> None:
 
 async def reached(latch: Latch, seconds: float | None, port: Port) -> bool:
     """Wait for a latch; return False when the time passes first."""
-    bell = port.bell(lambda: None)
+    bell = port.bell()
     latch.tell(bell.release)
     return await bell.wait(seconds)

@@ -143,7 +143,7 @@ class Core:
             if self._watcher is not None:
                 self._watcher.stop()
             self._threads = [self._supervisor.thread, *self._drivers.threads]
-            self._threads += filter(None, (_collector.let_go(), *_notifier.let_go(), _strays.walker()))
+            self._threads += filter(None, (*_collector.let_go(), *_notifier.let_go(), _strays.walker()))
             if self._env_lease is not None:
                 self._env_lease.release()
 
@@ -182,9 +182,13 @@ class Core:
 
     def mend(self) -> None:
         """Let the collector thread call `Engine.settle`, soon."""
+        self.call_soon(self.engine.settle)
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Run a callback on the collector thread, while there is one. Takes no lock: finalizers may call it."""
         collector = self._collector
         if collector is not None:
-            collector.call_soon(self.engine.settle)
+            collector.call_soon(callback)
 
     def emit(self, kind: Kind, worker: Worker | None = None, detail: str = "") -> None:
         """Tell `on_event` of a change; it runs on the notifier thread, in order."""
@@ -259,9 +263,7 @@ class Core:
 
     def drop(self) -> None:
         """From a finalizer: end when the work is done. Takes no lock."""
-        collector = self._collector
-        if collector is not None:
-            collector.call_soon(lambda: self.staff.close(drop_waiting=False))
+        self.call_soon(lambda: self.staff.close(drop_waiting=False))
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Take no more calls; end when the work is done."""

@@ -15,7 +15,7 @@ from time import monotonic
 from venvoy_worker.contract import messages
 from venvoy_worker.contract.frames import Frame, FrameError
 
-from ..worker import Worker
+from ..lane import Lane
 from ..worker_state import State
 from .engine import Engine
 from .job_queue import Hands, JobQueue
@@ -60,27 +60,27 @@ class Direct:
             with self._lock:
                 if not idle or roster.phase is not Phase.OPEN:
                     return False
-                worker = ticket.worker = idle[-1]  # from here on no call, see `engine`
+                lane = ticket.lane = idle[-1]  # from here on no call, see `engine`
                 del idle[-1]
-                worker.state = State.BUSY
+                lane.state = State.BUSY
             job.begin()
-            call_id, pieces = worker.begin(call)
-            job.place = (worker, call_id)
+            call_id, pieces = lane.begin(call)
+            job.place = (lane, call_id)
             job.reader = allocate_lock()
-            worker.channel.send(pieces)
-            is_sent = True  # from here on it is for a reader to give the worker back
+            lane.channel.send(pieces)
+            is_sent = True  # from here on it is for a reader to give the lane back
             job.ticket = ticket
-            worker.direct = job
-            worker.arm()
+            lane.direct = job
+            lane.arm()
         except (OSError, ValueError):  # it has died
             job.ticket = ticket
-            self._let_driver_read(job, worker)
+            self._let_driver_read(job, lane)
         except BaseException:
             if not is_sent:
                 self._engine.astray.append(ticket)
                 self._hands.mend()
             else:
-                self._let_driver_read(job, worker)
+                self._let_driver_read(job, lane)
             raise
         return True
 
@@ -93,46 +93,46 @@ class Direct:
         ticket, place, reader = job.ticket, job.place, job.reader
         if ticket is None or place is None or reader is None:
             return
-        worker, call_id = place
+        lane, call_id = place
         mine: list[bool] = []
         try:
             mine.extend(map(reader.acquire, (False,)))  # one call: no interrupt before we know that it is ours
             if not mine[0]:
                 return
-            worker.disarm()
-            frame = worker.channel.receive(None if timeout is None else monotonic() + timeout)
+            lane.disarm()
+            frame = lane.channel.receive(None if timeout is None else monotonic() + timeout)
             if frame is None or frame.opcode not in messages.TERMINAL or frame.call_id != call_id or job.is_given_up:
                 raise EOFError  # more than a plain reply: what it means is a driver's business
             job.reply = frame
             if frame.opcode == messages.ERROR:
-                self._queue.note_failure(worker, job.call)
-            worker.channel.parser.last = worker.direct = None
-            worker.open_call = 0
-            job.seconds = worker.note_duration(frame)
+                self._queue.note_failure(lane, job.call)
+            lane.channel.parser.last = lane.direct = None
+            lane.open_call = 0
+            job.seconds = lane.note_duration(frame)
             self._engine.release(ticket)
             self._complete(job, frame)
         except (OSError, ValueError, EOFError, FrameError):  # time-outs too
-            self._give_up(job, ticket, worker)
+            self._give_up(job, ticket, lane)
         except BaseException:
             if mine and mine[0]:
-                self._give_up(job, ticket, worker)
+                self._give_up(job, ticket, lane)
             raise
 
-    def _give_up(self, job: Job, ticket: Ticket, worker: Worker) -> None:
-        if ticket.worker is not None:
-            self._queue.tasks.put((worker, job))
+    def _give_up(self, job: Job, ticket: Ticket, lane: Lane) -> None:
+        if ticket.lane is not None:
+            self._queue.tasks.put((lane, job))
         elif job.reply is not None and not job.future.done():
             run_aside(self._complete, job, job.reply)
 
-    def _let_driver_read(self, job: Job, worker: Worker) -> None:
+    def _let_driver_read(self, job: Job, lane: Lane) -> None:
         if job.reader is not None and job.reader.acquire(False):
-            self._queue.tasks.put((worker, job))
+            self._queue.tasks.put((lane, job))
 
-    def answered(self, worker: Worker) -> None:
+    def answered(self, lane: Lane) -> None:
         """On the collector thread: a reply has come that nobody had begun to wait for."""
-        job = worker.direct
+        job = lane.direct
         if isinstance(job, Job):
-            self._let_driver_read(job, worker)
+            self._let_driver_read(job, lane)
 
     def _complete(self, job: Job, frame: Frame) -> None:
         complete = self._decoder().complete

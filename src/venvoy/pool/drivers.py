@@ -1,8 +1,8 @@
-"""The queue driver: a thread per busy worker that runs jobs on it, several per write, and completes their futures.
+"""The queue driver: a thread per busy lane that runs jobs on it, several per write, and completes their futures.
 
-Owns the threads, as many as there are workers. A drive owns its worker's call channel from
+Owns the threads, as many as the workers have lanes. A drive owns its lane's call channel from
 the first job to the last. Laws: with more than one request unanswered it reads while it writes; small requests only
-are sent ahead, and only while calls are measured to be quick; a worker is given back before the futures are
+are sent ahead, and only while calls are measured to be quick; a lane is given back before the futures are
 completed, so that whoever waits for a result finds a free worker.
 """
 
@@ -19,8 +19,8 @@ from venvoy_worker.contract.frames import HEADER_SIZE, Frame, FrameError
 
 from ..errors import EncodingError, ProtocolError, VenvoyError
 from ..exchange import Pieces, ends
+from ..lane import Lane, WorkerLost
 from ..log import logger
-from ..worker import Worker, WorkerLost
 from ..worker_state import Reason
 from .job_queue import JobQueue
 from .jobs import Decoder, Job, run_aside
@@ -35,7 +35,7 @@ _LARGEST_AHEAD = 4096  # bytes of one request that is sent ahead
 
 
 class Drivers:
-    """The threads: one a worker, each asleep until a pair of worker and job is put into `JobQueue.tasks`.
+    """The threads: one a lane, each asleep until a pair of lane and job is put into `JobQueue.tasks`.
 
     Args:
         queue: where jobs come from.
@@ -68,25 +68,26 @@ class Drivers:
     def _run(self) -> None:
         task = self._queue.tasks.get()
         while task is not None:
-            worker, job = task
+            lane, job = task
             del task  # a thread that waits keeps nothing alive
-            Drive(self._queue, self._decoder(), worker).run(job)
-            del worker, job
+            Drive(self._queue, self._decoder(), lane).run(job)
+            del lane, job
             task = self._queue.tasks.get()
 
 
 class Drive:
-    """One drive: a worker and the jobs that are on it.
+    """One drive: a lane and the jobs that are on it.
 
     Args:
-        worker: busy, and ours until it is given back.
+        lane: busy, and ours until it is given back.
     """
 
-    def __init__(self, queue: JobQueue, decoder: Decoder, worker: Worker) -> None:
+    def __init__(self, queue: JobQueue, decoder: Decoder, lane: Lane) -> None:
         self._queue = queue
         self._decoder = decoder
-        self._worker = worker
-        self._channel: Channel = worker.channel
+        self._lane = lane
+        self._worker = lane.worker
+        self._channel: Channel = lane.channel
         self._running: dict[int, Job] = {}  # unanswered, in the order they were sent
         self._room = _ROOM
         self._unsent: Pieces = []
@@ -122,7 +123,7 @@ class Drive:
         assert job.place is not None
         assert job.ticket is not None
         call_id = job.place[1]
-        job.ticket.worker = job.ticket = self._worker.direct = None
+        job.ticket.lane = job.ticket = self._lane.direct = None
         self._running[call_id] = job
         self._room -= job.call.size
         self._is_alone = self._queue.kills(self._worker, job.call)
@@ -138,11 +139,11 @@ class Drive:
                 job.fail_aside(job.cancelled_error())
             elif job.begin():
                 try:
-                    call_id, pieces = self._worker.begin(job.call)
+                    call_id, pieces = self._lane.begin(job.call)
                 except EncodingError as error:
                     job.fail_aside(error)
                     continue
-                job.place = (self._worker, call_id)
+                job.place = (self._lane, call_id)
                 if job.call.deadline is not None:
                     self._has_deadlines = True
                 self._is_alone = self._queue.kills(self._worker, job.call)
@@ -209,7 +210,7 @@ class Drive:
 
     def _on_time(self) -> None:
         now = monotonic()
-        started = self._worker.page.started
+        started = self._lane.started
         for call_id, job in self._running.items():
             deadline = job.call.deadline
             if deadline is not None and deadline <= now and not job.is_given_up:
@@ -222,10 +223,10 @@ class Drive:
                     if call_id != started:
                         self._retract([call_id])
                     if job.call.options.on_timeout == "cancel":
-                        self._worker.stop_call(call_id)  # also if it starts just now; no harm if it is taken back
+                        self._lane.stop_call(call_id)  # also if it starts just now; no harm if it is taken back
                 job.fail_aside(job.call.timeout_error())
         if len(self._running) > 1 and now >= self._progress + _STALL and not self._is_retracting:
-            self._worker.mean_seconds = None  # calls are not quick any more: measure anew before sending ahead
+            self._lane.mean_seconds = None  # calls are not quick any more: measure anew before sending ahead
             self._retract([call_id for call_id in self._running if call_id > started])
 
     def _retract(self, call_ids: list[int]) -> None:
@@ -245,9 +246,9 @@ class Drive:
         del self._running[frame.call_id]
         self._room += job.call.size
         self._done += 1
-        job.seconds = self._worker.note_duration(frame)
+        job.seconds = self._lane.note_duration(frame)
         if frame.opcode == messages.ERROR and not job.is_given_up:
-            self._queue.note_failure(self._worker, job.call)
+            self._queue.note_failure(self._lane, job.call)
         if job.is_given_up:
             if frame.flags & messages.FLAG_DIRTY:
                 self._worker.reason = self._worker.reason or Reason.DRAINED  # its user code may still be at work
@@ -271,10 +272,10 @@ class Drive:
             self._queue.requeue(jobs)
 
     def _send_ahead(self) -> None:
-        mean = self._worker.mean_seconds
+        mean = self._lane.mean_seconds
         if mean is None or mean > _QUICK or self._is_retracting or self._unsent or self._is_alone:
             return
-        if self._worker.is_attributed:  # what is printed must belong to one call
+        if self._lane.is_attributed:  # what is printed must belong to one call
             return
         if len(self._running) > _MOST_AHEAD // 2:
             return
@@ -302,23 +303,23 @@ class Drive:
         """Tell the queue what was done; return the job to go on with, or None: the worker is given back."""
         done, self._done = self._done, 0
         timed_out, self._timed_out = self._timed_out, 0
-        return self._queue.finish(self._worker, done, timed_out)
+        return self._queue.finish(self._lane, done, timed_out)
 
     def _lost(self) -> None:
         """The worker is gone: what never started goes back to the queue, the rest fails, or is retried if allowed."""
-        worker = self._worker
-        worker.await_exit()
+        lane = self._lane
+        lane.worker.await_exit()
         again: list[Job] = []
         failed: list[tuple[Job, BaseException]] = []
         for call_id, job in self._running.items():
             try:
-                self._queue.may_retry(WorkerLost(worker, job.call, call_id))
+                self._queue.may_retry(WorkerLost(lane, job.call, call_id))
             except VenvoyError as error:
                 failed.append((job, error))
             else:
                 failed.append((job, job.cancelled_error())) if job.is_given_up else again.append(job)
         self._running.clear()
-        self._queue.discard(worker)
+        self._queue.discard(lane)
         self._finish()
         if again:
             self._queue.requeue(again)

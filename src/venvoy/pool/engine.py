@@ -1,13 +1,13 @@
 """Who serves whom: the calls' side of a pool.
 
-Callers bring a `Ticket` (and run the call themselves on the worker it gets), `submit` and `map` bring a `Job` (which a
+Callers bring a `Ticket` (and run the call themselves on the lane it gets), `submit` and `map` bring a `Job` (which a
 driver thread runs). Both wait in the one queue of the `Roster`; nothing here waits while holding its lock.
 
 Callers may be interrupted anywhere, by Ctrl-C or by an exception thrown into their thread, even in the middle of giving
-a worker back. Python delivers such an exception after a call or at the start of a function or loop, so: (1) where a
-caller's thread takes or gives a worker, the assignments stand together without a call between them; (2) whatever leaves
+a lane back. Python delivers such an exception after a call or at the start of a function or loop, so: (1) where a
+caller's thread takes or gives a lane, the assignments stand together without a call between them; (2) whatever leaves
 early first appends its ticket to `astray`, one C call, and the collector thread, which nobody interrupts, looks at the
-facts and mends them (`settle`). No worker is lost, and no half-read channel is given to anybody.
+facts and mends them (`settle`). No lane is lost, and no half-read channel is given to anybody.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from venvoy_worker.contract.frames import Frame
 
 from ..errors import CallTimeout
 from ..exchange import Call
+from ..lane import Lane, WorkerLost
 from ..post_mortem import crash_error
-from ..worker import Worker, WorkerLost
 from ..worker_state import Reason, State
 from .job_queue import Hands, JobQueue
 from .jobs import Job
@@ -37,7 +37,7 @@ class Engine:
 
     Args:
         roster: the facts.
-        queue: gets workers that a job waits for.
+        queue: gets lanes that a job waits for.
         hands: does what is decided.
     """
 
@@ -63,7 +63,7 @@ class Engine:
             try:
                 frame = (self.ask(ticket, call) or self._await(ticket, call)).run(call)
                 if frame.opcode == messages.ERROR:
-                    self._queue.note_failure(ticket.worker, call)
+                    self._queue.note_failure(ticket.lane, call)
                 self.release(ticket)
                 return frame
             except WorkerLost as lost:
@@ -80,16 +80,16 @@ class Engine:
                 raise
 
     def run_on(self, ticket: Ticket, call: Call) -> Frame:
-        """Run a call on the worker that a ticket holds and goes on holding, unless an error takes it away.
+        """Run a call on the lane that a ticket holds and goes on holding, unless an error takes it away.
 
         Raises:
             As `run`.
         """
-        worker = ticket.worker
-        assert worker is not None
+        lane = ticket.lane
+        assert lane is not None
         try:
-            frame = worker.run(call)
-            self.note_done(worker, call, frame)
+            frame = lane.run(call)
+            self.note_done(lane, call, frame)
             return frame
         except WorkerLost as lost:
             self.astray.append(ticket)
@@ -106,13 +106,13 @@ class Engine:
             self._hands.mend()
             raise
 
-    def note_done(self, worker: Worker, call: Call, frame: Frame) -> None:
-        """A call has ended on a worker that its caller goes on holding."""
+    def note_done(self, lane: Lane, call: Call, frame: Frame) -> None:
+        """A call has ended on a lane that its caller goes on holding."""
         with self._lock:
-            worker.calls += 1
+            lane.worker.calls += 1
             self._roster.calls_done += 1
         if frame.opcode == messages.ERROR:
-            self._queue.note_failure(worker, call)
+            self._queue.note_failure(lane, call)
 
     def timed_out(self, call: Call, error: BaseException) -> CallTimeout:
         """Count a time-out and return its error."""
@@ -131,8 +131,8 @@ class Engine:
         lost.worker.await_exit()
         self._queue.may_retry(lost)
 
-    def acquire(self, ticket: Ticket, call: Call) -> Worker:
-        """Wait for a worker and return it; it belongs to the ticket until `release` or `settle`.
+    def acquire(self, ticket: Ticket, call: Call) -> Lane:
+        """Wait for a lane of a worker and return it; it belongs to the ticket until `release` or `settle`.
 
         Raises:
             CallTimeout: the deadline passed first.
@@ -141,8 +141,8 @@ class Engine:
         """
         return self.ask(ticket, call) or self._await(ticket, call)
 
-    def ask(self, ticket: Ticket, call: Call) -> Worker | None:
-        """Return an idle worker, which belongs to the ticket now; else put the ticket into the queue.
+    def ask(self, ticket: Ticket, call: Call) -> Lane | None:
+        """Return an idle lane, which belongs to the ticket now; else put the ticket into the queue.
 
         Raises:
             TooManyWaiting: it may not wait.
@@ -152,10 +152,10 @@ class Engine:
         idle = roster.idle
         with self._lock:
             if idle and roster.phase is Phase.OPEN:
-                worker = ticket.worker = idle[-1]  # from here on no call, see the module
+                lane = ticket.lane = idle[-1]  # from here on no call, see the module
                 del idle[-1]
-                worker.state = State.BUSY
-                return worker
+                lane.state = State.BUSY
+                return lane
             roster.check_may_wait(call.options.queue_timeout)
             ticket.wait_in(roster.waiting)
             is_short = roster.may_need_workers()
@@ -165,7 +165,7 @@ class Engine:
             self._hands.mend()
         return None
 
-    def _await(self, ticket: Ticket, call: Call) -> Worker:
+    def _await(self, ticket: Ticket, call: Call) -> Lane:
         assert ticket.event is not None
         patience, error = self.patience(call)
         is_granted = ticket.event.acquire(timeout=-1 if patience is None else min(patience, threading.TIMEOUT_MAX))
@@ -179,8 +179,8 @@ class Engine:
             return in_queue, partial(self._queue.tired_error, call)
         return left, partial(CallTimeout, f"{call.name}: no worker was free before the deadline")
 
-    def granted(self, ticket: Ticket, error: Callable[[], BaseException] | None) -> Worker:
-        """Return the worker that a ticket was granted.
+    def granted(self, ticket: Ticket, error: Callable[[], BaseException] | None) -> Lane:
+        """Return the lane that a ticket was granted.
 
         Args:
             error: what to raise if there is none: the time to wait in the queue is over.
@@ -195,35 +195,38 @@ class Engine:
                     raise error()
         if ticket.error is not None:
             raise ticket.error()
-        assert ticket.worker is not None
-        return ticket.worker
+        assert ticket.lane is not None
+        return ticket.lane
 
     def release(self, ticket: Ticket) -> None:
-        """Give back the worker that the ticket holds."""
-        roster = self._roster
-        idle, waiting, worker = roster.idle, roster.waiting, ticket.worker
-        if worker is not None and worker.limits is not None:
+        """Give back the lane that the ticket holds."""
+        roster, lane = self._roster, ticket.lane
+        if lane is None:
+            self.give_up(ticket)
+            return
+        idle, waiting, worker = roster.idle, roster.waiting, lane.worker
+        if worker.limits is not None:
             self._hands.check_limits(worker, worker.calls + 1)
         with self._lock:
-            if worker is not None and worker.state is State.BUSY:
+            if lane.state is State.BUSY:
                 worker.calls += 1
                 roster.calls_done += 1
                 if worker.reason is None and worker.due is None and roster.phase is Phase.OPEN:
                     entry = waiting[0] if waiting else None
                     is_job = isinstance(entry, Job)
                     if entry is None:
-                        worker.state = State.IDLE  # no call from here to the end of each branch, see the module
-                        idle += (worker,)
-                        ticket.worker = None
+                        lane.state = State.IDLE  # no call from here to the end of each branch, see the module
+                        idle += (lane,)
+                        ticket.lane = None
                     elif is_job:
                         del waiting[0]
-                        ticket.worker = None
-                        self._queue.tasks.put((worker, entry))  # type: ignore[arg-type]
+                        ticket.lane = None
+                        self._queue.tasks.put((lane, entry))  # type: ignore[arg-type]
                     else:
                         del waiting[0]
-                        entry.worker = worker  # type: ignore[union-attr]
+                        entry.lane = lane  # type: ignore[union-attr]
                         entry.is_waiting = False  # type: ignore[union-attr]
-                        ticket.worker = None
+                        ticket.lane = None
                         entry.event.release()  # type: ignore[union-attr]
                     return
         self.give_up(ticket)
@@ -246,20 +249,20 @@ class Engine:
         job = None
         with self._lock:
             roster.forget(ticket)
-            worker, ticket.worker = ticket.worker, None
-            if worker is not None and worker.state is State.BUSY:
-                if worker.channel.is_torn:
-                    worker.move(State.RETIRING, Reason.DRAINED)
-                elif worker.open_call and worker.was_sent:
-                    worker.move(State.ABANDONED)
+            lane, ticket.lane = ticket.lane, None
+            if lane is not None and lane.state is State.BUSY:
+                if lane.channel.is_torn:
+                    lane.move(State.RETIRING, Reason.DRAINED)
+                elif lane.open_call and lane.was_sent:
+                    lane.move(State.ABANDONED)
                 else:
-                    job = roster.serve_next(worker)
-            state = worker.state if worker is not None else None
-        if worker is None or state is None:
+                    job = roster.serve_next(lane)
+            state = lane.state if lane is not None else None
+        if lane is None or state is None:
             return
-        if worker.channel.is_torn:
-            worker.process.kill_tree()
+        if lane.channel.is_torn:
+            lane.worker.process.kill_tree()
         if state is State.ABANDONED:
-            worker.abandon_call(ticket.is_to_stop)
-        self._queue.after_release(worker, job, state)
+            lane.abandon_call(ticket.is_to_stop)
+        self._queue.after_release(lane, job, state)
         self._hands.attend()

@@ -15,16 +15,18 @@ from venvoy_worker.contract import messages
 from ..errors import TooManyWaiting
 from ..events import Kind
 from ..exchange import Call
+from ..lane import Lane, WorkerLost
 from ..post_mortem import crash_error
-from ..worker import Worker, WorkerLost
+from ..worker import Worker
 from ..worker_state import Reason, State
+from . import leaving
 from .jobs import Job
 from .phase import Phase
 from .roster import ErrorMaker, Roster
 
 _MOST_FREE_RETRIES = 5  # of a call that never started: workers that die while idle do not come in hundreds
 
-Tasks = SimpleQueue[tuple[Worker, Job] | None]
+Tasks = SimpleQueue[tuple[Lane, Job] | None]
 
 
 class Hands(Protocol):
@@ -64,7 +66,7 @@ class JobQueue:
         self._roster = roster
         self._lock = roster.lock
         self._hands = hands
-        self.tasks: Tasks = SimpleQueue()  # pairs of worker and job that a driver is to run
+        self.tasks: Tasks = SimpleQueue()  # pairs of lane and job that a driver is to run
 
     def enqueue(self, job: Job) -> None:
         """Give a job to an idle worker, or let it wait for one.
@@ -82,10 +84,10 @@ class JobQueue:
         is_short = not roster.has_drivers
         with self._lock:
             if idle and roster.phase is Phase.OPEN:
-                worker = idle[-1]  # from here on no call but the last, see the module
+                lane = idle[-1]  # from here on no call but the last, see the module
                 del idle[-1]
-                worker.state = State.BUSY
-                self.tasks.put((worker, job))
+                lane.state = State.BUSY
+                self.tasks.put((lane, job))
             else:
                 roster.check_may_wait(job.call.options.queue_timeout)
                 roster.waiting.append(job)
@@ -108,7 +110,7 @@ class JobQueue:
         self._hands.attend()
 
     def more_jobs(self, worker: Worker, most: int, room: int, largest: int) -> list[Job]:
-        """Return waiting jobs that a driver may add to those its worker has; callers with tickets go first.
+        """Return waiting jobs that a driver may add to those its lane of a worker has; callers with tickets go first.
 
         Args:
             most: number of jobs at most.
@@ -130,23 +132,24 @@ class JobQueue:
                 waiting.popleft()
         return jobs
 
-    def finish(self, worker: Worker, done: int, timed_out: int) -> Job | None:
-        """A driver has nothing left on its worker: return the job it goes on with, or None: it was given back.
+    def finish(self, lane: Lane, done: int, timed_out: int) -> Job | None:
+        """A driver has nothing left on its lane: return the job it goes on with, or None: it was given back.
 
         Args:
             done, timed_out: how many calls since the last time.
         """
+        worker = lane.worker
         if worker.limits is not None:
             self._hands.check_limits(worker, worker.calls + done)
         with self._lock:
             worker.calls += done
             self._roster.calls_done += done
             self._roster.calls_timed_out += timed_out
-            worker.open_call = 0
-            job = self._roster.serve_next(worker) if worker.state is State.BUSY else None
-            state = worker.state
+            lane.open_call = 0
+            job = self._roster.serve_next(lane) if lane.state is State.BUSY else None
+            state = lane.state
         if job is None:
-            self.after_release(worker, None, state)
+            self.after_release(lane, None, state)
         return job
 
     def requeue(self, jobs: list[Job]) -> None:
@@ -183,12 +186,12 @@ class JobQueue:
         seconds = call.options.queue_timeout
         return TooManyWaiting(f"{call.name}: no worker of pool {self._roster.name!r} was free within {seconds} s")
 
-    def note_failure(self, worker: Worker | None, call: Call) -> None:
-        """A call has raised, on a worker that somebody holds."""
+    def note_failure(self, lane: Lane | None, call: Call) -> None:
+        """A call has raised, on a lane that somebody holds."""
         with self._lock:
             self._roster.calls_failed += 1
-        if worker is not None and worker.reason is None and self.kills(worker, call):
-            worker.reason = Reason.DRAINED
+        if lane is not None and lane.worker.reason is None and self.kills(lane.worker, call):
+            lane.worker.reason = Reason.DRAINED
 
     def kills(self, worker: Worker, call: Call) -> bool:
         """Return True if the worker is to end should the call raise."""
@@ -204,9 +207,9 @@ class JobQueue:
         if place is None or job.future.done():
             return False
         job.is_given_up = True
-        worker, call_id = place
-        worker.control.say(messages.RETRACT, body=messages.pack_ids([call_id]))
-        worker.stop_call(call_id)
+        lane, call_id = place
+        lane.worker.control.say(messages.RETRACT, body=messages.pack_ids([call_id]))
+        lane.stop_call(call_id)
         return True
 
     def _withdraw(self, job: Job) -> bool:
@@ -217,29 +220,29 @@ class JobQueue:
                 return False
             return True
 
-    def discard(self, worker: Worker) -> None:
+    def discard(self, lane: Lane) -> None:
         """A driver found its worker dead or unusable: it is not given to anybody again."""
         with self._lock:
-            if worker.state is State.BUSY:
-                worker.move(State.RETIRING, Reason.CRASHED)
-        if worker.state is State.RETIRING:
-            worker.process.kill_tree()
+            if lane.state is State.BUSY:
+                lane.move(State.RETIRING, Reason.CRASHED)
+        if lane.state is State.RETIRING:
+            lane.worker.process.kill_tree()
 
-    def after_release(self, worker: Worker, job: Job | None, state: State) -> None:
-        """Outside the lock: do what giving back a worker led to.
+    def after_release(self, lane: Lane, job: Job | None, state: State) -> None:
+        """Outside the lock: do what giving back a lane led to.
 
         Args:
-            state: the worker's when the lock was held; it may be somebody else's now.
+            state: the lane's when the lock was held; it may be somebody else's now.
         """
         if job is not None:
-            self.tasks.put((worker, job))
+            self.tasks.put((lane, job))
         elif state is State.EXITED:
-            worker.channel.close()
+            lane.channel.close()
             with self._lock:
-                self._roster.workers.pop(worker.id, None)
+                leaving.let_go(self._roster, lane)
             self._hands.check_gone()
-        elif state is State.RETIRING:
-            worker.retire()
+        elif state is State.RETIRING and lane.worker.is_done:
+            lane.worker.retire()
             self._hands.attend()
 
     def may_retry(self, lost: WorkerLost) -> None:

@@ -20,7 +20,7 @@ from ..classes import Classes
 from ..collector import Timer
 from ..errors import CallCancelled, EncodingError
 from ..exchange import Call, Convert
-from ..worker import Worker
+from ..lane import Lane
 
 if TYPE_CHECKING:
     from .roster import Ticket
@@ -186,7 +186,7 @@ class Job:
         self.future = CallFuture()
         self.is_begun = False  # the future was told that it runs, which may be done once only
         self.is_given_up = False  # by its deadline or by cancel(): what comes back is discarded
-        self.place: tuple[Worker, int] | None = None  # where it runs, and under which id
+        self.place: tuple[Lane, int] | None = None  # where it runs, and under which id
         self.seconds = 0.0  # it took in the worker
         self.timer: Timer | None = None
         self.ticket: Ticket | None = None  # these three belong to `direct`
@@ -305,24 +305,30 @@ class Decoder:
             job.succeed(self._chunk(frame, value, job.call.convert) if is_chunk else value)
 
     def _chunk(self, frame: Frame, value: Any, convert: Convert | None) -> tuple[list[Any], BaseException | None]:
-        """Return the values of a chunk of a map, and the error that ended it early, if one did."""
-        error: BaseException | None = None
+        """Return the values of a chunk of a map, errors among them if it went on, and the one that ended it early."""
+        problems: dict[int, dict[str, Any]] = {}
         if frame.flags & messages.FLAG_PARTIAL:
-            value, snapshot = value
-            try:
-                error = self._classes.rebuild(snapshot)
-            except codec.CodecError as refused:
-                error = EncodingError(f"the result {refused}")
-        return (value, error) if convert is None else _converted(value, error, convert)
+            value, problems = value
+        values, error = (value, None) if convert is None else _converted(value, convert)
+        for index, snapshot in problems.items():
+            if index < len(value):
+                values[index] = self._rebuilt(snapshot)
+            else:
+                error = error or self._rebuilt(snapshot)
+        return values, error
+
+    def _rebuilt(self, snapshot: dict[str, Any]) -> BaseException:
+        try:
+            return self._classes.rebuild(snapshot)
+        except codec.CodecError as refused:
+            return EncodingError(f"the result {refused}")
 
 
-def _converted(
-    values: list[Any], error: BaseException | None, convert: Convert
-) -> tuple[list[Any], BaseException | None]:
+def _converted(values: list[Any], convert: Convert) -> tuple[list[Any], BaseException | None]:
     done: list[Any] = []
     for value in values:
         try:
             done.append(convert(value))
         except EncodingError as mismatch:
             return done, mismatch
-    return done, error
+    return done, None

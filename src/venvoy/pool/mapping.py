@@ -1,120 +1,203 @@
-"""`map`: drawn lazily, sent in chunks sized by what calls are measured to take, yielded in order.
+"""`map` and its kin: drawn lazily, sent in chunks sized by what calls are measured to take.
 
-Owns the window of chunks in flight. The first window is drawn by the call itself, as `Executor.map` does, the rest as
-results are taken.
+A `Window` says what may be drawn and sent, without any I/O; a `Mapping` is the blocking iterator above it, and owns the
+chunks in flight. The first window is drawn by the call itself, as `Executor.map` does, the rest as results are taken.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
 from itertools import islice
 from time import monotonic
 from typing import Any
 
-from ..errors import CallTimeout
+from ..errors import CallTimeout, EnvError, PoolError, WorkerStartError
 from .jobs import Job
 
 _CHUNK_SECONDS = 0.01  # a chunk should keep a worker busy so long: a thousand times the cost of sending it
 _MOST_ITEMS = 8192  # of one chunk
 _GROWTH = 16  # a chunk is at most so many times as large as the last measured one
+_NO_CALL_CAN_BE_MADE = (PoolError, EnvError, WorkerStartError)  # these are nobody's result
+
+Outcome = tuple[list[Any], BaseException | None]
+"""The values of a chunk, and the error that ended it early."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapOptions:
+    """How a `map` goes about it; see `Calling.map`."""
+
+    timeout: float | None = None
+    chunksize: int | None = None
+    buffersize: int | None = None
+    ordered: bool = True
+    return_exceptions: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("chunksize", "buffersize"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be >= 1")
+
+
+class Window:
+    """What may be drawn from the input of one `map`, and in pieces of which size.
+
+    Args:
+        items: what to map over.
+        most_chunks: how many may be in flight.
+        chunksize: items per chunk; None measures.
+        buffersize: results drawn ahead of the consumer, at most; None is `most_chunks` chunks.
+
+    Raises:
+        TypeError: `items` cannot be iterated over.
+    """
+
+    def __init__(self, items: Iterable[Any], most_chunks: int, chunksize: int | None, buffersize: int | None) -> None:
+        self._items = iter(items)
+        self._most_chunks = most_chunks
+        self._size = chunksize or 1
+        self._is_fixed = chunksize is not None
+        self._room = buffersize
+        self._is_exhausted = False
+        self.error: Exception | None = None  # of the user's iterable: it comes after the results before it
+
+    @property
+    def is_bounded(self) -> bool:
+        """True if `taken` has to be told of each result."""
+        return self._room is not None
+
+    def draw(self, in_flight: int) -> list[Any]:
+        """Return the items of the next chunk; none when no more may be sent now, or there are no more.
+
+        Args:
+            in_flight: how many chunks are.
+        """
+        size = self._size if self._room is None else min(self._size, self._room)
+        if self._is_exhausted or in_flight >= self._most_chunks or size < 1:
+            return []
+        chunk: list[Any] = []
+        try:
+            chunk.extend(islice(self._items, size))  # keeps what came before an error
+        except Exception as error:
+            self.error = error
+        self._is_exhausted = len(chunk) < size
+        if self._room is not None:
+            self._room -= len(chunk)
+        return chunk
+
+    def taken(self) -> None:
+        """The consumer has taken a result."""
+        if self._room is not None:
+            self._room += 1
+
+    def measured(self, size: int, seconds: float) -> None:
+        """A chunk of that size has taken so long in its worker."""
+        if not self._is_fixed:
+            wanted = int(size * _CHUNK_SECONDS / seconds) if seconds else size * _GROWTH
+            self._size = max(1, min(wanted, size * _GROWTH, _MOST_ITEMS))
+
+
+def is_result(error: BaseException) -> bool:
+    """Return True if an error may stand in the place of a result, False if it says that no call can be made."""
+    return isinstance(error, Exception) and not isinstance(error, _NO_CALL_CAN_BE_MADE)
 
 
 class Mapping:
     """One `map` in progress; an iterator of its results is `results()`.
 
     Args:
-        items: what to map over; tuples of arguments if `is_starred`.
-        submit: sends a chunk of items, returns its job, whose result is (values, error or None).
-        workers: how many may be busy at once.
-        chunksize: items per chunk; None measures.
-        buffersize: results drawn ahead of the consumer, at most; None is two chunks a worker.
+        window: over the input.
+        submit: sends a chunk of items; returns its jobs, usually one, each with its number of items.
+        options: how.
+        outcome: what the result of a job means; by default it is an `Outcome`.
     """
 
     def __init__(
         self,
-        items: Iterable[Any],
-        submit: Callable[[list[Any]], Job],
-        workers: int,
-        chunksize: int | None,
-        buffersize: int | None,
+        window: Window,
+        submit: Callable[[list[Any]], Iterable[tuple[Job, int]]],
+        options: MapOptions,
+        outcome: Callable[[Any], Outcome] | None = None,
     ) -> None:
-        self._items = iter(items)
+        self._window = window
         self._submit = submit
-        self._most_chunks = 2 * workers
-        self._size = chunksize or 1
-        self._is_fixed = chunksize is not None
-        self._room = buffersize
-        self._chunks: deque[tuple[Job, int]] = deque()
-        self._is_exhausted = False
-        self._error: Exception | None = None
+        self._outcome = outcome
+        self._is_ordered = options.ordered
+        self._is_tolerant = options.return_exceptions
+        self._sent: deque[tuple[Job, int]] = deque()
+        self._deadline = None if options.timeout is None else monotonic() + options.timeout
 
     def fill(self) -> None:
         """Draw and send chunks until the window is full."""
-        while not self._is_exhausted and len(self._chunks) < self._most_chunks:
-            size = self._size if self._room is None else min(self._size, self._room)
-            if size < 1:
-                return
-            chunk = self._draw(size)
-            if chunk:
-                if self._room is not None:
-                    self._room -= len(chunk)
-                self._chunks.append((self._submit(chunk), len(chunk)))
+        window, sent = self._window, self._sent
+        chunk = window.draw(len(sent))
+        while chunk:
+            sent.extend(self._submit(chunk))
+            chunk = window.draw(len(sent))
 
-    def _draw(self, size: int) -> list[Any]:
-        """Return the next items; an error of the user's iterable is kept until the results before it are taken."""
-        chunk: list[Any] = []
-        try:
-            chunk.extend(islice(self._items, size))  # keeps what came before an error
-        except Exception as error:
-            self._error = error
-        self._is_exhausted = len(chunk) < size
-        return chunk
-
-    def results(self, deadline: float | None) -> Iterator[Any]:
-        """Yield the results in order; leaving early cancels what has not begun.
+    def results(self) -> Iterator[Any]:
+        """Yield the results; leaving early, or dropping the iterator, cancels what has not ended.
 
         Raises:
-            CallTimeout: a result was not there at the deadline, a `time.monotonic` value.
+            CallTimeout: a result was not there in time.
         """
+        window = self._window
+        is_bounded = window.is_bounded
         try:
-            while self._chunks:
-                job, size = self._chunks.popleft()
-                values, error = self._await(job, deadline)
-                self._measure(job, size)
+            while self._sent:
+                values, error = self._next()
                 self.fill()
-                job = None  # type: ignore[assignment]  # its future holds the results until then
                 values.reverse()
                 while values:
-                    if self._room is not None:
-                        self._room += 1
+                    if is_bounded:
+                        window.taken()
                         self.fill()
                     yield values.pop()
                 if error is not None:
                     raise error
-            if self._error is not None:
-                raise self._error
+            if window.error is not None:
+                raise window.error
         finally:
-            for job, _ in self._chunks:
+            for job, _ in self._sent:
                 job.future.cancel()
 
-    def _await(self, job: Job, deadline: float | None) -> tuple[list[Any], BaseException | None]:
-        try:
-            reply: tuple[list[Any], BaseException | None] = job.future.result(
-                None if deadline is None else max(0.0, deadline - monotonic())
-            )
-        except FutureTimeout:
-            if job.future.done():
-                raise  # the call's own
-            job.future.cancel()
-            raise CallTimeout("map: a result was not there before the timeout") from None
-        except BaseException:  # Ctrl-C in the waiting thread, as well as the call's own error
-            job.future.cancel()
-            raise
-        return reply
+    def _next(self) -> Outcome:
+        """Wait for the next chunk that is to be yielded, and return what came of it."""
+        pair = self._sent[0] if self._is_ordered else self._first_done()
+        job, size = pair
+        outcome = self._await(job, size)
+        self._sent.remove(pair)
+        return outcome
 
-    def _measure(self, job: Job, size: int) -> None:
-        if not self._is_fixed:
-            wanted = int(size * _CHUNK_SECONDS / job.seconds) if job.seconds else size * _GROWTH
-            self._size = max(1, min(wanted, size * _GROWTH, _MOST_ITEMS))
+    def _first_done(self) -> tuple[Job, int]:
+        done, _ = wait([job.future for job, _ in self._sent], self._patience(), FIRST_COMPLETED)
+        if not done:
+            raise _too_late()
+        return next(pair for pair in self._sent if pair[0].future in done)
+
+    def _await(self, job: Job, size: int) -> Outcome:
+        future = job.future
+        try:
+            result = future.result(self._patience())
+        except Exception as error:
+            if error is not future._exception:  # not the call's own
+                if isinstance(error, FutureTimeout):
+                    raise _too_late() from None
+                raise
+            if not self._is_tolerant or not is_result(error):
+                raise
+            return [error] * size, None
+        self._window.measured(size, job.seconds)
+        return result if self._outcome is None else self._outcome(result)
+
+    def _patience(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - monotonic())
+
+
+def _too_late() -> CallTimeout:
+    return CallTimeout("map: a result was not there before the timeout")

@@ -31,6 +31,11 @@ def wanted(roster: Roster) -> int:
     return min(roster.size.most, max(least, at_work + len(roster.waiting)))
 
 
+def idle(roster: Roster) -> list[Worker]:
+    """Return the workers that have nothing to do, the one that has not been used for longest first."""
+    return [lane.worker for lane in roster.idle if lane.index == 0 and lane.worker.state is State.IDLE]
+
+
 def surplus(roster: Roster) -> int:
     """Return how many workers there are above the least number."""
     if roster.phase is not Phase.OPEN or roster.rules.is_lone:

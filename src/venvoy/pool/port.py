@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from .roster import Ticket
+
 
 class Bell(Protocol):
     """What one task sleeps on until somebody rings, from any thread."""
@@ -20,7 +22,13 @@ class Bell(Protocol):
 
 
 class Port(Protocol):
-    """One event loop."""
+    """One event loop.
+
+    `claims` has what its tasks hold or wait for in a pool, each with the function that gives it up, which takes no
+    lock: to be called if the loop ends with the tasks unfinished.
+    """
+
+    claims: dict[Ticket, Callable[[Ticket], object]]
 
     async def wait_readable(self, fd: int, deadline: float | None) -> None:
         """Sleep until `fd` can be read.
@@ -35,9 +43,5 @@ class Port(Protocol):
     async def wait_writable(self, fd: int, deadline: float | None) -> None:
         """Sleep until `fd` can be written; as `wait_readable`."""
 
-    def bell(self, on_gone: Callable[[], object]) -> Bell:
-        """Return a bell for the task that runs now.
-
-        Args:
-            on_gone: called instead of ringing, on the thread that rings, if the loop will never run again.
-        """
+    def bell(self) -> Bell:
+        """Return a bell for the task that runs now."""

@@ -65,7 +65,7 @@ class Renewal:
     def reap(self) -> int:
         """End the idle workers above the least number now, the one idle longest first; return how many."""
         with self._lock:
-            leaving = self._shrink(self._roster.idle[: policy.surplus(self._roster)])
+            leaving = self._shrink(policy.idle(self._roster)[: policy.surplus(self._roster)])
         for worker in leaving:
             worker.retire()
         return len(leaving)
@@ -93,7 +93,7 @@ class Renewal:
         if not surplus:
             return [], 0.0
         late = []
-        for worker in self._roster.idle:
+        for worker in policy.idle(self._roster):
             calls, since = seen.get(worker.id, (-1, now))
             since = since if calls == worker.calls else now
             self._idle_since[worker.id] = (worker.calls, since)
@@ -106,8 +106,7 @@ class Renewal:
         """Locked: take these out of service."""
         roster = self._roster
         for worker in workers:
-            roster.idle.remove(worker)
-            worker.move(State.RETIRING, Reason.IDLE)
+            roster.withdraw(worker, Reason.IDLE)
         if workers:
             roster.goal = roster.size.least
         return list(workers)

@@ -22,7 +22,8 @@ class Restarts:
         self._policy = policy
         self._failures: deque[float] = deque(maxlen=policy.max_failures)
         self._in_a_row = 0
-        self._is_relapse = False  # the last failure was one of a worker that had been ready
+        self._is_relapse = False  # the last failure was one of a worker that had been ready, or might well have been
+        self._has_succeeded = False
         self._before: tuple[int, list[float]] = (0, [])  # failures in a row and recent ones, at the last success
         self._not_before = 0.0
         self._error: Callable[[], BaseException] | None = None
@@ -32,7 +33,7 @@ class Restarts:
         """A worker did not start, or died before it had done anything.
 
         Args:
-            is_relapse: it had been ready, and what was forgotten then counts again.
+            is_relapse: it had been ready, or others like it had; what was forgotten then counts again.
         """
         policy = self._policy
         in_a_row, failures = self._before
@@ -50,6 +51,7 @@ class Restarts:
 
     def succeeded(self) -> None:
         """A worker is ready: forget what was before, unless it dies at once."""
+        self._has_succeeded = True
         if self._in_a_row:
             self._before = (self._in_a_row, list(self._failures))
         self._in_a_row = 0
@@ -62,6 +64,12 @@ class Restarts:
         """Somebody wants to try at once: forget everything."""
         self.succeeded()
         self._before = (0, [])
+        self._has_succeeded = False
+
+    @property
+    def is_first_after_success(self) -> bool:
+        """True while workers have started, and none has failed to since."""
+        return self._has_succeeded and not self._in_a_row
 
     @property
     def is_hopeless(self) -> bool:

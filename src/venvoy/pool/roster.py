@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Any
 
 from ..errors import PoolClosed, TooManyWaiting, VenvoyError
+from ..lane import Lane
 from ..options import Size
 from ..policies import RestartPolicy, ScalePolicy
 from ..worker import Worker
@@ -54,12 +55,12 @@ class Rules:
 
 
 class Ticket:
-    """One caller's claim on a worker, made before it is asked for; see `engine` for why it is never lost."""
+    """One caller's claim on a lane of a worker, made before it is asked for; see `engine` for why it is never lost."""
 
-    __slots__ = ("error", "event", "is_to_stop", "is_waiting", "worker")
+    __slots__ = ("error", "event", "is_to_stop", "is_waiting", "lane")
 
     def __init__(self) -> None:
-        self.worker: Worker | None = None
+        self.lane: Lane | None = None
         self.error: ErrorMaker | None = None
         self.is_waiting = False
         self.is_to_stop = True  # the call, when its caller leaves early
@@ -76,11 +77,11 @@ class Ticket:
         self.event.acquire()
         self.is_waiting = True
 
-    def grant(self, worker: Worker | None, error: ErrorMaker | None = None) -> None:
+    def grant(self, lane: Lane | None, error: ErrorMaker | None = None) -> None:
         """Locked: decide this ticket and wake its owner; the first decision stands."""
         if not self.is_waiting:
             return
-        self.worker, self.error, self.is_waiting = worker, error, False
+        self.lane, self.error, self.is_waiting = lane, error, False
         if self.event is not None:
             self.event.release()
 
@@ -115,7 +116,7 @@ class Roster:
         self.closed_why = f"pool {name!r} is closed: cannot schedule new calls"
         self.numbers = rules.numbers or count(1)
         self.workers: dict[int, Worker] = {}
-        self.idle: list[Worker] = []  # the last used is on top
+        self.idle: list[Lane] = []  # the last used is on top
         self.waiting: deque[Ticket | Job] = deque()
         self.warming: list[Ticket] = []  # who waits for `goal` ready workers
         self.renewing: list[Ticket] = []  # who waits for the last worker of an older generation to be replaced
@@ -156,37 +157,48 @@ class Roster:
         if not self.workers:
             self.restarts.check(monotonic())
 
-    def serve_next(self, worker: Worker) -> Job | None:
-        """Locked: this worker is free; return the job it takes, if it is a job that takes it."""
+    def serve_next(self, lane: Lane) -> Job | None:
+        """Locked: this lane is free; return the job it takes, if it is a job that takes it."""
+        worker = lane.worker
         if worker.due is not None and policy.spare(self):
             worker.reason = worker.reason or worker.due
         if worker.reason is not None:  # somebody wants it to end
-            worker.move(State.RETIRING)
+            lane.move(State.RETIRING)
+            self.withdraw(worker)
             return None
-        worker.move(State.IDLE)
+        lane.move(State.IDLE)
         if self.waiting:
-            worker.move(State.BUSY)
+            lane.move(State.BUSY)
             entry = self.waiting.popleft()
             if isinstance(entry, Job):
                 return entry
-            entry.grant(worker)
+            entry.grant(lane)
         elif self.phase is Phase.OPEN:
-            self.idle.append(worker)
+            self.idle.append(lane)
         else:
-            worker.move(State.RETIRING, Reason.CLOSED)
+            lane.move(State.RETIRING)
+            if worker.is_done:
+                worker.reason = Reason.CLOSED
         return None
 
-    def pair_up(self) -> list[tuple[Worker, Job]]:
-        """Locked: give idle workers to those who wait; return the pairs that need a driver."""
+    def withdraw(self, worker: Worker, reason: Reason | None = None) -> None:
+        """Locked: the idle lanes of a worker take no more calls."""
+        for lane in worker.lanes:
+            if lane.state is State.IDLE:
+                self.idle.remove(lane)
+                lane.move(State.RETIRING, reason)
+
+    def pair_up(self) -> list[tuple[Lane, Job]]:
+        """Locked: give idle lanes to those who wait; return the pairs that need a driver."""
         pairs = []
         while self.idle and self.waiting:
-            worker = self.idle.pop()
-            worker.move(State.BUSY)
+            lane = self.idle.pop()
+            lane.move(State.BUSY)
             entry = self.waiting.popleft()
             if isinstance(entry, Job):
-                pairs.append((worker, entry))
+                pairs.append((lane, entry))
             else:
-                entry.grant(worker)
+                entry.grant(lane)
         return pairs
 
     @property
@@ -204,10 +216,10 @@ class Roster:
         leaving = []
         for worker in due[: len(due) if all_of_them else policy.spare(self)]:
             if worker.state is State.IDLE:
-                self.idle.remove(worker)
-                worker.move(State.RETIRING, worker.due)
+                self.withdraw(worker, worker.due)
                 leaving.append(worker)
             else:
+                self.withdraw(worker)
                 worker.reason = worker.due
         if self.renewing and not any(worker.due and not worker.reason for worker in self.workers.values()):
             for ticket in self.renewing:

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from time import monotonic
 
 from ..events import Kind
+from ..lane import Lane
 from ..latch import Latch
 from ..log import logger
 from ..post_mortem import start_error
 from ..worker import Worker
 from ..worker_state import Reason, State
-from . import policy
+from . import leaving, policy
 from .job_queue import Hands, JobQueue
 from .jobs import Job
 from .output import Router
@@ -43,7 +44,7 @@ class Staff:
         queue: JobQueue,
         hands: Hands,
         router: Router,
-        answered: Callable[[Worker], None],
+        answered: Callable[[Lane], None],
     ) -> None:
         self._roster = roster
         self._lock = roster.lock
@@ -93,7 +94,8 @@ class Staff:
     def spawn_failed(self, worker: Worker, error: BaseException) -> None:
         """The process of a registered worker could not be started at all."""
         with self._lock:
-            worker.move(State.EXITED, Reason.START_FAILED)
+            for lane in worker.lanes:
+                lane.move(State.EXITED, Reason.START_FAILED)
             self._roster.workers.pop(worker.id, None)
             failed = self._start_failed(worker, lambda: error)
             self._hands.emit("start_failed", worker, str(error))
@@ -122,12 +124,12 @@ class Staff:
             roster.probe.ticket.grant(None, error)
             return []
         was_open = roster.restarts.is_open
-        is_relapse = worker.ready_at is not None
+        is_relapse = worker.ready_at is not None or roster.restarts.is_first_after_success
         roster.restarts.failed(monotonic(), error, is_relapse)
         if roster.restarts.is_open and not was_open:
             self._hands.emit("circuit_opened", detail=f"{roster.rules.restart.max_failures} starts failed")
         if is_relapse and not roster.restarts.is_open and not roster.warming:
-            return []  # who waits gets the next one: a worker that was killed while idle costs no call
+            return []  # who waits gets the next one: a worker killed by others, idle or starting, costs no call
         return roster.start_failed(error)
 
     def worker_ready(self, worker: Worker) -> None:
@@ -143,34 +145,35 @@ class Staff:
             roster.restarts.succeeded()
             if roster.probe is not None and roster.probe.worker is worker:
                 roster.begin_generation()
-            job = roster.serve_next(worker)
-            state = worker.state
-            leaving = roster.let_due_go()
+            served = [(lane, roster.serve_next(lane), lane.state) for lane in worker.lanes]
+            replaced = roster.let_due_go()
             roster.tell_warming()
         logger.debug("pool %r: worker %d is ready, pid %d", roster.name, worker.id, worker.process.pid)
         if was_open:
             self._hands.emit("circuit_closed")
-        self._queue.after_release(worker, job, state)
-        for old in leaving:
+        for lane, job, state in served:
+            self._queue.after_release(lane, job, state)
+        for old in replaced:
             old.retire()
         self._hands.attend()
 
-    def worker_answered(self, worker: Worker) -> None:
+    def lane_answered(self, lane: Lane) -> None:
         """A reply has come that nobody had begun to wait for."""
-        self._answered(worker)
+        self._answered(lane)
 
-    def worker_freed(self, worker: Worker, is_clean: bool) -> None:
-        """The call of an abandoned worker has ended; unless its user code is known to be gone, neither may it stay."""
+    def lane_freed(self, lane: Lane, is_clean: bool) -> None:
+        """An abandoned call has ended; unless its user code is known to be gone, the worker may not stay either."""
+        worker = lane.worker
         self._hands.check_limits(worker, worker.calls + 1)
         with self._lock:
-            if worker.state is not State.ABANDONED:
+            if lane.state is not State.ABANDONED:
                 return
             if not is_clean and worker.reason is None:
                 worker.reason = Reason.DRAINED
             worker.calls += 1
-            job = self._roster.serve_next(worker)
-            state = worker.state
-        self._queue.after_release(worker, job, state)
+            job = self._roster.serve_next(lane)
+            state = lane.state
+        self._queue.after_release(lane, job, state)
         self._hands.attend()
 
     def worker_exited(self, worker: Worker) -> None:
@@ -180,12 +183,8 @@ class Staff:
         with self._lock:
             before = worker.state
             self._announce(worker)
-            worker.move(State.EXITED, Reason.START_FAILED if before is State.STARTING else Reason.CRASHED)
-            if before is not State.BUSY or worker.is_leased:  # else it counts until its holder has let go of it
-                roster.workers.pop(worker.id, None)
+            free = leaving.lose(roster, worker)
             roster.exited.append(worker)
-            if before is State.IDLE:
-                roster.idle.remove(worker)
             if self._counts_as_failed(worker, before):
                 failed = self._start_failed(worker, lambda: start_error(worker))
             assert worker.reason is not None
@@ -194,8 +193,8 @@ class Staff:
             kind = _EXITS.get(worker.reason, "retired")
             self._hands.emit(kind, worker, f"it {worker.process.exit}")  # here: the pool's end is told after it
         _log_exit(roster.name, worker)
-        if before is not State.BUSY:  # else its holder closes it
-            worker.channel.close()
+        for lane in free:
+            lane.channel.close()
         self._hands.attend()
         self._hands.fail(failed, lambda: start_error(worker))
         if roster.rules.is_lone:
@@ -210,7 +209,7 @@ class Staff:
         probe = self._roster.probe
         if before is State.STARTING or worker.ready_at is None:
             return worker.reason is Reason.START_FAILED or (probe is not None and probe.worker is worker)
-        is_young = not worker.last_id and monotonic() - worker.ready_at < _QUICK_DEATH
+        is_young = not worker.has_served and monotonic() - worker.ready_at < _QUICK_DEATH
         return worker.reason is Reason.CRASHED and is_young
 
     # --- closing ----------------------------------------------------------------------------
@@ -237,8 +236,8 @@ class Staff:
                 ticket.grant(None, lambda: closed)
             roster.warming.clear()
             roster.renewing.clear()
-            leaving, unborn = self._leave_idle()
-        for worker in leaving:
+            idle, unborn = leaving.leave_idle(roster)
+        for worker in idle:
             worker.retire()
         for worker in unborn:
             worker.kill()
@@ -250,19 +249,6 @@ class Staff:
         self._roster.is_ending = True
         for job in self.close(drop_waiting=True, why=why):
             job.fail(self._roster.closed_error())
-
-    def _leave_idle(self) -> tuple[list[Worker], list[Worker]]:
-        """Locked: nobody needs the idle ones, nor, when nothing waits, those that are starting."""
-        roster = self._roster
-        leaving = list(roster.idle)
-        roster.idle.clear()
-        for worker in leaving:
-            worker.move(State.RETIRING, Reason.CLOSED)
-        is_starting = [worker for worker in roster.workers.values() if worker.state is State.STARTING]
-        unborn = is_starting if not roster.waiting else []
-        for worker in unborn:
-            worker.reason = Reason.CLOSED
-        return leaving, unborn
 
     def known(self) -> list[Worker]:
         """Return the workers there are."""

@@ -10,6 +10,7 @@ from ..worker import Worker
 from ..worker_state import State
 from .roster import Roster
 
+_AT_WORK = (State.BUSY, State.ABANDONED)
 _QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -97,14 +98,13 @@ def worker_infos(roster: Roster, name: str | None = None) -> list[WorkerInfo]:
 def info(worker: Worker, name: str | None) -> WorkerInfo:
     """Return one worker's snapshot."""
     process = getattr(worker, "process", None)
-    is_at_work = worker.state in (State.BUSY, State.ABANDONED)
     return WorkerInfo(
         id=worker.id,
         pid=process.pid if process is not None else None,
         name=name,
         state=worker.state.value,
         slot=worker.slot,
-        call=worker.call_name or None if is_at_work else None,
+        call=next((lane.call_name for lane in worker.lanes if lane.state in _AT_WORK), None) or None,
         calls=worker.calls,
         age=monotonic() - worker.born,
         rss=resident_bytes(process.pid) if process is not None else 0,

@@ -20,6 +20,7 @@ HEADER = _struct.Struct("<BBBBIQIIIQ")
 HEADER_SIZE = HEADER.size  # 36
 ENTRY = _struct.Struct("<IIQQ")  # one row of the buffer table: kind, segment, offset, length
 BUFFER_INLINE = 0
+LANE_SHIFT = 48  # of a call id: from this bit on it is the number of the channel, among several to one worker
 
 _VERSIONS = (PROTOCOL_VERSION, GREETING_VERSION)
 

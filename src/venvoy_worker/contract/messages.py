@@ -36,7 +36,7 @@ KIND_VALUE = 2
 KIND_EVAL = 3
 FLAG_CHUNK = 4
 
-# Flags of RESULT: a chunk that stopped at an error; the body is (values so far, snapshot of the error).
+# Flags of RESULT: calls of a chunk raised; the body is (values, {index: snapshot of the error}).
 FLAG_PARTIAL = 8
 
 # Flags of RESULT and ERROR: the call was interrupted and something else than the interruption came out of it, so its

@@ -22,7 +22,7 @@ def perform(frame: Frame, begin: float) -> Pieces:
     kind = frame.flags & messages.KIND_MASK
     limit, target = replies.limit_of(frame.flags, frame.target)
     result: Any = None
-    problem = None
+    problems: dict[int, dict[str, object]] = {}
     if kind == messages.KIND_EVAL:
         text, values, mode = value
         result = targets.evaluate(text, values, mode, target.decode())
@@ -33,13 +33,14 @@ def perform(frame: Frame, begin: float) -> Pieces:
         else:
             function = resolve(kind, target.decode())
         if frame.flags & messages.FLAG_CHUNK:
-            result, problem = _chunk(function, *value)
+            goes_on = value[3]
+            result, problems = _chunk(function, *value)
         else:
             args, kwargs = value
             result = function(*args, **kwargs)
     value = args = kwargs = owner = None
     if frame.flags & messages.FLAG_CHUNK:
-        (body, buffers), flags = replies.encode_chunk(result, problem, limit)
+        (body, buffers), flags = replies.encode_chunk(result, problems, limit, goes_on)
     else:
         (body, buffers), flags = replies.encode_result(result, limit), 0
     if interrupt.is_dirty(None):
@@ -66,28 +67,39 @@ def _chunk(
     items: list[Any],
     first: tuple[object, ...] | None,
     kwargs: dict[str, object],
-) -> tuple[list[object], dict[str, object] | None]:
-    """Run one function over many arguments; an error ends it after the values before it, and is reported.
+    goes_on: bool,
+) -> tuple[list[object], dict[int, dict[str, object]]]:
+    """Run one function over many arguments; return the values, and the reports of errors by their place.
 
     Args:
-        items: tuples of arguments, or, when `first` is None, single arguments.
+        items: tuples of arguments, or dicts of keywords, or, when `first` is None, single arguments.
         first: arguments before those of each item.
+        goes_on: an error is followed by the items after it, with None in its place among the values; else it is last.
     """
     values: list[object] = []
+    problems: dict[int, dict[str, object]] = {}
     keep = values.append
-    try:
-        if first is None:
-            for item in items:
-                keep(function(item))
-        else:
-            for item in items:
-                keep(function(*first, *item, **kwargs))
-    except venvoy_worker.Cancelled:
-        raise
-    except BaseException as error:
-        stdio.leave_if_forked()
-        return values, report(error)
-    return values, None
+    rest = iter(items)
+    while True:
+        try:
+            if first is None:
+                for item in rest:
+                    keep(function(item))
+            elif type(items[0]) is dict:
+                for item in rest:
+                    keep(function(*first, **dict(kwargs, **item)))
+            else:
+                for item in rest:
+                    keep(function(*first, *item, **kwargs))
+            return values, problems
+        except venvoy_worker.Cancelled:
+            raise
+        except BaseException as error:
+            stdio.leave_if_forked()
+            problems[len(values)] = report(error)
+            if not goes_on:
+                return values, problems
+            keep(None)
 
 
 def report(error: BaseException) -> dict[str, object]:

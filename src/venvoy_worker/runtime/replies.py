@@ -38,41 +38,45 @@ def encode_result(value: object, limit: int | None = None) -> codec.Encoded:
     return encoded
 
 
-def encode_chunk(values: list[Any], problem: dict[str, object] | None, limit: int | None) -> tuple[codec.Encoded, int]:
+def encode_chunk(values: list[Any], problems: Problems, limit: int | None, goes_on: bool) -> tuple[codec.Encoded, int]:
     """Return body and buffers of the results of a chunk, and the flags of its frame.
 
     Args:
-        problem: the report of the error that ended the chunk after these values.
+        problems: reports of errors, by their places.
         limit: of each value.
+        goes_on: the values behind one that cannot be sent are sent.
+
+    Raises:
+        CodecError: the values cannot be sent together, though each could be.
     """
     try:
-        encoded = _chunk(values, problem)
+        encoded = _chunk(values, problems)
     except codec.CodecError:
-        values, problem = _encodable_part(values, limit)
-        if problem is None:
-            problem = failure("encoding_error", "the results cannot be pickled together")
-            values = []
-        encoded = _chunk(values, problem)
+        values, problems = _encodable(values, problems, limit, goes_on)
+        encoded = _chunk(values, problems)
     if limit is not None and codec.size_of(encoded) > limit:
-        fitting, oversized = _encodable_part(values, limit)
-        if oversized is not None:
-            problem = oversized
-            encoded = _chunk(fitting, problem)
-    return encoded, messages.FLAG_PARTIAL if problem is not None else 0
+        values, problems = _encodable(values, problems, limit, goes_on)
+        encoded = _chunk(values, problems)
+    return encoded, messages.FLAG_PARTIAL if problems else 0
 
 
-def _chunk(values: list[Any], problem: dict[str, object] | None) -> codec.Encoded:
-    return codec.encode(values if problem is None else (values, problem))
+def _chunk(values: list[Any], problems: Problems) -> codec.Encoded:
+    return codec.encode((values, problems) if problems else values)
 
 
-def _encodable_part(values: list[Any], limit: int | None) -> tuple[list[Any], dict[str, object] | None]:
-    """Return the results before the first that cannot be sent, and the report of that one if there is one."""
+def _encodable(values: list[Any], problems: Problems, limit: int | None, goes_on: bool) -> tuple[list[Any], Problems]:
+    """Return the results that can be sent, those before the first that cannot unless it goes on, and the reports."""
+    kept: list[Any] = []
+    found = dict(problems)
     for index, value in enumerate(values):
         try:
             encode_result(value, limit)
         except codec.CodecError as error:
-            return values[:index], report_of(error)
-    return values, None
+            if not goes_on:
+                return kept, {index: report_of(error)}
+            found[index], value = report_of(error), None
+        kept.append(value)
+    return kept, found
 
 
 def encode_report(report: dict[str, object], limit: int | None) -> Sequence[bytes]:
@@ -97,4 +101,6 @@ def report_of(error: codec.CodecError, traceback: str = "") -> dict[str, object]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Sequence
+    from typing import Any, Dict, Sequence
+
+    Problems = Dict[int, Dict[str, object]]

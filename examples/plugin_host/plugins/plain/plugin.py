@@ -1,0 +1,5 @@
+"""Needs nothing but a Python."""
+
+
+def run(text):
+    return {"attrs": None, "row": {"text": text[::-1]}}

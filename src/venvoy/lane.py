@@ -1,0 +1,241 @@
+"""One lane of a worker: a call channel of its own, one call at a time on it, and the road on which that is stopped.
+
+Owns its state and the ids of the calls on its channel. A worker has as many lanes as it runs calls at once, usually
+one. Laws: `move` is called under the engine's lock; an illegal move raises; the call channel is read by whoever holds
+the lane (BUSY: a driver, ABANDONED and STARTING: the collector) and closed by the holder, or by the collector where
+there is none.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from venvoy_worker.contract import codec, messages
+from venvoy_worker.contract.channel import Channel
+from venvoy_worker.contract.frames import LANE_SHIFT, Frame, FrameError
+
+from .collector import Collector, Timers
+from .errors import EncodingError, ProtocolError
+from .exchange import Call, Pieces, SourceMemory, ends
+from .worker_state import MOVES, Reason, State
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+_WEIGHT = 0.2  # of the newest call in the moving average
+_EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
+
+
+class Lane:
+    """See the module.
+
+    Args:
+        worker: whose it is.
+        index: its place among the worker's; the ids of its calls begin with it.
+    """
+
+    channel: Channel  # from `open()` on
+
+    def __init__(self, worker: Worker, index: int, collector: Collector) -> None:
+        self.worker = worker
+        self.index = index
+        self.state = State.STARTING
+        self.mean_seconds: float | None = None  # of recent calls, as the worker measured them
+        self.call_name = ""  # the target of the call that was begun last
+        self.last_id = index << LANE_SHIFT
+        self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
+        self._sends_before = 0  # of the channel, when it was begun
+        self.direct: object = None  # the job of `pool.direct` that is on it
+        self.is_attributed = False  # what is printed meanwhile is to be known as the call's
+        self._sources = SourceMemory()
+        self._collector = collector
+        self._timers = Timers(collector)
+
+    # --- from start to exit -----------------------------------------------------------------
+
+    def open(self, channel: Channel, is_attributed: bool) -> None:
+        """Call on this channel."""
+        self.channel, self.is_attributed = channel, is_attributed
+
+    def expect(self) -> None:
+        """On the collector thread: the worker is ready; `lane_answered` is told from now on, where it is armed."""
+        self.channel.parser.last = None  # its greeting
+        self._collector.expect(self.channel.fileno(), partial(self.worker.listener.lane_answered, self))
+
+    def end(self) -> None:
+        """On the collector thread: the process is gone."""
+        self._timers.drop()
+        self._collector.unexpect(self.channel.fileno())
+        self._collector.unwatch(self.channel.fileno())  # an abandoned call's
+        self.channel.shut()  # whoever reads wakes, even if a forked process holds the other end
+
+    # --- state and calls ------------------------------------------------------------------
+
+    def arm(self) -> None:
+        """Let `lane_answered` be told, once, when its reply comes.
+
+        Raises:
+            OSError, ValueError: it is gone.
+        """
+        self._collector.arm(self.channel.fileno())
+
+    def disarm(self) -> None:
+        """Undo `arm`; the listener may still be told.
+
+        Raises:
+            OSError, ValueError: it is gone.
+        """
+        self._collector.disarm(self.channel.fileno())
+
+    def move(self, state: State, reason: Reason | None = None) -> None:
+        """Change the state, under the engine's lock.
+
+        Args:
+            reason: why the worker ends, unless there is one already.
+
+        Raises:
+            RuntimeError: the table does not allow it, which is a defect of venvoy.
+        """
+        if state not in MOVES[self.state]:
+            raise RuntimeError(f"{self!r}: illegal move from {self.state.name} to {state.name}")
+        self.state = state
+        if reason is not None and self.worker.reason is None:
+            self.worker.reason = reason
+
+    def begin(self, call: Call) -> tuple[int, Pieces]:
+        """Give a call its id here; return it and the pieces to be written.
+
+        Raises:
+            EncodingError: its source text or its target does not fit into a frame.
+        """
+        call_id = self.open_call = self.last_id = self.last_id + 1
+        self._sends_before = self.channel.sends
+        self.call_name = call.name
+        try:
+            pieces = call.request(call_id)
+            if call.definition is not None:
+                pieces = self._sources.pieces_for(call.definition) + pieces
+        except (FrameError, codec.CodecError) as error:
+            self.open_call = 0
+            raise EncodingError(f"{call.name[:200]}: {error}") from error
+        if self.is_attributed:
+            self.worker.author = (call_id, call.name)
+        return call_id, pieces
+
+    def run(self, call: Call) -> Frame:
+        """Run a call and wait for its reply in this thread: the blocking driver.
+
+        Raises:
+            TimeoutError: the call's deadline passed. The lane has to be settled then, as after any error.
+            WorkerLost: the worker is gone, or this channel is broken.
+        """
+        call_id, pieces = self.begin(call)
+        channel, deadline = self.channel, call.deadline
+        try:
+            channel.send(pieces, deadline)
+            while True:
+                frame = channel.receive(deadline)
+                if frame is None:
+                    raise WorkerLost(self, call, call_id)
+                if ends(frame, call_id):
+                    self.open_call = 0
+                    channel.parser.last = None
+                    self.worker.durations.append(frame.number)
+                    if self.is_attributed:
+                        self.worker.end_output()
+                    return frame
+        except TimeoutError:
+            raise
+        except (OSError, FrameError, ProtocolError) as error:
+            raise WorkerLost(self, call, call_id) from error
+
+    @property
+    def was_sent(self) -> bool:
+        """True when the call that was begun last has been written, by a thread that may have been interrupted then."""
+        return self.channel.sends > self._sends_before
+
+    @property
+    def has_served(self) -> bool:
+        """True when a call has been begun here."""
+        return self.last_id != self.index << LANE_SHIFT
+
+    @property
+    def started(self) -> int:
+        """The id of the newest call here whose code began to run."""
+        return self.worker.page.started(self.index)
+
+    def note_duration(self, frame: Frame) -> float:
+        """Return the seconds that a call took in the worker, as its reply says; they go into `mean_seconds`."""
+        self.worker.durations.append(frame.number)
+        if self.is_attributed:
+            self.worker.end_output()
+        seconds, mean = frame.number * 1e-6, self.mean_seconds
+        self.mean_seconds = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
+        return seconds
+
+    # --- stopping -------------------------------------------------------------------------
+
+    def stop_call(self, call_id: int) -> None:
+        """The one road: cancel now, once more after a quarter of the grace period, kill at its end."""
+        grace = self.worker.recipe.grace_period
+        self.worker.control.say(messages.CANCEL, call_id)
+        self._timers.later(grace / 4, lambda: self._insist(call_id, is_last=False))
+        self._timers.later(grace, lambda: self._insist(call_id, is_last=True))
+
+    def cancel(self) -> None:
+        """Ask the call that runs now to stop."""
+        self.worker.control.say(messages.CANCEL, self.started)
+
+    def _insist(self, call_id: int, is_last: bool) -> None:
+        is_running = self.worker.page.finished(self.index) < call_id == self.started
+        if not is_last and is_running:
+            self.worker.control.say(messages.CANCEL, call_id)
+        if is_last and (is_running or (self.state is State.ABANDONED and self.last_id == call_id)):
+            self.worker.process.kill_tree()
+
+    def abandon_call(self, is_to_stop: bool) -> None:
+        """On the collector thread: stop the call whose driver left, if it is to stop, and read until it has ended."""
+        call_id = self.last_id
+        if is_to_stop:
+            self.stop_call(call_id)
+        if self.state is State.ABANDONED:
+            self._collector.watch(self.channel.fileno(), lambda: self._on_abandoned(call_id))
+            self._on_abandoned(call_id)  # the reply may be here, and no byte more will come
+
+    def _on_abandoned(self, call_id: int) -> None:
+        frame = self.channel.parser.last  # that the driver may not have got to see
+        try:
+            while frame is None or frame.opcode not in messages.TERMINAL or frame.call_id != call_id:
+                frame = self.channel.try_receive()
+                if frame is None:
+                    return
+        except (EOFError, OSError, FrameError):
+            self._collector.unwatch(self.channel.fileno())
+            self._timers.later(_EXIT_SECONDS, self.worker.process.kill_tree)  # usually it is exiting already
+            return
+        self._collector.unwatch(self.channel.fileno())
+        self._timers.drop()
+        self.channel.parser.last = None
+        if self.is_attributed:
+            self.worker.end_output()
+        self.worker.listener.lane_freed(self, not frame.flags & messages.FLAG_DIRTY)
+
+    def __repr__(self) -> str:
+        return f"<lane {self.index} of worker {self.worker.id}, {self.state.value}>"
+
+
+class WorkerLost(Exception):
+    """The worker that ran a call is gone: an event for the pool, which retries the call or makes an error of it."""
+
+    def __init__(self, lane: Lane, call: Call, call_id: int) -> None:
+        super().__init__(lane)
+        self.lane = lane
+        self.worker = lane.worker
+        self.call = call
+        self.call_id = call_id
+
+    @property
+    def started(self) -> bool:
+        """False when the call's code cannot have run."""
+        return self.lane.started >= self.call_id

@@ -1,0 +1,49 @@
+"""How workers leave the roster: their process has ended, or the pool has and nobody needs them any more.
+
+Every function is called with the roster's lock held, and returns what is to be done after it is released.
+"""
+
+from __future__ import annotations
+
+from ..lane import Lane
+from ..worker import Worker
+from ..worker_state import Reason, State
+from .roster import Roster
+
+
+def lose(roster: Roster, worker: Worker) -> list[Lane]:
+    """The process of a worker is gone; return the lanes to be closed, since nobody holds them who would do it."""
+    before = worker.state
+    reason = Reason.START_FAILED if before is State.STARTING else Reason.CRASHED
+    free = [lane for lane in worker.lanes if lane.state is not State.BUSY]
+    for lane in worker.lanes:
+        if lane.state is State.IDLE:
+            roster.idle.remove(lane)
+        lane.move(State.EXITED, reason)
+    worker.held.update(worker.lanes if not worker.is_leased else ())
+    worker.held.difference_update(free)
+    if not worker.held:  # else it counts until its holders have let go of it
+        roster.workers.pop(worker.id, None)
+    return free
+
+
+def let_go(roster: Roster, lane: Lane) -> None:
+    """Who held this lane of a worker that is gone does so no more; the last one ends its being counted."""
+    lane.worker.held.discard(lane)
+    if not lane.worker.held:
+        roster.workers.pop(lane.worker.id, None)
+
+
+def leave_idle(roster: Roster) -> tuple[list[Worker], list[Worker]]:
+    """Nobody needs the idle ones, nor, when nothing waits, those that are starting; return both."""
+    leaving = []
+    for worker in list(dict.fromkeys([lane.worker for lane in roster.idle])):
+        roster.withdraw(worker)
+        if worker.is_done:
+            worker.reason = worker.reason or Reason.CLOSED
+            leaving.append(worker)
+    is_starting = [worker for worker in roster.workers.values() if worker.state is State.STARTING]
+    unborn = is_starting if not roster.waiting else []
+    for worker in unborn:
+        worker.reason = Reason.CLOSED
+    return leaving, unborn
