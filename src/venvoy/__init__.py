@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 
     from .aio import AsyncPool
     from .async_lease import AsyncLease, AsyncNamedWorker
+    from .call_store import CallStore, DetachedCall, MemoryCallStore
     from .client import Pool
+    from .detached import Peek
     from .envs import Collected, Env, EnvInfo, EnvLease, EnvSpec, build, collect_garbage, environments
     from .errors import (
         CallCancelled,
+        CallStoreError,
         CallTimeout,
+        ConfigError,
         EncodingError,
         EnvBuildError,
         EnvError,
@@ -31,22 +35,28 @@ if TYPE_CHECKING:
         ProtocolError,
         RemoteError,
         RemoteTraceback,
+        ResultNotReady,
         SwarmClosed,
         SwarmError,
         TargetNotFound,
         TooManyWaiting,
+        UnknownCall,
         VenvoyError,
         WorkerCrashed,
         WorkerError,
         WorkerStartError,
     )
     from .events import Event
+    from .fleet import Fleet
+    from .isolation import Isolated, isolated
     from .lease import Lease, NamedWorker
     from .options import OutputChunk, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
+    from .pool_spec import PoolSpec
     from .source import by_source
+    from .sqlite_store import SqliteCallStore
     from .values import Record, register
 
 __version__ = "0.1.0"
@@ -57,7 +67,13 @@ _HOMES = {
         "AsyncLease",
         "AsyncNamedWorker",
     ),
+    "call_store": (
+        "CallStore",
+        "DetachedCall",
+        "MemoryCallStore",
+    ),
     "client": ("Pool",),
+    "detached": ("Peek",),
     "envs": (
         "Collected",
         "Env",
@@ -70,7 +86,9 @@ _HOMES = {
     ),
     "errors": (
         "CallCancelled",
+        "CallStoreError",
         "CallTimeout",
+        "ConfigError",
         "EncodingError",
         "EnvBuildError",
         "EnvError",
@@ -82,16 +100,23 @@ _HOMES = {
         "ProtocolError",
         "RemoteError",
         "RemoteTraceback",
+        "ResultNotReady",
         "SwarmClosed",
         "SwarmError",
         "TargetNotFound",
         "TooManyWaiting",
+        "UnknownCall",
         "VenvoyError",
         "WorkerCrashed",
         "WorkerError",
         "WorkerStartError",
     ),
     "events": ("Event",),
+    "fleet": ("Fleet",),
+    "isolation": (
+        "Isolated",
+        "isolated",
+    ),
     "lease": (
         "Lease",
         "NamedWorker",
@@ -109,7 +134,9 @@ _HOMES = {
         "PoolStats",
         "WorkerInfo",
     ),
+    "pool_spec": ("PoolSpec",),
     "source": ("by_source",),
+    "sqlite_store": ("SqliteCallStore",),
     "values": ("Record", "register"),
 }  # where each public name lives: they are imported at their first use, since together they take 50 ms
 
@@ -119,8 +146,12 @@ __all__ = [
     "AsyncPool",
     "CallCancelled",
     "CallFuture",
+    "CallStore",
+    "CallStoreError",
     "CallTimeout",
     "Collected",
+    "ConfigError",
+    "DetachedCall",
     "EncodingError",
     "Env",
     "EnvBuildError",
@@ -130,25 +161,33 @@ __all__ = [
     "EnvSpec",
     "Event",
     "FeedStalled",
+    "Fleet",
     "InterpreterNotFound",
+    "Isolated",
     "Lease",
+    "MemoryCallStore",
     "MessageTooLarge",
     "NamedWorker",
     "OutputChunk",
+    "Peek",
     "Pool",
     "PoolClosed",
     "PoolError",
+    "PoolSpec",
     "PoolStats",
     "ProtocolError",
     "Record",
     "RemoteError",
     "RemoteTraceback",
     "RestartPolicy",
+    "ResultNotReady",
     "ScalePolicy",
+    "SqliteCallStore",
     "SwarmClosed",
     "SwarmError",
     "TargetNotFound",
     "TooManyWaiting",
+    "UnknownCall",
     "VenvoyError",
     "WorkerCrashed",
     "WorkerError",
@@ -159,6 +198,7 @@ __all__ = [
     "by_source",
     "collect_garbage",
     "environments",
+    "isolated",
     "register",
 ]
 

@@ -109,8 +109,7 @@ class AsyncPool(AsyncCalling, AnyPool):
 def face_of(pool: AnyPool) -> AsyncPool:
     """Return the asyncio face of a pool, which keeps it alive."""
     face = AsyncPool.__new__(AsyncPool)
-    face._pool = pool
-    face._core, face._named, face._call_options = pool._core, pool._named, pool._call_options
+    face.__dict__.update(pool.__dict__, _pool=pool)
     return face
 
 

@@ -10,10 +10,12 @@ import os
 import weakref
 from typing import Unpack
 
+from .call_store import MemoryCallStore
 from .calling import encode_initializer
 from .classes import declared_names
 from .envs import Env, EnvSpec
 from .lease import NamedWorker
+from .ledger import Ledger
 from .named import NamedWorkers
 from .options import CallOptions, PoolOptions, WorkerOptions, check_pool_options, pool_size
 from .policies import RestartPolicy, ScalePolicy
@@ -50,6 +52,8 @@ class AnyPool:
         self._core = Core(size, name, env, module or "", worker, _setup(worker, options))
         self._named = NamedWorkers(self._core, options.get("max_named", 10))
         self._core.on_reload = self._named.tell_outdated
+        self._ledger = Ledger(self._core, options.get("call_store") or MemoryCallStore())
+        self._core.on_open = self._ledger.resume
         check_platform()
         weakref.finalize(self, _drop, self._core, self._named).atexit = False
 
@@ -107,6 +111,7 @@ class AnyPool:
 
     def _begin_shutdown(self, cancel_futures: bool) -> list[Core]:
         """Take no more calls; return what is to be waited for."""
+        self._ledger.end()
         self._core.shutdown(False, cancel_futures)
         named = list(self._named.all().values())  # looked for now: no more are made
         for core in named:
@@ -115,6 +120,7 @@ class AnyPool:
 
     def _begin_close(self) -> list[Core]:
         """Take no more calls and fail those that wait; return what is to be closed."""
+        self._ledger.end()
         self._core.staff.stop()
         cores = [*self._named.all().values(), self._core]  # looked for now: no more are made
         for core in cores:

@@ -50,9 +50,9 @@ class AsyncOneWorker:
         """Evaluate an expression on this worker, in a namespace that lasts as long as it is held."""
         return await self._run(make_eval(text, values, "eval", self._session, self._options))
 
-    async def exec(self, text: str, /, **values: Any) -> None:
-        """Execute statements on this worker, in a namespace that lasts as long as it is held."""
-        await self._run(make_eval(text, values, "exec", self._session, self._options))
+    async def exec(self, text: str, /, **values: Any) -> Any:
+        """Execute statements on this worker, in a namespace that lasts as long as it is held; as `AsyncPool.exec`."""
+        return await self._run(make_eval(text, values, "exec", self._session, self._options))
 
     @property
     def pid(self) -> int:

@@ -14,6 +14,7 @@ from venvoy_worker.contract import codec, messages, reducers
 from .errors import EncodingError, MessageTooLarge
 from .exchange import Call, Convert, Definition
 from .options import CallOptions, Target, WorkerOptions
+from .places import placed
 from .pool.recipe import EncodedInitializer
 from .returns import converter
 from .source import SOURCE, VALUE, target_for
@@ -149,7 +150,12 @@ def _converted_or_error(convert: Convert, value: object) -> object:
 
 
 def make_eval(text: str, values: dict[str, Any], mode: str, session: str, options: CallOptions) -> Call:
-    """Return a call that evaluates an expression (`mode` "eval") or executes statements ("exec").
+    """Return a call that evaluates an expression, or runs statements that may `return` and `await`.
+
+    Args:
+        text: dedented if its first line is indented; errors show it where it stands in the file of whoever called us.
+        mode: "eval" for an expression, or statements with a `return`; "exec" for statements.
+        session: whose names are kept; "" keeps none.
 
     Raises:
         TypeError: the text is no str.
@@ -157,8 +163,9 @@ def make_eval(text: str, values: dict[str, Any], mode: str, session: str, option
     """
     if not isinstance(text, str):
         raise TypeError(f"{mode}() takes source text, not {type(text).__name__}")
+    text, place = placed(text, mode)
     try:
-        encoded = codec.encode((text, values, mode), reducers.ARGUMENTS)
+        encoded = codec.encode((text, values, mode, place), reducers.ARGUMENTS)
     except codec.CodecError as error:
         path, part = codec.failing_part(values, reducers.ARGUMENTS)
         raise EncodingError(f"values{path} (a {type(part).__name__}) for {mode}() {error}") from error.__cause__

@@ -112,6 +112,8 @@ class Pool(Calling, AnyPool, Executor):
         cores = self._begin_shutdown(cancel_futures)
         for core in cores if wait else ():
             core.join(None)
+        if wait:
+            self._ledger.flush()
 
     def close(self, timeout: float | None = None) -> None:
         """End the pool within a bounded time: what waits raises `PoolClosed`, what runs is ended after `timeout`.
@@ -123,6 +125,7 @@ class Pool(Calling, AnyPool, Executor):
         deadline = monotonic() + patience
         for core in self._begin_close():
             core.close(max(0.0, deadline - monotonic()))
+        self._ledger.flush()
 
     def __enter__(self) -> Self:
         try:

@@ -16,6 +16,12 @@ class VenvoyError(Exception):
     code = "venvoy_error"
 
 
+class ConfigError(VenvoyError, ValueError):
+    """A configuration file cannot be read or understood; the message names the file, the key and what was expected."""
+
+    code = "config_error"
+
+
 # --- environments -----------------------------------------------------------------------------
 
 
@@ -65,6 +71,27 @@ class TooManyWaiting(PoolError):
     code = "too_many_waiting"
 
 
+# --- detached calls ---------------------------------------------------------------------------
+
+
+class UnknownCall(VenvoyError, LookupError):
+    """There is no detached call of that id: its result was taken by somebody else, it expired, or it never was."""
+
+    code = "unknown_call"
+
+
+class ResultNotReady(VenvoyError, TimeoutError):
+    """A detached call has not finished yet; it goes on, and can be asked for again."""
+
+    code = "result_not_ready"
+
+
+class CallStoreError(VenvoyError):
+    """A call store cannot keep or give what it should: a full disk, a locked or damaged file, one of a newer venvoy."""
+
+    code = "call_store_failed"
+
+
 # --- workers ----------------------------------------------------------------------------------
 
 
@@ -110,7 +137,8 @@ class WorkerCrashed(WorkerError):
     and name; None where it was none), `started` (False: the call's code never ran), `target`, `output_tail` (text of
     both streams), `python_stack` (where the code was when a fatal signal struck, "" where unknown), `oom_hint` (what
     speaks for a lack of memory, "" for nothing), `pid`, `environment` (key of the worker's environment), `reason`:
-    "CRASHED", "KILLED" (by `Pool.kill` or `terminate`), or another name of `venvoy.worker_state.Reason`.
+    "CRASHED", "KILLED" (by `Pool.kill` or `terminate`), or another name of `venvoy.worker_state.Reason`; `collateral`
+    (True: the worker ran several calls, and was ended because another one did not stop in time).
     """
 
     code = "worker_crashed"
@@ -129,6 +157,7 @@ class WorkerCrashed(WorkerError):
         oom_hint: str = "",
         environment: str = "",
         reason: str = "CRASHED",
+        collateral: bool = False,
     ) -> None:
         super().__init__(message)
         self.pid = pid
@@ -141,6 +170,7 @@ class WorkerCrashed(WorkerError):
         self.oom_hint = oom_hint
         self.environment = environment
         self.reason = reason
+        self.collateral = collateral
 
 
 class CallTimeout(WorkerError, TimeoutError):

@@ -7,16 +7,20 @@ exchange is discarded, a frame of a later one is a protocol error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from venvoy_worker.contract import codec, frames, messages
 from venvoy_worker.contract.frames import Frame
+from venvoy_worker.contract.loans import Loans
 
 from .errors import CallTimeout, ProtocolError
 from .options import CallOptions
+
+if TYPE_CHECKING:
+    from venvoy_worker.contract.frames import Part
 
 _MOST_SOURCES = 256  # texts a worker holds at a time
 Pieces = list[bytes | bytearray | memoryview]
@@ -116,8 +120,16 @@ class Call:
         else:
             self.size = len(target) + sum(map(len, self.body)) + sum(map(len, self.buffers))
 
-    def request(self, call_id: int) -> Pieces:
-        """Return the CALL frame under the id it has on one worker."""
+    def request(self, call_id: int, loans: Loans | None = None) -> Pieces:
+        """Return the CALL frame under the id it has on one worker.
+
+        Args:
+            loans: with that worker; what is large goes into them.
+        """
+        body: Sequence[bytes | bytearray | memoryview] = self.body
+        buffers: Sequence[Part] = self.buffers
+        if loans is not None and (buffers or self.size >= loans.lender.least):
+            body, buffers = loans.lender.place(call_id, body, self.buffers)
         remaining = 0 if self.deadline is None else max(1, int((self.deadline - monotonic()) * 1000))
         return frames.pack(
             messages.CALL,
@@ -127,8 +139,8 @@ class Call:
             call_id,
             min(remaining, 0xFFFFFFFF),
             self.target,
-            self.body,
-            self.buffers,
+            body,
+            buffers,
         )
 
     def may_repeat(self, error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""One lane of a worker: a call channel of its own, one call at a time on it, and the road on which that is stopped.
+"""One lane of a worker: a call channel of its own, with one call at a time on it.
 
 Owns its state and the ids of the calls on its channel. A worker has as many lanes as it runs calls at once, usually
 one. Laws: `move` is called under the engine's lock; an illegal move raises; the call channel is read by whoever holds
@@ -12,19 +12,21 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from venvoy_worker.contract import codec, messages
+from venvoy_worker.contract.borrowing import Borrowed
 from venvoy_worker.contract.channel import Channel
 from venvoy_worker.contract.frames import LANE_SHIFT, Frame, FrameError
+from venvoy_worker.contract.loans import Loans
 
-from .collector import Collector, Timers
+from .collector import Collector
 from .errors import EncodingError, ProtocolError
 from .exchange import Call, Pieces, SourceMemory, ends
+from .road import Road
 from .worker_state import MOVES, Reason, State
 
 if TYPE_CHECKING:
     from .worker import Worker
 
 _WEIGHT = 0.2  # of the newest call in the moving average
-_EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
 
 
 class Lane:
@@ -47,10 +49,14 @@ class Lane:
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
         self._sends_before = 0  # of the channel, when it was begun
         self.direct: object = None  # the job of `pool.direct` that is on it
+        self.is_lost = False  # its call has not stopped in time
+        self.is_cut = False  # by us, while the worker may go on for others
         self.is_attributed = False  # what is printed meanwhile is to be known as the call's
+        self._loans: Loans | None = None
+        self._lent: list[Borrowed] = []  # segments of the worker that are, or were, in use here
         self._sources = SourceMemory()
         self._collector = collector
-        self._timers = Timers(collector)
+        self._road = Road(self, collector)
 
     # --- from start to exit -----------------------------------------------------------------
 
@@ -58,14 +64,21 @@ class Lane:
         """Call on this channel."""
         self.channel, self.is_attributed = channel, is_attributed
 
-    def expect(self) -> None:
-        """On the collector thread: the worker is ready; `lane_answered` is told from now on, where it is armed."""
+    def expect(self, loans: Loans | None) -> None:
+        """On the collector thread: the worker is ready; `lane_answered` is told from now on, where it is armed.
+
+        Args:
+            loans: the memory that is shared with it, if any can be.
+        """
         self.channel.parser.last = None  # its greeting
+        if loans is not None:
+            self._loans, self._lent = loans, loans.borrower.lent
+            self.channel.parser.borrower = loans.borrower
         self._collector.expect(self.channel.fileno(), partial(self.worker.listener.lane_answered, self))
 
     def end(self) -> None:
         """On the collector thread: the process is gone."""
-        self._timers.drop()
+        self._road.leave()
         self._collector.unexpect(self.channel.fileno())
         self._collector.unwatch(self.channel.fileno())  # an abandoned call's
         self.channel.shut()  # whoever reads wakes, even if a forked process holds the other end
@@ -112,8 +125,10 @@ class Lane:
         call_id = self.open_call = self.last_id = self.last_id + 1
         self._sends_before = self.channel.sends
         self.call_name = call.name
+        if self._lent and self._loans is not None:
+            self._loans.borrower.give_back()
         try:
-            pieces = call.request(call_id)
+            pieces = call.request(call_id, self._loans)
             if call.definition is not None:
                 pieces = self._sources.pieces_for(call.definition) + pieces
         except (FrameError, codec.CodecError) as error:
@@ -155,6 +170,11 @@ class Lane:
         """True when the call that was begun last has been written, by a thread that may have been interrupted then."""
         return self.channel.sends > self._sends_before
 
+    def take_back(self) -> None:
+        """On the collector thread: the call that was begun last was not sent, and never will be."""
+        if self._loans is not None and self.open_call:
+            self._loans.lender.take_back(self.open_call)
+
     @property
     def has_served(self) -> bool:
         """True when a call has been begun here."""
@@ -176,50 +196,26 @@ class Lane:
 
     # --- stopping -------------------------------------------------------------------------
 
-    def stop_call(self, call_id: int) -> None:
-        """The one road: cancel now, once more after a quarter of the grace period, kill at its end."""
-        grace = self.worker.recipe.grace_period
-        self.worker.control.say(messages.CANCEL, call_id)
-        self._timers.later(grace / 4, lambda: self._insist(call_id, is_last=False))
-        self._timers.later(grace, lambda: self._insist(call_id, is_last=True))
-
     def cancel(self) -> None:
         """Ask the call that runs now to stop."""
         self.worker.control.say(messages.CANCEL, self.started)
 
-    def _insist(self, call_id: int, is_last: bool) -> None:
-        is_running = self.worker.page.finished(self.index) < call_id == self.started
-        if not is_last and is_running:
-            self.worker.control.say(messages.CANCEL, call_id)
-        if is_last and (is_running or (self.state is State.ABANDONED and self.last_id == call_id)):
-            self.worker.process.kill_tree()
+    def stop_call(self, call_id: int) -> None:
+        """Stop a call of this lane; see `Road`."""
+        self._road.stop(call_id)
 
     def abandon_call(self, is_to_stop: bool) -> None:
-        """On the collector thread: stop the call whose driver left, if it is to stop, and read until it has ended."""
-        call_id = self.last_id
-        if is_to_stop:
-            self.stop_call(call_id)
-        if self.state is State.ABANDONED:
-            self._collector.watch(self.channel.fileno(), lambda: self._on_abandoned(call_id))
-            self._on_abandoned(call_id)  # the reply may be here, and no byte more will come
+        """On the collector thread: see to the call whose driver left; see `Road`."""
+        self._road.abandon(is_to_stop)
 
-    def _on_abandoned(self, call_id: int) -> None:
-        frame = self.channel.parser.last  # that the driver may not have got to see
-        try:
-            while frame is None or frame.opcode not in messages.TERMINAL or frame.call_id != call_id:
-                frame = self.channel.try_receive()
-                if frame is None:
-                    return
-        except (EOFError, OSError, FrameError):
-            self._collector.unwatch(self.channel.fileno())
-            self._timers.later(_EXIT_SECONDS, self.worker.process.kill_tree)  # usually it is exiting already
-            return
-        self._collector.unwatch(self.channel.fileno())
-        self._timers.drop()
-        self.channel.parser.last = None
-        if self.is_attributed:
-            self.worker.end_output()
-        self.worker.listener.lane_freed(self, not frame.flags & messages.FLAG_DIRTY)
+    def cut(self) -> None:
+        """A request was written in part, and nothing more can be said: end the channel, and so the worker."""
+        self.worker.reason = self.worker.reason or Reason.DRAINED
+        if len(self.worker.lanes) == 1:
+            self.worker.process.kill_tree()
+        else:
+            self.is_cut = True
+            self.channel.shut()
 
     def __repr__(self) -> str:
         return f"<lane {self.index} of worker {self.worker.id}, {self.state.value}>"

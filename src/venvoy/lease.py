@@ -56,12 +56,14 @@ class OneWorker:
         return job.future
 
     def eval(self, text: str, /, **values: Any) -> Any:
-        """Evaluate an expression on this worker, in a namespace that lasts as long as it is held."""
+        """Evaluate an expression on this worker, or statements with a `return`, in a namespace that lasts as long as it
+        is held; `await` may be used at the top level."""
         return self._run(make_eval(text, values, "eval", self._session, self._options))
 
-    def exec(self, text: str, /, **values: Any) -> None:
-        """Execute statements on this worker, in a namespace that lasts as long as it is held."""
-        self._run(make_eval(text, values, "exec", self._session, self._options))
+    def exec(self, text: str, /, **values: Any) -> Any:
+        """Execute statements on this worker, in a namespace that lasts as long as it is held; return what they
+        `return`, else None."""
+        return self._run(make_eval(text, values, "exec", self._session, self._options))
 
     @property
     def pid(self) -> int:

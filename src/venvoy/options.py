@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+from .call_store import CallStore
 from .checks import check_seconds
 from .events import Event
 from .policies import RestartPolicy, ScalePolicy
 
 Target = str | Callable[..., Any]
 """What to call: `"module:attr.sub"`, a bare `"name"` of the pool's module, `by_source(f)`, or a callable."""
+
+_MOST_LANES = 256  # each costs a descriptor here; and as many fit into the status page
 
 OutputPolicy = Literal["forward", "log", "discard"] | Callable[["OutputChunk"], object]
 
@@ -45,6 +48,8 @@ class WorkerOptions:
             replaces a worker has its slot. `PYTHON*` variables take effect as they would on a command line.
         cwd: the worker's working folder; None is the host's.
         initializer: a target run once in every worker before it is ready, with `initializer_args`.
+        concurrency: how many calls a worker runs at once: functions on threads, coroutine functions on the event loop
+            of its main thread. What they share is one process; with 1, calls run on its main thread, one by one.
         grace_period: seconds between asking a call or a worker to stop and SIGKILL.
         start_timeout: seconds a worker may take from its start until it is ready.
         max_calls: a worker that has run so many calls is replaced; each up to a tenth earlier, by chance.
@@ -57,6 +62,11 @@ class WorkerOptions:
         output_tail_bytes: how much of each stream is kept for `Pool.output()` and for errors.
         max_message_bytes: the most bytes that the arguments or the result of a call may take, encoded; None is any
             number. `options(max_bytes=)` says less for single calls.
+        segment_bytes: arrays, bytes and other buffers of at least so many bytes travel in shared memory, where the
+            system has it (Linux); None sends all through the socket.
+        segment_cache_bytes: the most shared memory kept for the next large values, in each direction.
+        segment_access: "private", the receiver may write into what it received in shared memory, unseen by the
+            sender; "readonly", it may not.
 
     Raises:
         TypeError, ValueError: an argument is not what is described here.
@@ -67,6 +77,7 @@ class WorkerOptions:
     cwd: str | os.PathLike[str] | None = None
     initializer: Target | None = None
     initializer_args: Sequence[Any] = ()
+    concurrency: int = 1
     grace_period: float = 2.0
     start_timeout: float = 60.0
     max_calls: int | None = None
@@ -76,6 +87,14 @@ class WorkerOptions:
     output: OutputPolicy = "forward"
     output_tail_bytes: int = 262_144
     max_message_bytes: int | None = None
+    segment_bytes: int | None = 262_144
+    segment_cache_bytes: int = 1 << 30
+    segment_access: Literal["private", "readonly"] = "private"
+
+    @property
+    def segments(self) -> tuple[int | None, int, bool]:
+        """The terms on which memory is shared: `segment_bytes`, `segment_cache_bytes`, whether it is read only."""
+        return (self.segment_bytes, self.segment_cache_bytes, self.segment_access == "readonly")
 
     def __post_init__(self) -> None:
         if isinstance(self.paths, str | bytes | os.PathLike):
@@ -98,8 +117,16 @@ class WorkerOptions:
         if self.output_tail_bytes < 0:
             raise ValueError(f"output_tail_bytes is a number of bytes, not {self.output_tail_bytes!r}")
         _check_bytes("max_message_bytes", self.max_message_bytes)
+        _check_bytes("segment_bytes", self.segment_bytes)
+        if self.segment_cache_bytes != 0:
+            _check_bytes("segment_cache_bytes", self.segment_cache_bytes, is_optional=False)
+        if self.segment_access not in ("private", "readonly"):
+            raise ValueError(f"segment_access is 'private' or 'readonly', not {self.segment_access!r}")
 
     def _check_limits(self) -> None:
+        number = self.concurrency
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST_LANES:
+            raise ValueError(f"concurrency is a whole number from 1 to {_MOST_LANES}, not {number!r}")
         for name in ("max_calls", "max_rss"):
             number = getattr(self, name)
             if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
@@ -185,6 +212,7 @@ class PoolOptions(TypedDict, total=False):
     raise `TooManyWaiting`; `max_named` named workers may live; `on_event` is called with each `Event` on a background
     thread; `watch` reloads the workers when their code changes; `home`, `progress`, `build_timeout` are those of
     `build`.
+    `call_store` keeps the detached calls: a `MemoryCallStore` of its own by default, or a `SqliteCallStore`.
     `classes` lists the classes, modules and packages whose instances come back from workers of another environment as
     themselves, where their fields are the same here; all others come in their plain form. With `unpickle="safe"` a
     reply can construct builtins, standard value types, arrays, frames, and these and registered classes, nothing else.
@@ -202,6 +230,7 @@ class PoolOptions(TypedDict, total=False):
     build_timeout: float
     classes: Iterable[str | type]
     unpickle: Literal["full", "safe"]
+    call_store: CallStore | None
 
 
 def check_pool_options(module: object, worker: object, options: Mapping[str, Any]) -> None:
@@ -241,6 +270,7 @@ _POOL_OPTIONS: dict[str, tuple[Any, str]] = {
     "max_waiting": (int, "a number of calls"),
     "max_named": (int, "a number of workers"),
     "watch": (bool, "True or False"),
+    "call_store": (CallStore, "a MemoryCallStore(...) or a SqliteCallStore(...)"),
 }
 
 
@@ -283,8 +313,8 @@ def _pair(workers: Any) -> tuple[int, int]:
     return least, most
 
 
-def _check_bytes(name: str, value: object) -> None:
-    if value is None:
+def _check_bytes(name: str, value: object, is_optional: bool = True) -> None:
+    if value is None and is_optional:
         return
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is a number of bytes, not {value!r}")

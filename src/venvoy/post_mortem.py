@@ -21,6 +21,7 @@ _BY_WHOM = {
     Reason.CLOSED: "was ended with its pool",
     Reason.DRAINED: "was to be replaced",
 }
+_OTHERS = "another call on it did not stop in time"
 
 
 def start_error(worker: Worker) -> WorkerStartError:
@@ -63,7 +64,8 @@ def crash_error(lost: WorkerLost) -> WorkerCrashed:
     reason = worker.reason or Reason.CRASHED
     how = str(exit) if exit else "broke its channel"
     when = "while it ran" if lost.started else "before it began"
-    why = _BY_WHOM.get(reason, "") or worker.oom_hint
+    is_collateral = worker.was_condemned and not lost.lane.is_lost
+    why = _OTHERS if is_collateral else _BY_WHOM.get(reason, "") or worker.oom_hint
     return WorkerCrashed(
         f"worker {worker.id} (pid {worker.process.pid}) {how} {when} {lost.call.name}{_because(why)}"
         + _section("where it crashed", stack, slice(_SHOWN))
@@ -78,6 +80,7 @@ def crash_error(lost: WorkerLost) -> WorkerCrashed:
         oom_hint=worker.oom_hint,
         environment=worker.recipe.environment,
         reason=reason.name,
+        collateral=is_collateral,
     )
 
 

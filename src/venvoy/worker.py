@@ -7,12 +7,14 @@ Owns why it is to end, and the counts of what it has done. What it is doing is w
 from __future__ import annotations
 
 import signal
+import threading
 from collections import deque
 from functools import partial
 from time import monotonic
 from typing import Protocol
 
 from venvoy_worker.contract.frames import Frame
+from venvoy_worker.contract.loans import Loans
 
 from . import collector as _collector
 from . import memory_kills
@@ -40,6 +42,9 @@ class Listener(Protocol):
 
     def lane_freed(self, lane: Lane, is_clean: bool) -> None:
         """An abandoned exchange has ended; `is_clean` says that its user code is known to be gone."""
+
+    def lane_lost(self, lane: Lane) -> None:
+        """The grace period of a call is over, and it has not ended; others may be running on the worker."""
 
     def worker_exited(self, worker: Worker) -> None:
         """Its process is gone and reaped."""
@@ -73,6 +78,7 @@ class Worker:
     process: Process
     control: ControlLine
     page: StatusPage
+    loans: Loans
     birth: Start
     _ends: Ends
     _kills_before: memory_kills.Kills
@@ -132,13 +138,23 @@ class Worker:
             for lane, channel in zip(self.lanes, ends.channels, strict=True):
                 lane.open(channel, recipe.is_attributed)
             _collector.tell_after_fork(self)
+        self.loans = Loans(self.control, recipe.options.segments, self._hear_now)
         self.birth = Start(ends, self.recipe, self._collector, self._on_ready, partial(router.relog, self))
         self.birth.begin()
 
     def _on_ready(self) -> None:
+        if self.birth.shares_memory:
+            self.control.loans = self.loans
         for lane in self.lanes:
-            lane.expect()
+            lane.expect(self.control.loans)
         self.listener.worker_ready(self)
+
+    def _hear_now(self) -> bool:
+        """Where a frame needs a segment: on the collector thread, read what is said of it; no other thread may."""
+        is_ours = threading.get_ident() == self._collector.thread.ident
+        if is_ours:
+            self.control.read(self._collector)
+        return is_ours
 
     @property
     def state(self) -> State:
@@ -148,8 +164,19 @@ class Worker:
 
     @property
     def is_done(self) -> bool:
-        """True when none of its lanes takes a call or runs one any more."""
-        return all(lane.state in (State.RETIRING, State.EXITED) for lane in self.lanes)
+        """True when none of its lanes takes a call or runs one that may still be of use."""
+        return all(lane.is_lost or lane.state in (State.RETIRING, State.EXITED) for lane in self.lanes)
+
+    @property
+    def is_stuck(self) -> bool:
+        """True when a call runs on it that has not stopped in time."""
+        return any(lane.is_lost and lane.state is not State.RETIRING for lane in self.lanes)
+
+    @property
+    def was_condemned(self) -> bool:
+        """True when it was ended because a call on it did not stop."""
+        exit = self.process.exit
+        return exit is not None and exit.is_ours and any(lane.is_lost for lane in self.lanes)
 
     @property
     def has_served(self) -> bool:
@@ -166,9 +193,19 @@ class Worker:
 
     def retire(self) -> None:
         """Let it end after what it does now; killed if it is not gone within the grace period."""
+        if self.is_stuck and self.is_done:
+            self.process.kill_tree()
+            return
         for lane in self.lanes:
             lane.channel.shut_writing()
         self._timers.later(self.recipe.grace_period, self.process.kill_tree)
+
+    def condemn(self) -> None:
+        """A call has not stopped in time: end it once the others have ended, or after one more grace period."""
+        if self.is_done:
+            self.process.kill_tree()
+        else:
+            self._timers.later(self.recipe.grace_period, self.process.kill_tree)
 
     def terminate(self) -> None:
         """Cancel what it does, then SIGTERM, then SIGKILL at the end of the grace period."""

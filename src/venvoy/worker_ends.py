@@ -11,13 +11,18 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
-from venvoy_worker.contract import frames
+from venvoy_worker.contract import frames, messages
 from venvoy_worker.contract.channel import Channel
+from venvoy_worker.contract.descriptors import DescriptorChannel
 from venvoy_worker.contract.frames import Frame, FrameError
+from venvoy_worker.contract.loans import Loans
 
 from .collector import Collector
 from .process import Process, StatusPage
+
+Pieces = list[bytes | bytearray | memoryview]
 
 
 class ControlLine:
@@ -28,34 +33,51 @@ class ControlLine:
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        self._channel = Channel(sock)
+        self._channel = DescriptorChannel(sock)
         self._lock = threading.Lock()  # one frame at a time, and none after the close; nothing else under it
         self._on_frame: Callable[[Frame], object] | None = None
+        self.loans: Loans | None = None  # what is said about segments, and by whom
 
     def say(self, opcode: int, call_id: int = 0, body: bytes = b"") -> None:
         """Write one frame; a worker that is gone, or that has not listened for very long, does not hear it."""
-        pieces = frames.pack(opcode, call_id=call_id, body=[body])
+        self.tell(frames.pack(opcode, call_id=call_id, body=[body]))
+
+    def tell(self, pieces: Pieces) -> bool:
+        """Write one frame; return False if the worker does not hear it."""
+        return self._write(partial(self._channel.try_send, pieces), pieces)
+
+    def announce(self, pieces: Pieces, fd: int) -> bool:
+        """Write one frame with a descriptor; return False if the worker does not get them."""
+        return self._write(partial(self._channel.try_send_with, pieces, fd), pieces)
+
+    def _write(self, send: Callable[[], int], pieces: Pieces) -> bool:
         with self._lock:
             if self._channel.is_torn or self._channel.fileno() < 0:
-                return
+                return False
             try:
-                sent = self._channel.try_send(pieces)
+                sent = send()
             except OSError:
-                return
+                return False
             self._channel.is_torn = 0 < sent < len(pieces[0])
+            return sent == len(pieces[0])
 
     def listen(self, collector: Collector, on_frame: Callable[[Frame], object]) -> None:
         """On the collector thread: call back with each frame from now on."""
         fd = self._channel.fileno()
         if fd >= 0:
             self._on_frame = on_frame
-            collector.watch(fd, lambda: self._read(collector))
+            collector.watch(fd, lambda: self.read(collector))
 
-    def _read(self, collector: Collector) -> None:
+    def read(self, collector: Collector) -> None:
+        """On the collector thread: take what is there now."""
         try:
             frame = self._channel.try_receive()
             while frame is not None and self._on_frame is not None:
-                self._on_frame(frame)
+                if frame.opcode not in (messages.SEGMENT, messages.SEGMENT_FREE):
+                    self._on_frame(frame)
+                elif self.loans is not None:
+                    fd = self._channel.take_descriptor() if frame.opcode == messages.SEGMENT else None
+                    self.loans.hear(frame, fd)
                 frame = self._channel.try_receive()
         except (EOFError, OSError, FrameError):
             collector.unwatch(self._channel.fileno())
@@ -67,11 +89,13 @@ class ControlLine:
     def close(self, collector: Collector | None) -> None:
         """Close our end; on the collector thread if it was listened to, and what has been said is heard first."""
         if collector is not None and self._on_frame is not None:
-            self._read(collector)
+            self.read(collector)
         with self._lock:
             if collector is not None:
                 collector.unwatch(self._channel.fileno())
             self._channel.close()
+        if self.loans is not None:
+            self.loans.close()
 
 
 def socket_pair(undo: ExitStack, childs: ExitStack) -> tuple[socket.socket, socket.socket]:

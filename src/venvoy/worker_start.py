@@ -122,12 +122,18 @@ class Start:
         self._collector.call_soon(self._watch)
         self._timers.later(self._recipe.start_timeout, self._on_late)
         body, buffers = codec.encode(self._recipe.settings())
-        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, messages.CAPABILITIES)
+        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, messages.capabilities())
         hello = frames.pack(messages.HELLO, codec=codec.PICKLE, target=target, body=body, buffers=buffers)
         try:
             self._ends.channels[0].send(hello, monotonic() + self._recipe.start_timeout)
         except (OSError, TimeoutError):  # it died at once, or hangs: the exit watch or the timer will say so
             pass
+
+    @property
+    def shares_memory(self) -> bool:
+        """True when the worker has said that it can, and so can we."""
+        said = "" if self.frame is None else messages.read_greeting(self.frame.target)[2]
+        return "segments" in said and "segments" in messages.capabilities()
 
     def end(self) -> None:
         """Watch no longer, because it is over or because the process has exited."""

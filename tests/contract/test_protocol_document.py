@@ -98,7 +98,9 @@ def test_the_opcodes_are_those_of_the_code() -> None:
         if name.isupper() and type(value) is int and not name.startswith(("FLAG_", "KIND_"))
     }
     for row in rows:
-        assert int(row["value"]) in {"host": messages.FROM_HOST, "worker": messages.FROM_WORKER}[row["from"]]
+        senders = {"host": messages.FROM_HOST, "worker": messages.FROM_WORKER}
+        for sender in senders if row["from"] == "both" else [row["from"]]:
+            assert int(row["value"]) in senders[sender]
         assert row["socket"] == ("control" if int(row["value"]) >= messages.PING else "call")
         assert f"**{row['opcode']}**" in TEXT
 
@@ -113,6 +115,10 @@ def test_flags_codecs_limits_and_capabilities_are_those_of_the_code() -> None:
     limits = {row["constant"].strip("`"): int(row["value"].split()[0]) for row in table("limit", "value", "constant")}
     assert limits == constants(frames, "MAX_")
     assert tuple(names(table("capability", "meaning"), "capability")) == messages.CAPABILITIES
+    kinds = {row["constant"].strip("`"): int(row["kind"]) for row in table("kind", "constant", "the bytes are")}
+    assert kinds == constants(frames, "BUFFER_")
+    said = {row["flag"].strip("`"): int(row["bits"]) for row in table("flag", "bits", "of", "meaning")}
+    assert said == constants(frames, "SEGMENT_")
     assert f"of {codec._OUT_OF_BAND} bytes and more" in TEXT
     assert f"Version {frames.PROTOCOL_VERSION}." in TEXT
 

@@ -21,14 +21,23 @@ from typing import Any
 import pytest
 
 import venvoy as vv
+from venvoy.async_detached import AsyncDetachedCalls
 from venvoy.async_faces import AsyncView
+from venvoy.detached import DetachedCalls
 from venvoy.faces import View
 
 MakePool = Callable[..., vv.Pool]
 MakeAsyncPool = Callable[..., vv.AsyncPool]
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
-PAIRS = [(vv.Pool, vv.AsyncPool), (View, AsyncView), (vv.Lease, vv.AsyncLease), (vv.NamedWorker, vv.AsyncNamedWorker)]
+PAIRS = [
+    (vv.Pool, vv.AsyncPool),
+    (View, AsyncView),
+    (vv.Lease, vv.AsyncLease),
+    (vv.NamedWorker, vv.AsyncNamedWorker),
+    (DetachedCalls, AsyncDetachedCalls),
+]
+MADE_OTHERWISE = (vv.NamedWorker, DetachedCalls)
 
 
 def public(kind: type) -> dict[str, Any]:
@@ -41,7 +50,7 @@ def words() -> Iterator[Any]:
     """Return each public name of a blocking face with its awaitable counterpart."""
     for blocking, awaitable in PAIRS:
         for name in public(blocking):
-            if (blocking, name) not in {(vv.Pool, "aio"), (vv.NamedWorker, "__init__")}:
+            if (blocking, name) != (vv.Pool, "aio") and not (name == "__init__" and blocking in MADE_OTHERWISE):
                 yield pytest.param(blocking, awaitable, name, id=f"{blocking.__name__}.{name}")
 
 
@@ -329,6 +338,32 @@ def test_named_worker_outlives_its_block_and_keeps_its_state(make_async_pool: Ma
             with pytest.raises(vv.WorkerError):
                 await second.call("recall", "key")
             assert await (await pool.named("gpu")).call("recall", "key") is None
+
+    asyncio.run(main())
+
+
+def test_detached_calls_are_awaited_and_taken_once(make_async_pool: MakeAsyncPool) -> None:
+    """A wait that runs out or is cancelled takes nothing; the end of the pool wakes those who wait."""
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            detached = pool.detached
+            slow = await detached.start("nap", 0.5, "slow")
+            assert (await detached.peek(slow)).state == "pending"
+            with pytest.raises(vv.ResultNotReady):
+                await detached.result(slow, timeout=0.05)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(detached.result(slow), 0.05)
+            assert [call.id for call in await detached.list()] == [slow]
+            assert await detached.result(slow) == "slow"
+            with pytest.raises(vv.UnknownCall):
+                await detached.result(slow)
+            with pytest.raises(ValueError, match="as asked"):
+                await pool.options(timeout=5).detached.result(await detached.start("fail"))
+            long = await detached.start("nap", 30)
+            asyncio.get_running_loop().call_later(0.2, lambda: asyncio.ensure_future(detached.cancel(long)))
+            with pytest.raises(vv.CallCancelled):
+                await detached.result(long)
 
     asyncio.run(main())
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from statistics import median
 from time import perf_counter
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import venvoy as vv
+from venvoy.cli.building import Reporter, reporter
 from venvoy.envs import Progress as Step
 from venvoy.envs import interpreters
 
@@ -55,7 +53,7 @@ def _specs(home: str | None, offline: bool) -> tuple[vv.EnvSpec, vv.EnvSpec]:
 
 
 def _build_both(console: Console, specs: dict[str, vv.EnvSpec], home: str | None) -> list[vv.Env]:
-    with _reporter(console) as report, ThreadPoolExecutor(len(specs)) as threads:
+    with reporter(console, specs) as report, ThreadPoolExecutor(len(specs)) as threads:
         futures = [threads.submit(_build, name, spec, home, report) for name, spec in specs.items()]
         return [future.result() for future in futures]
 
@@ -65,38 +63,6 @@ def _build(name: str, spec: vv.EnvSpec, home: str | None, report: Reporter) -> v
     env = vv.build(spec, home=home, progress=lambda step: report(name, step))
     report(name, Step("done", f"Python {env.version} with {', '.join(spec.packages)}, {perf_counter() - begin:.1f} s"))
     return env
-
-
-class Reporter:
-    """Shows the steps of several builds: lines that move on a terminal, plain ones elsewhere."""
-
-    def __init__(self, console: Console, progress: Progress | None) -> None:
-        self._console = console
-        self._progress = progress
-        self._tasks = {name: progress.add_task(name, total=1, step="") for name in ("old", "new")} if progress else {}
-
-    def __call__(self, name: str, step: Step) -> None:
-        """Show one step of one build."""
-        if self._progress is not None:
-            done = 1 if step.phase == "done" else 0
-            self._progress.update(self._tasks[name], step=step.message[:90], completed=done)
-        elif step.phase == "done":
-            self._console.print(f"   {name}: {step.message}")
-
-
-@contextmanager
-def _reporter(console: Console) -> Iterator[Reporter]:
-    if not console.is_terminal:
-        yield Reporter(console, None)
-        return
-    columns = (
-        SpinnerColumn(finished_text="•"),
-        "{task.description}:",
-        TextColumn("{task.fields[step]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        yield Reporter(console, progress)
 
 
 def _side_by_side(console: Console, one: vv.Pool, two: vv.Pool) -> None:

@@ -6,7 +6,7 @@ that is interrupted: its ticket goes astray, and the collector mends the rest.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from venvoy_worker.contract import messages
@@ -22,6 +22,8 @@ from ..worker import EXIT_SECONDS, Worker
 from .calls import Later
 from .engine import Engine
 from .job_queue import JobQueue
+from .jobs import CallFuture, Watcher
+from .mapping import Mapping
 from .opening import Opening
 from .port import Port
 from .roster import Ticket
@@ -156,6 +158,35 @@ class AsyncCalls:
         self._engine.give_up(ticket)
         if is_late:
             raise self._engine.timed_out(call, error) from None
+
+
+async def arriving(mapping: Mapping, port: Port) -> AsyncIterator[Any]:
+    """Yield the results of a mapping that was begun; `Mapping.results` for tasks."""
+    results = mapping.results()
+    try:
+        while True:
+            futures = mapping.awaited()
+            if futures:
+                await first_done(futures, mapping.patience(), port)
+            try:
+                value = next(results)  # which waits no longer
+            except StopIteration:
+                return
+            yield value
+    finally:
+        results.close()
+        mapping.cancel()  # `results` may not have begun
+
+
+async def first_done(futures: list[CallFuture], seconds: float | None, port: Port) -> None:
+    """Wait until one of these is done, or for so many seconds."""
+    bell = port.bell()
+    watcher = Watcher(bell.release)
+    try:
+        if not watcher.watch(futures):
+            await bell.wait(seconds)
+    finally:
+        watcher.leave(futures)
 
 
 async def drive(lane: Lane, call: Call, port: Port) -> Frame:

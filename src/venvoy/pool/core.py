@@ -96,7 +96,7 @@ class Core:
     ) -> None:
         self._env, self.module, self.options, self.setup = env, module, options, setup
         self.gathering = Turn()  # of who takes several leases
-        self.roster = Roster(size, name, setup.rules)
+        self.roster = Roster(size, name, setup.rules, options.concurrency)
         self.queue = JobQueue(self.roster, self)
         self.engine = Engine(self.roster, self.queue, self)
         self.direct = Direct(self.roster, self.engine, self.queue, self, lambda: self.decoder)
@@ -108,8 +108,9 @@ class Core:
         self.staff = Staff(self.roster, self.queue, self, self._router, self.direct.answered)
         is_home = env is None or getattr(env, "is_current", False)
         self.table = reducers.HOME if is_home else reducers.ARGUMENTS  # how arguments are encoded
-        self.decoder: Decoder = Decoder(Classes(False, setup.classes, setup.is_safe))
+        self.decoder: Decoder = Decoder(Classes(is_home, setup.classes, setup.is_safe))
         self.env: Env | None = None
+        self.on_open: Callable[[], object] = lambda: None  # before the first worker is started
         self.on_reload: Callable[[], object] = lambda: None  # after the workers have been replaced
         self._watcher: Watcher | None = None
         self._env_lease: EnvLease | None = None  # nobody removes the environment before the pool is gone
@@ -231,6 +232,7 @@ class Core:
                 self._watcher = Watcher(places, self.reload, self.roster.name)
                 if self._threads:  # it was closed meanwhile
                     self._watcher.stop()
+        self.on_open()
         return partial(make_recipe, env, self.options, home, self.module, setup.initializer, classes)
 
     def reload(self) -> int:

@@ -217,8 +217,7 @@ class Drive:
                 job.is_given_up = True
                 self._timed_out += 1
                 if self._unsent:  # in part, perhaps: nothing more can be said on this channel
-                    self._worker.reason = self._worker.reason or Reason.DRAINED
-                    self._worker.process.kill_tree()
+                    self._lane.cut()
                 else:
                     if call_id != started:
                         self._retract([call_id])
@@ -308,7 +307,8 @@ class Drive:
     def _lost(self) -> None:
         """The worker is gone: what never started goes back to the queue, the rest fails, or is retried if allowed."""
         lane = self._lane
-        lane.worker.await_exit()
+        if not lane.is_cut:
+            lane.worker.await_exit()
         again: list[Job] = []
         failed: list[tuple[Job, BaseException]] = []
         for call_id, job in self._running.items():

@@ -208,6 +208,7 @@ class Engine:
         if worker.limits is not None:
             self._hands.check_limits(worker, worker.calls + 1)
         with self._lock:
+            place = roster.place_of(lane) if lane.index else -1
             if lane.state is State.BUSY:
                 worker.calls += 1
                 roster.calls_done += 1
@@ -216,7 +217,10 @@ class Engine:
                     is_job = isinstance(entry, Job)
                     if entry is None:
                         lane.state = State.IDLE  # no call from here to the end of each branch, see the module
-                        idle += (lane,)
+                        if place < 0:
+                            idle += (lane,)
+                        else:
+                            idle[place:place] = (lane,)
                         ticket.lane = None
                     elif is_job:
                         del waiting[0]
@@ -253,15 +257,17 @@ class Engine:
             if lane is not None and lane.state is State.BUSY:
                 if lane.channel.is_torn:
                     lane.move(State.RETIRING, Reason.DRAINED)
+                    roster.withdraw(lane.worker)
                 elif lane.open_call and lane.was_sent:
                     lane.move(State.ABANDONED)
                 else:
+                    lane.take_back()
                     job = roster.serve_next(lane)
             state = lane.state if lane is not None else None
         if lane is None or state is None:
             return
         if lane.channel.is_torn:
-            lane.worker.process.kill_tree()
+            lane.cut()
         if state is State.ABANDONED:
             lane.abandon_call(ticket.is_to_stop)
         self._queue.after_release(lane, job, state)

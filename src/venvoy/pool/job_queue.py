@@ -122,7 +122,8 @@ class JobQueue:
         if worker.limits is not None:  # to be looked at after each call
             return jobs
         with self._lock:
-            most = min(most, 1 + len(waiting) // max(1, len(self._roster.workers)))  # the others are to get their share
+            others = len(self._roster.workers) * self._roster.concurrency  # who are to get their share
+            most = min(most, 1 + len(waiting) // max(1, others))
             while waiting and len(jobs) < most and worker.reason is None:
                 entry = waiting[0]
                 if not isinstance(entry, Job) or entry.call.size > min(room, largest) or self.kills(worker, entry.call):
@@ -225,7 +226,7 @@ class JobQueue:
         with self._lock:
             if lane.state is State.BUSY:
                 lane.move(State.RETIRING, Reason.CRASHED)
-        if lane.state is State.RETIRING:
+        if lane.state is State.RETIRING and not lane.is_cut:
             lane.worker.process.kill_tree()
 
     def after_release(self, lane: Lane, job: Job | None, state: State) -> None:

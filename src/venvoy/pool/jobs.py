@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from _thread import LockType, allocate_lock
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from time import monotonic
@@ -165,6 +165,33 @@ class CallFuture(Future[Any]):
             self._invoke_callbacks()  # type: ignore[attr-defined]
 
 
+class Watcher:
+    """Somebody who waits for the first of some futures without blocking, as `concurrent.futures.wait` does blocking.
+
+    Args:
+        wake: called by whoever completes one, on any thread.
+    """
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self.add_result = self.add_exception = self.add_cancelled = lambda future: wake()
+
+    def watch(self, futures: Iterable[CallFuture]) -> bool:
+        """Watch until `leave`; return True, watching no more of them, if one is done already."""
+        for future in futures:
+            with future._condition:
+                if future.done():
+                    return True
+                future._waiters.append(self)
+        return False
+
+    def leave(self, futures: Iterable[CallFuture]) -> None:
+        """Watch no longer."""
+        for future in futures:
+            with future._condition:
+                if self in future._waiters:
+                    future._waiters.remove(self)
+
+
 class Job:
     """A call in the queue, or on a worker, with its future."""
 
@@ -180,6 +207,8 @@ class Job:
         "ticket",
         "timer",
     )
+
+    keeps_reply = False  # the future gets the worker's reply as it came, not the value in it
 
     def __init__(self, call: Call) -> None:
         self.call = call
@@ -294,11 +323,16 @@ class Decoder:
 
     def complete(self, job: Job, frame: Frame) -> None:
         """Complete a job with its reply; the value of a chunk is (values, the error that ended it early or None)."""
+        if job.keeps_reply and (frame.opcode == messages.RESULT or not job.call.retries):
+            job.succeed(frame)
+            return
         is_chunk = job.call.flags & messages.FLAG_CHUNK
         value, error = self.outcome(frame, None if is_chunk else job.call.convert)
         if error is not None:
             if job.call.may_repeat(error):
                 job.future._runner.repeat(job)
+            elif job.keeps_reply:
+                job.succeed(frame)
             else:
                 job.fail(error)
         else:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .roster import Roster
 
 _SERVING = (State.IDLE, State.BUSY, State.ABANDONED)
+_AT_WORK = (State.BUSY, State.ABANDONED)
 _LEAVING = (State.RETIRING, State.EXITED)
 
 
@@ -26,9 +27,10 @@ def staying(roster: Roster) -> list[Worker]:
 
 def wanted(roster: Roster) -> int:
     """Return how many workers the pool should have now."""
-    at_work = roster.count(State.BUSY, State.ABANDONED)
+    lanes = [lane for worker in roster.workers.values() for lane in worker.lanes]
+    calls = len(roster.waiting) + sum(lane.state in _AT_WORK for lane in lanes)
     least = roster.goal if roster.phase is Phase.OPEN else 0
-    return min(roster.size.most, max(least, at_work + len(roster.waiting)))
+    return min(roster.size.most, max(least, -(-calls // roster.concurrency)))  # rounded up
 
 
 def idle(roster: Roster) -> list[Worker]:
@@ -62,7 +64,7 @@ def cannot_grow(roster: Roster) -> bool:
     """Return True when no more workers may be started, and those that start are for others."""
     there = staying(roster)
     starting = sum(worker.state is State.STARTING for worker in there)
-    return len(there) >= roster.size.most and starting <= len(roster.waiting)
+    return len(there) >= roster.size.most and starting * roster.concurrency <= len(roster.waiting)
 
 
 def free_slot(roster: Roster) -> int:

@@ -89,6 +89,7 @@ def _settings(
         "module": module,
         "sources_folder": str(home / "sources"),
         "initializer": initializer,
+        "segments": options.segments,
         "log_levels": _log_levels(),
     }
 

@@ -10,6 +10,7 @@ queue, by a thread that looks at the facts once more afterwards.
 from __future__ import annotations
 
 import threading
+from bisect import bisect
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -101,11 +102,13 @@ class Roster:
         size: how many workers at least and at most.
         name: of the pool, for messages.
         rules: of starting and ending them.
+        concurrency: how many lanes each has.
     """
 
-    def __init__(self, size: Size, name: str, rules: Rules) -> None:
+    def __init__(self, size: Size, name: str, rules: Rules, concurrency: int = 1) -> None:
         self.lock = threading.Lock()
         self.size = size
+        self.concurrency = concurrency
         self.name = name
         self.rules = rules
         self.restarts = Restarts(rules.restart)
@@ -116,7 +119,7 @@ class Roster:
         self.closed_why = f"pool {name!r} is closed: cannot schedule new calls"
         self.numbers = rules.numbers or count(1)
         self.workers: dict[int, Worker] = {}
-        self.idle: list[Lane] = []  # the last used is on top
+        self.idle: list[Lane] = []  # first lanes on top, so that workers share the work; of these, the last used
         self.waiting: deque[Ticket | Job] = deque()
         self.warming: list[Ticket] = []  # who waits for `goal` ready workers
         self.renewing: list[Ticket] = []  # who waits for the last worker of an older generation to be replaced
@@ -174,12 +177,17 @@ class Roster:
                 return entry
             entry.grant(lane)
         elif self.phase is Phase.OPEN:
-            self.idle.append(lane)
+            place = self.place_of(lane)
+            self.idle[place:place] = [lane]
         else:
             lane.move(State.RETIRING)
             if worker.is_done:
                 worker.reason = Reason.CLOSED
         return None
+
+    def place_of(self, lane: Lane) -> int:
+        """Locked: return where a lane belongs in the idle stack."""
+        return len(self.idle) if not lane.index else bisect(self.idle, -lane.index, key=lambda other: -other.index)
 
     def withdraw(self, worker: Worker, reason: Reason | None = None) -> None:
         """Locked: the idle lanes of a worker take no more calls."""

@@ -56,11 +56,11 @@ class Staff:
 
     # --- workers come and go ----------------------------------------------------------------
 
-    def hire(self, make: Callable[[int, int, int], Worker]) -> tuple[Worker | None, float]:
+    def hire(self, make: Callable[[int, int, int, int], Worker]) -> tuple[Worker | None, float]:
         """Register one more worker, not started yet, if one is missing.
 
         Args:
-            make: makes it, given its id, its slot and its generation.
+            make: makes it, given its id, its slot, its generation, and how many calls it runs at once.
 
         Returns:
             The worker, or None and the seconds after which to ask again (0: not before something happens).
@@ -76,7 +76,9 @@ class Staff:
             before = len(policy.staying(roster))
             roster.workers_started += 1
             number = next(roster.numbers)
-            worker = roster.workers[number] = make(number, policy.free_slot(roster), roster.generation)
+            worker = roster.workers[number] = make(
+                *(number, policy.free_slot(roster), roster.generation, roster.concurrency)
+            )
             if is_probe and probe is not None:
                 probe.worker = worker
             elif before >= roster.size.least:
@@ -89,7 +91,8 @@ class Staff:
         """Return how many driver threads the pool should have, which the caller then sees to."""
         with self._lock:
             self._roster.has_drivers = self._roster.wants_drivers
-            return len(self._roster.workers) if self._roster.wants_drivers else 0
+            lanes = len(self._roster.workers) * self._roster.concurrency
+            return lanes if self._roster.wants_drivers else 0
 
     def spawn_failed(self, worker: Worker, error: BaseException) -> None:
         """The process of a registered worker could not be started at all."""
@@ -174,6 +177,18 @@ class Staff:
             job = self._roster.serve_next(lane)
             state = lane.state
         self._queue.after_release(lane, job, state)
+        self._hands.attend()
+
+    def lane_lost(self, lane: Lane) -> None:
+        """A call has not stopped in time: its worker takes no more, and ends when its others have, or soon."""
+        worker = lane.worker
+        with self._lock:
+            if lane.state is State.RETIRING:
+                return  # it has ended just now
+            lane.is_lost = True
+            worker.reason = worker.reason or Reason.DRAINED
+            self._roster.withdraw(worker)
+        worker.condemn()
         self._hands.attend()
 
     def worker_exited(self, worker: Worker) -> None:

@@ -19,7 +19,8 @@ class WorkerInfo:
     """One worker.
 
     `id`, `pid` (None while it is being spawned), `name` (of a named one), `state`, `slot`, `call` (the target it runs,
-    else None), `calls` done, `age` in seconds, `rss` in bytes (0 where it is not known).
+    or one of them, else None), how many calls are `running`, `calls` done, `age` in seconds, `rss` in bytes (0 where it
+    is not known).
     """
 
     id: int
@@ -28,6 +29,7 @@ class WorkerInfo:
     state: str
     slot: int
     call: str | None
+    running: int
     calls: int
     age: float
     rss: int
@@ -98,13 +100,15 @@ def worker_infos(roster: Roster, name: str | None = None) -> list[WorkerInfo]:
 def info(worker: Worker, name: str | None) -> WorkerInfo:
     """Return one worker's snapshot."""
     process = getattr(worker, "process", None)
+    at_work = [lane for lane in worker.lanes if lane.state in _AT_WORK]
     return WorkerInfo(
         id=worker.id,
         pid=process.pid if process is not None else None,
         name=name,
         state=worker.state.value,
         slot=worker.slot,
-        call=next((lane.call_name for lane in worker.lanes if lane.state in _AT_WORK), None) or None,
+        call=at_work[0].call_name or None if at_work else None,
+        running=len(at_work),
         calls=worker.calls,
         age=monotonic() - worker.born,
         rss=resident_bytes(process.pid) if process is not None else 0,

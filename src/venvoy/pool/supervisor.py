@@ -34,7 +34,7 @@ class Supervisor:
         opening: told what was opened.
         staff: told what was spawned, and the listener of every worker.
         renewal: looks for workers that have done enough.
-        drivers: kept at one thread a worker.
+        drivers: kept at one thread a lane.
         open_pool: builds the environment and returns the recipe; gets the flag that asks it to stop.
     """
 
@@ -108,8 +108,8 @@ class Supervisor:
             self._timer.cancel()
         self._timer = self._collector.call_later(seconds, self.attend) if seconds > 0 else None
 
-    def _make(self, number: int, slot: int, generation: int) -> Worker:
-        return Worker(number, self._collector, self._staff, slot, generation)
+    def _make(self, number: int, slot: int, generation: int, concurrency: int) -> Worker:
+        return Worker(number, self._collector, self._staff, slot, generation, concurrency)
 
     def _start(self, worker: Worker, recipes: RecipeMaker) -> None:
         try:

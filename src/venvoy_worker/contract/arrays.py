@@ -151,8 +151,19 @@ def restore_array(dtype: object, shape: tuple[int, ...], order: str, data: Numpy
     if isinstance(data, bytes):
         data = bytearray(data)  # an array that came inside the pickle is writable too
     elif isinstance(data, memoryview) and data.readonly:
-        data = data.obj  # what was read-only at the sender is the receiver's own
+        data = _as_received(data, numpy)
     return numpy.frombuffer(data, "u1").view(kind).reshape(shape, order=order)
+
+
+def _as_received(view: memoryview, numpy: Numpy) -> Numpy:
+    """Return what a view of received memory shows, writable if that is: what was read-only at the sender is ours."""
+    whole = numpy.frombuffer(view.obj, "u1")
+    start = _address(numpy.frombuffer(view, "u1")) - _address(whole)  # not 0 where several share a segment
+    return whole[start : start + len(view)]
+
+
+def _address(array: Numpy) -> int:
+    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
 def restore_objects(shape: tuple[int, ...], items: list[object]) -> object:

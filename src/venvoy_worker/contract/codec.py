@@ -14,6 +14,7 @@ import sys
 from io import BytesIO
 
 from . import reducers
+from .frames import Unavailable
 
 NONE = 0  # no pickle: an empty body, or call ids
 PICKLE = 1
@@ -22,6 +23,7 @@ _PROTOCOL = 5
 _OUT_OF_BAND = 4096  # smaller buffers cost less inside the pickle than as a piece of their own
 _SCALARS = frozenset([int, float, bool, complex, type(None)])
 _SHORT = 8192
+_LARGE = 1 << 17  # bytes of a body from which on it is not copied to be read
 _DAMAGE = (
     _pickle.UnpicklingError,
     EOFError,
@@ -202,10 +204,13 @@ def decode_frame(frame: Frame, find_class: FindClass | None = None, trusts: bool
     """
     if frame.codec != PICKLE:
         raise CodecError("is in codec %d, which is not known here" % frame.codec)
+    for buffer in frame.buffers:
+        if isinstance(buffer, Unavailable):
+            raise CodecError("cannot be read: %s" % buffer.decode())
     return decode(frame.body, frame.buffers, find_class, trusts)
 
 
-def decode(body: Body, buffers: Sequence[Room], find_class: FindClass | None = None, trusts: bool = True) -> Any:
+def decode(body: Body, buffers: Sequence[Buffer], find_class: FindClass | None = None, trusts: bool = True) -> Any:
     """Return the value of a body.
 
     Args:
@@ -216,7 +221,8 @@ def decode(body: Body, buffers: Sequence[Room], find_class: FindClass | None = N
     Raises:
         CodecError: the body is damaged, or names what this side does not have.
     """
-    names_something = not trusts or body.find(_STACK_GLOBAL) >= 0
+    is_large = len(body) > _LARGE  # and will have that byte somewhere
+    names_something = not trusts or is_large or body.find(_STACK_GLOBAL) >= 0  # type: ignore[union-attr]
     # Code of the user's may raise anything; without any, another error comes from a signal handler and is not ours.
     expected = Exception if names_something else _DAMAGE
     try:
@@ -229,9 +235,32 @@ def decode(body: Body, buffers: Sequence[Room], find_class: FindClass | None = N
         raise CodecError(_why(error, "be unpickled")) from error
 
 
+class _Reader:
+    """A large body as the file that an unpickler reads: large bytes are copied once, to where they belong."""
+
+    def __init__(self, body: Body) -> None:
+        self._view = memoryview(body)
+        self._at = 0
+
+    def read(self, size: int) -> memoryview:
+        data = self._view[self._at : self._at + size]
+        self._at += len(data)
+        return data
+
+    def readinto(self, room: memoryview) -> int:
+        data = self.read(len(room))
+        room[: len(data)] = data
+        return len(data)
+
+    def readline(self) -> bytes:  # of protocols before ours
+        rest = bytes(self._view[self._at : self._at + _LARGE])
+        return bytes(self.read(rest.find(b"\n") + 1))
+
+
 class _Unpickler(_pickle.Unpickler):
-    def __init__(self, body: Body, buffers: Sequence[Room], find_class: FindClass) -> None:
-        super().__init__(BytesIO(body), buffers=buffers)
+    def __init__(self, body: Body, buffers: Sequence[Buffer], find_class: FindClass) -> None:
+        file: Any = BytesIO(body) if len(body) <= _LARGE else _Reader(body)
+        super().__init__(file, buffers=buffers)
         self._find_class = find_class
 
     def find_class(self, module: str, name: str) -> object:
@@ -268,7 +297,7 @@ if TYPE_CHECKING:
     from pickle import PickleBuffer
     from typing import Any, Callable, Sequence, Tuple
 
-    from .frames import Body, Frame, Room
+    from .frames import Body, Buffer, Frame
     from .reducers import Table
 
     Encoded = Tuple[Sequence[bytes], Sequence[memoryview]]  # body pieces, out-of-band buffers

@@ -20,6 +20,11 @@ HEADER = _struct.Struct("<BBBBIQIIIQ")
 HEADER_SIZE = HEADER.size  # 36
 ENTRY = _struct.Struct("<IIQQ")  # one row of the buffer table: kind, segment, offset, length
 BUFFER_INLINE = 0
+BUFFER_SEGMENT = 1  # in a segment
+BUFFER_BODY = 2  # no buffer but the body, in a segment
+SEGMENT_GIVEN = 1  # flag of SEGMENT: it is used for one frame, and belongs to whoever receives that
+SEGMENT_KEPT = 2  # flag of SEGMENT_FREE: the borrower keeps these for good
+SEGMENT_GONE = 4  # flag of SEGMENT_FREE: it is the lender who speaks, and has given these up
 LANE_SHIFT = 48  # of a call id: from this bit on it is the number of the channel, among several to one worker
 
 _VERSIONS = (PROTOCOL_VERSION, GREETING_VERSION)
@@ -34,6 +39,19 @@ _SMALL = 1 << 16  # frames up to this size are collected in the reused receive b
 
 class FrameError(Exception):
     """Bytes that no frame can begin with, or sizes beyond the limits."""
+
+
+class Stretch:
+    """A part of a frame that lies in a segment: what its row in the buffer table says."""
+
+    __slots__ = ("row",)
+
+    def __init__(self, kind: int, segment: int, offset: int, length: int) -> None:
+        self.row = ENTRY.pack(kind, segment, offset, length)
+
+
+class Unavailable(bytearray):
+    """The reason, as text, in place of a part that is in a segment which this side could not map."""
 
 
 class Frame:
@@ -51,7 +69,7 @@ class Frame:
         number: int,
         target: bytes | bytearray,
         body: Body,
-        buffers: list[Room],
+        buffers: list[Buffer],
     ) -> None:
         self.opcode = opcode
         self.flags = flags
@@ -82,13 +100,14 @@ def pack(
     number: int = 0,
     target: bytes = b"",
     body: _Pieces = (),
-    buffers: _Pieces = (),
+    buffers: Sequence[Part] = (),
 ) -> list[bytes | bytearray | memoryview]:
     """Return the byte pieces of one frame, in order, without copying large ones.
 
     Args:
         body: the body as a sequence of bytes-like pieces.
-        buffers: out-of-band buffers (contiguous, one byte per item), sent inline after the body.
+        buffers: out-of-band buffers (contiguous, one byte per item), sent inline after the body; and stretches of
+            segments, which have been sent already.
 
     Raises:
         FrameError: the target or the number of buffers is beyond the limits.
@@ -99,8 +118,14 @@ def pack(
     head = HEADER.pack(opcode, flags, codec, PROTOCOL_VERSION, epoch, call_id, number, len(target), len(buffers), size)
     if size <= _SMALL and not buffers:
         return [b"".join((head, target, *body))]
-    table = b"".join([ENTRY.pack(BUFFER_INLINE, 0, 0, len(buffer)) for buffer in buffers])
-    return [head + target + table, *body, *[buffer for buffer in buffers if len(buffer)]]
+    table = b"".join(
+        [
+            buffer.row if isinstance(buffer, Stretch) else ENTRY.pack(BUFFER_INLINE, 0, 0, len(buffer))
+            for buffer in buffers
+        ]
+    )
+    inline = [buffer for buffer in buffers if not isinstance(buffer, Stretch) and len(buffer)]
+    return [head + target + table, *body, *inline]
 
 
 def room_for(size: int) -> Room:
@@ -121,6 +146,7 @@ class FrameParser:
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self._limit = limit
+        self.borrower: Borrower | None = None  # knows the other side's segments
         self._buffer = bytearray(_SMALL)
         self._view = memoryview(self._buffer)
         self._start = 0
@@ -233,30 +259,43 @@ class FrameParser:
         if table_end > self._end:
             self._make_room(table_end - self._start)
             return None
-        sizes = self._buffer_sizes(meta_end, table_end)
-        if body_size + sum(sizes) > self._limit:
-            raise FrameError("a frame of %d bytes is beyond the limit" % (body_size + sum(sizes)))
+        rows = list(ENTRY.iter_unpack(self._view[meta_end:table_end]))
+        total = body_size + sum([row[3] for row in rows])
+        if total > self._limit:
+            raise FrameError("a frame of %d bytes is beyond the limit" % total)
         target = bytes(self._buffer[meta_end - target_size : meta_end])
         try:
-            body = room_for(body_size)
-            buffers = [room_for(size) for size in sizes]
+            rooms: list[Room] = [room_for(size) for size in [body_size, *[row[3] for row in rows if not row[0]]]]
         except (MemoryError, OSError, OverflowError):
-            raise FrameError("no memory for a frame of %d bytes" % (body_size + sum(sizes))) from None
-        frame = Frame(opcode, flags, codec, epoch, call_id, number, target, body, buffers)
-        holes = [memoryview(piece) for piece in [body, *buffers] if len(piece)]
+            raise FrameError("no memory for a frame of %d bytes" % total) from None
+        frame = Frame(opcode, flags, codec, epoch, call_id, number, target, rooms[0], rooms[1:])  # type: ignore[arg-type]
+        used = self._add_stretches(frame, rows) if len(rooms) <= len(rows) else None
+        holes = [memoryview(piece) for piece in rooms if len(piece)]
+        borrower = self.borrower
         self._start = table_end
         self._large, self._holes = frame, holes
+        if used and borrower is not None:
+            borrower.lent += used  # together with the frame becoming ours, see the law
+            borrower.let_go(used)
         self._fill_holes()
         return self.next_frame()
 
-    def _buffer_sizes(self, start: int, end: int) -> list[int]:
-        sizes = []
-        for offset in range(start, end, ENTRY.size):
-            kind, _, _, size = ENTRY.unpack_from(self._buffer, offset)
-            if kind != BUFFER_INLINE or size > self._limit:
-                raise FrameError("buffer of unknown kind %d or of %d bytes" % (kind, size))
-            sizes.append(size)
-        return sizes
+    def _add_stretches(self, frame: Frame, rows: Sequence[tuple[int, ...]]) -> list[Borrowed]:
+        """Put what is in segments into a frame, in its place; return the segments."""
+        used: list[Borrowed] = []
+        for index, (kind, segment, offset, length) in enumerate(rows):
+            if kind == BUFFER_INLINE:
+                continue
+            if self.borrower is None or kind not in (BUFFER_SEGMENT, BUFFER_BODY):
+                raise FrameError("buffer of unknown kind %d" % kind)
+            borrowed, view = self.borrower.view(segment, offset, length)
+            if borrowed not in used:
+                used.append(borrowed)
+            if kind == BUFFER_BODY and not isinstance(view, Unavailable):
+                frame.body = view
+            else:
+                frame.buffers.insert(index, view)
+        return used
 
     def _fill_holes(self) -> None:
         """Move what already arrived behind the table to its place."""
@@ -289,6 +328,10 @@ TYPE_CHECKING = False  # `typing` costs the child 3 ms; checkers understand this
 if TYPE_CHECKING:
     from typing import Sequence, Union
 
+    from .borrowing import Borrowed, Borrower
+
     Room = Union[bytearray, mmap.mmap]
-    Body = Union[bytes, bytearray, mmap.mmap]
+    Buffer = Union[Room, memoryview]
+    Body = Union[bytes, bytearray, mmap.mmap, memoryview]
+    Part = Union[bytes, bytearray, memoryview, Stretch]
     _Pieces = Sequence[Union[bytes, bytearray, memoryview]]

@@ -6,6 +6,11 @@ its start. docs/protocol.md says which field of which message means what.
 
 from __future__ import annotations
 
+import os
+import sys
+
+from . import frames
+
 # On the call channel.
 HELLO = 1  # host -> worker, first: versions and capabilities in the target, settings in the body
 READY = 2  # worker -> host: facts about the interpreter
@@ -23,9 +28,11 @@ RETRACT = 35  # host -> worker: take these calls back if they have not started
 DUMP = 36  # host -> worker: where is the main thread?
 STACK = 37  # worker -> host: there
 RECORD = 38  # worker -> host: something was logged
+SEGMENT = 39  # both ways, with a descriptor: memory for large parts of frames
+SEGMENT_FREE = 40  # both ways: these segments are not lent any more, or not there any more
 
-FROM_HOST = frozenset({HELLO, CALL, DEFINE, PING, CANCEL, RETRACT, DUMP})
-FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, PONG, STACK, RECORD})
+FROM_HOST = frozenset({HELLO, CALL, DEFINE, PING, CANCEL, RETRACT, DUMP, SEGMENT, SEGMENT_FREE})
+FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, PONG, STACK, RECORD, SEGMENT, SEGMENT_FREE})
 TERMINAL = frozenset({RESULT, ERROR})
 
 # Flags of CALL: what kind of target, and whether the body is one call or a chunk of a map.
@@ -46,7 +53,12 @@ FLAG_DIRTY = 16
 # Flag of CALL: the target begins with the most bytes its result may have, in decimal digits, and a space.
 FLAG_LIMITED = 32
 
-CAPABILITIES = ("signals",)
+CAPABILITIES = ("signals", "segments")
+
+
+def capabilities() -> tuple[str, ...]:
+    """Return what this system can do of `CAPABILITIES`."""
+    return CAPABILITIES if sys.platform == "linux" and hasattr(os, "memfd_create") else ("signals",)
 
 
 def greeting(oldest: int, newest: int, capabilities: tuple[str, ...]) -> bytes:
@@ -72,6 +84,11 @@ def pack_ids(ids: list[int]) -> bytes:
 def read_ids(body: Body) -> list[int]:
     """Return the call ids in the body of RETRACT or RETRACTED."""
     return [int.from_bytes(body[offset : offset + 8], "little") for offset in range(0, len(body), 8)]
+
+
+def free_segments(numbers: list[int], flags: int) -> list[bytes | bytearray | memoryview]:
+    """Return a SEGMENT_FREE frame."""
+    return frames.pack(SEGMENT_FREE, flags, body=[pack_ids(numbers)])
 
 
 TYPE_CHECKING = False

@@ -122,7 +122,7 @@ def _reduce_view(view: memoryview) -> tuple[object, ...]:
 def restore_view(data: Any, form: str, shape: tuple[int, ...], is_readonly: bool) -> memoryview:
     """Return a view of received memory, of the form and shape of the one that was sent."""
     view: Any = memoryview(data)
-    if view.readonly and not is_readonly:
+    if isinstance(data, bytes) and not is_readonly:  # else it is read-only because the receiver wants that
         view = memoryview(bytearray(view))
     flat: Any = view.cast("B")
     if view.nbytes == 0 or len(shape) == 1:

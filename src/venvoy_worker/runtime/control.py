@@ -14,29 +14,32 @@ from ..contract import codec, frames, messages
 from ..contract.failures import main_stack
 from . import interrupt
 
+_PATIENCE = 1.0  # seconds for a host that does not read its control line
 _lock = _thread.allocate_lock()  # guards the two below; nothing else happens under it
 _retracted: set[int] = set()
-_started = 0
+_started: dict[int, int] = {}  # by lane: the newest call that has started
 
 
 def claim(call_id: int) -> bool:
-    """From the main thread: return True if the call may start now, False if it was taken back."""
-    global _started
+    """From the thread that runs it: return True if the call may start now, False if it was taken back."""
     with _lock:
+        _started[call_id >> frames.LANE_SHIFT] = call_id  # one that was taken back is past, and is not to be once more
         if _retracted and call_id in _retracted:
             _retracted.discard(call_id)
-            _started = call_id  # it is past, and must not be given back once more
             return False
-        _started = call_id
         return True
 
 
 def _retract(wanted: list[int]) -> list[int]:
     """Take back those calls that have not started, and return them."""
     with _lock:
-        taken = [call_id for call_id in wanted if call_id > _started and call_id not in _retracted]
+        taken = [call_id for call_id in wanted if call_id not in _retracted and _is_ahead(call_id)]
         _retracted.update(taken)
     return taken
+
+
+def _is_ahead(call_id: int) -> bool:
+    return call_id > _started.get(call_id >> frames.LANE_SHIFT, 0)
 
 
 class Control:
@@ -44,20 +47,29 @@ class Control:
 
     Args:
         channel: the control channel, read by this thread alone.
-        reply: sends pieces on the call channel, safe from any thread.
+        replies: send pieces on the call channel of each lane, safe from any thread.
+        cancel: stops a call.
     """
 
-    def __init__(self, channel: Channel, reply: Callable[[Pieces], None]) -> None:
+    def __init__(
+        self, channel: DescriptorChannel, replies: Sequence[Callable[[Pieces], None]], cancel: Callable[[int], None]
+    ) -> None:
         self._channel = channel
-        self._reply = reply
+        self._replies = replies
+        self._cancel = cancel
+        self.loans: Loans | None = None  # where host and system can share memory
         self._write_lock = _thread.allocate_lock()  # one frame at a time; records come from any thread
 
     def start(self) -> None:
         """Start the thread."""
         _thread.start_new_thread(self._run, ())
 
-    def send_record(self, pieces: Pieces, patience: float) -> bool:
-        """From any thread: write a small frame; return False when the host does not read within `patience` seconds."""
+    def send_record(self, pieces: Pieces, patience: float, fd: int | None = None) -> bool:
+        """From any thread: write a small frame; return False when the host does not read within `patience` seconds.
+
+        Args:
+            fd: a descriptor that goes with it.
+        """
         if not self._write_lock.acquire(True, patience):
             return False
         try:
@@ -65,12 +77,22 @@ class Control:
             poll.register(self._channel.fileno_to_write(), select.POLLOUT)
             if not poll.poll(patience * 1000):
                 return False
+            if fd is not None:
+                return self._channel.try_send_with(pieces, fd) > 0
             self._channel.send(pieces)  # a socket that can be written to has room for it
         except (OSError, ValueError):  # the host is gone, or user code has closed what is not its own
             return False
         finally:
             self._write_lock.release()
         return True
+
+    def tell(self, pieces: Pieces) -> bool:
+        """Write a frame about segments; see `loans`."""
+        return self.send_record(pieces, _PATIENCE)
+
+    def announce(self, pieces: Pieces, fd: int) -> bool:
+        """Write a frame with a descriptor; see `loans`."""
+        return self.send_record(pieces, _PATIENCE, fd)
 
     def _send(self, pieces: Pieces) -> None:
         with self._write_lock:
@@ -91,16 +113,21 @@ class Control:
 
     def _handle(self, frame: Frame) -> None:
         if frame.opcode == messages.CANCEL:
-            interrupt.request(frame.call_id)
+            self._cancel(frame.call_id)
         elif frame.opcode == messages.RETRACT:
-            taken = _retract(messages.read_ids(frame.body))
-            self._reply(frames.pack(messages.RETRACTED, body=[messages.pack_ids(taken)]))
+            wanted = messages.read_ids(frame.body)
+            taken = _retract(wanted)
+            reply = self._replies[wanted[0] >> frames.LANE_SHIFT if wanted else 0]
+            reply(frames.pack(messages.RETRACTED, body=[messages.pack_ids(taken)]))
         elif frame.opcode == messages.PING:
             self._send(frames.pack(messages.PONG, call_id=frame.call_id))
         elif frame.opcode == messages.DUMP:
             text = main_stack(interrupt.main_thread())
             pieces, _ = codec.encode(text)
             self._send(frames.pack(messages.STACK, codec=codec.PICKLE, body=pieces))
+        elif frame.opcode in (messages.SEGMENT, messages.SEGMENT_FREE) and self.loans is not None:
+            fd = self._channel.take_descriptor() if frame.opcode == messages.SEGMENT else None
+            self.loans.hear(frame, fd)
 
 
 def _die_with_group() -> None:
@@ -112,9 +139,10 @@ def _die_with_group() -> None:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, List, Union
+    from typing import Callable, List, Sequence, Union
 
-    from ..contract.channel import Channel
+    from ..contract.descriptors import DescriptorChannel
     from ..contract.frames import Frame
+    from ..contract.loans import Loans
 
     Pieces = List[Union[bytes, bytearray, memoryview]]

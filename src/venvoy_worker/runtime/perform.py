@@ -9,7 +9,8 @@ import venvoy_worker
 
 from ..contract import codec, frames, messages
 from ..contract.failures import failure, snapshot
-from . import interrupt, replies, stdio, targets
+from . import interrupt, lent, replies, stdio, targets
+from .coroutines import COROUTINE, finish, finishing
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MOST_MICROSECONDS = 0xFFFFFFFF
@@ -18,14 +19,16 @@ _MOST_MICROSECONDS = 0xFFFFFFFF
 def perform(frame: Frame, begin: float) -> Pieces:
     """Decode, run, encode: everything in which code of the user's can run. Return the reply."""
     value = codec.decode_frame(frame)
-    frame.body = b""
+    frame.body, frame.buffers = b"", []
     kind = frame.flags & messages.KIND_MASK
     limit, target = replies.limit_of(frame.flags, frame.target)
     result: Any = None
     problems: dict[int, dict[str, object]] = {}
     if kind == messages.KIND_EVAL:
-        text, values, mode = value
-        result = targets.evaluate(text, values, mode, target.decode())
+        from . import snippets  # most workers never need it
+
+        text, values, mode, place = value
+        result = snippets.evaluate(text, values, mode, target.decode(), place)
     else:
         if kind == messages.KIND_VALUE:
             owner, method, *value = value
@@ -34,20 +37,23 @@ def perform(frame: Frame, begin: float) -> Pieces:
             function = resolve(kind, target.decode())
         if frame.flags & messages.FLAG_CHUNK:
             goes_on = value[3]
-            result, problems = _chunk(function, *value)
+            result, problems = _chunk(finishing(function), *value)
         else:
             args, kwargs = value
             result = function(*args, **kwargs)
+            if type(result) is COROUTINE:
+                result = finish(result)
     value = args = kwargs = owner = None
     if frame.flags & messages.FLAG_CHUNK:
         (body, buffers), flags = replies.encode_chunk(result, problems, limit, goes_on)
     else:
         (body, buffers), flags = replies.encode_result(result, limit), 0
+    placed: Any = (body, buffers)
+    if buffers or len(body) > 1:
+        placed = lent.place(frame.call_id, body, buffers)
     if interrupt.is_dirty(None):
         flags |= messages.FLAG_DIRTY
-    return frames.pack(
-        messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, microseconds_since(begin), b"", body, buffers
-    )
+    return frames.pack(messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, microseconds_since(begin), b"", *placed)
 
 
 def resolve(kind: int, name: str) -> Callable[..., object]:

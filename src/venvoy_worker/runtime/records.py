@@ -124,7 +124,7 @@ def _relay(logging: Any, record: Any) -> None:
         body = codec.encode_inline(_fields(logging, record))
     except Exception:  # of the user's, whose handlers will say so if there are any
         return
-    interrupt.shielded(_write, body, _face._call_id)
+    interrupt.shielded(_write, body, _face.call_id())
 
 
 def _fields(logging: Any, record: Any) -> dict[str, object]:

@@ -18,46 +18,69 @@ from time import perf_counter
 
 from ..contract import codec, frames, messages
 from ..contract.channel import Channel
+from ..contract.descriptors import DescriptorChannel
 from ..contract.failures import failure
 from ..contract.reducers import Table
-from . import control, interrupt, records, replies, stdio, targets
+from . import control, interrupt, lent, records, replies, stdio, targets
+from .coroutines import COROUTINE, finish
 from .perform import microseconds_since, perform, report, resolve
 
 _put_word = Struct("<Q").pack_into
-_FINISHED = 8  # offset in the status page, after the word `started`
+_WORDS = 16  # bytes in the status page for each lane: `started` and `finished`
 
 
 def main(arguments: list[str]) -> None:
     """Serve until the host closes the call channel.
 
     Args:
-        arguments: descriptors of call channel (one socket, or two as "READ,WRITE"), control socket, lifeline and
-            status page, as on the command line.
+        arguments: descriptors of call channel (one socket, or two as "READ,WRITE"; several channels are separated by
+            colons), control socket, lifeline and status page, as on the command line.
     """
-    call_fds = [int(fd) for fd in arguments[0].split(",")]
+    lane_fds = [[int(fd) for fd in lane.split(",")] for lane in arguments[0].split(":")]
     control_fd, lifeline, page_fd = (int(fd) for fd in arguments[1:])
-    stdio.guard([*call_fds, control_fd, lifeline], page_fd)
+    stdio.guard([*(fd for lane in lane_fds for fd in lane), control_fd, lifeline], page_fd)
     stdio.tie_to_host(lifeline)
     interrupt.install()
     page = mmap.mmap(page_fd, mmap.PAGESIZE)
-    server = Server(Channel(*[_socket.socket(fileno=fd) for fd in call_fds]), page)
-    line = control.Control(Channel(_socket.socket(fileno=control_fd)), server.send)
+    run: Run = interrupt.run
+    cancel = interrupt.request
+    if len(lane_fds) > 1:
+        from . import lanes  # start-up time: it brings asyncio along
+
+        lanes.open_loop()
+        run, cancel = lanes.run, lanes.request
+    channels = [Channel(*[_socket.socket(fileno=fd) for fd in lane]) for lane in lane_fds]
+    servers = [Server(channel, page, index, run) for index, channel in enumerate(channels)]
+    replies_to = [server.send for server in servers]
+    line = control.Control(DescriptorChannel(_socket.socket(fileno=control_fd)), replies_to, cancel)
     line.start()
-    if server.greet(line.send_record):
-        server.serve()
+    if not servers[0].greet(line):
+        return
+    if len(servers) == 1:
+        servers[0].serve()
+        return
+    for channel in channels:
+        channel.parser.borrower = channels[0].parser.borrower
+    lanes.serve([server.serve for server in servers])
 
 
 class Server:
-    """The call channel's side of the worker.
+    """A call channel's side of the worker.
 
     Args:
-        channel: the call channel; read by the main thread only.
-        page: the status page shared with the host: `started`, `finished`, eight bytes each.
+        channel: the call channel; read by one thread only, which is the main one where there is one channel.
+        page: the status page shared with the host: `started`, `finished`, eight bytes each, for each lane.
+        lane: the number of the channel.
+        run: runs a function as a call.
     """
 
-    def __init__(self, channel: Channel, page: mmap.mmap) -> None:
+    def __init__(self, channel: Channel, page: mmap.mmap, lane: int, run: Run) -> None:
         self._channel = channel
         self._page = page
+        self._lane = lane
+        self._started = lane * _WORDS
+        self._finished = lane * _WORDS + _WORDS // 2
+        self._run = run
         self._write_lock = _thread.allocate_lock()  # one frame at a time; the control thread writes RETRACTED
 
     def send(self, pieces: Pieces) -> None:
@@ -65,26 +88,29 @@ class Server:
         with self._write_lock:
             self._channel.send(pieces)
 
-    def greet(self, send_record: Callable[[Pieces, float], bool]) -> bool:
+    def greet(self, line: control.Control) -> bool:
         """Answer HELLO with READY or with the error that stands in the way; return True when ready."""
+        capabilities = messages.capabilities()
         try:
             frame = self._channel.receive()
             if frame is None:
                 return False
-            oldest, newest, _ = messages.read_greeting(frame.target)
+            oldest, newest, abilities = messages.read_greeting(frame.target)
             if not oldest <= frames.PROTOCOL_VERSION <= newest:
                 self._refuse(oldest, newest)
                 return False
             settings = codec.decode_frame(frame)
             if settings.get("log_levels") is not None:
-                records.relay(send_record, settings["log_levels"])
+                records.relay(line.send_record, settings["log_levels"])
+            if "segments" in abilities and "segments" in capabilities:
+                self._channel.parser.borrower = lent.open_line(line, settings["segments"])
             interrupt.run(0, _prepare, (settings,), {})
         except BaseException as error:
             self._fail_to_start(error)
         stdio.leave_if_forked()
         stdio.flush()
         pieces, _ = codec.encode(_facts())
-        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, messages.CAPABILITIES)
+        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, capabilities)
         self.send(frames.pack(messages.READY, codec=codec.PICKLE, target=target, body=pieces))
         return True
 
@@ -111,8 +137,10 @@ class Server:
             if frame.opcode == messages.CALL:
                 self._call(frame)
             elif frame.opcode == messages.DEFINE:
-                targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame))
+                targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame), self._lane)
             frame = None  # an argument must not live until the next call
+            if lent.by_host:
+                lent.give_back()  # an error's traceback had it
             frame = receive()
 
     def _call(self, frame: Frame) -> None:
@@ -120,18 +148,21 @@ class Server:
         if not control.claim(call_id):
             return  # the control thread has told the host so
         begin = perf_counter()
-        _put_word(self._page, 0, call_id)
+        _put_word(self._page, self._started, call_id)
         try:
-            pieces = interrupt.run(call_id, perform, (frame, begin), {})
+            pieces = self._run(call_id, perform, (frame, begin), {})
         except BaseException as error:
             stdio.leave_if_forked()
             stdio.flush()
-            _put_word(self._page, _FINISHED, call_id)
+            _put_word(self._page, self._finished, call_id)
+            lent.take_back(call_id)
             self._send_error(call_id, report(error), interrupt.is_dirty(error), begin, frame)
             return
         stdio.leave_if_forked()
         stdio.flush()
-        _put_word(self._page, _FINISHED, call_id)
+        _put_word(self._page, self._finished, call_id)
+        if lent.by_host:
+            lent.give_back()
         self.send(pieces)  # type: ignore[arg-type]
 
     def _send_error(
@@ -165,7 +196,9 @@ def _prepare(settings: Settings) -> None:
             digest, encoded = definition
             targets.define([digest], partial(codec.decode, encoded, []))
         arguments = codec.decode(body, [])
-        resolve(kind, name)(*arguments[0], **arguments[1])
+        result = resolve(kind, name)(*arguments[0], **arguments[1])
+        if type(result) is COROUTINE:
+            finish(result)
 
 
 def _facts() -> dict[str, object]:
@@ -181,9 +214,10 @@ def _facts() -> dict[str, object]:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Union
+    from typing import Any, Callable, Dict, Iterable, List, Union
 
     from ..contract.frames import Frame
 
+    Run = Callable[[int, Callable[..., object], Iterable[object], Dict[str, object]], object]
     Settings = Dict[str, Any]
     Pieces = List[Union[bytes, bytearray, memoryview]]

@@ -1,21 +1,24 @@
-"""What to call: a name, a function shipped as source, a pickled callable, or a piece of text to evaluate.
+"""What to call: a name, or a function shipped as source.
 
-Owns the modules made from source text and the namespace that `eval` and `exec` of one lease share.
+Owns the modules made from source text.
 """
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 
+_is_shared = False  # several calls run at once: a module that is there may be half imported by another
 _main_module = ""  # where bare names are looked up: the pool's `module`
 _sources_folder = ""
 _host_version = ""
 _defined: dict[str, Definition] = {}  # by digest: encoded (text, file name, values), not decoded yet
+_made: dict[str, object] = {}  # by digest: the modules of them
+_users: dict[str, set[int]] = {}  # by digest: the lanes that may call it
+_making = _thread.RLock()  # held while such a module is executed: another call waits for the whole of it
 _writes = 0  # of source files, by this process
 _MOST_SOURCES = 1024  # files kept in the sources folder
-_session: dict[str, object] = {}
-_session_id = ""  # the lease whose names `_session` holds
 
 
 class NotFound(Exception):
@@ -35,6 +38,12 @@ def configure(main_module: str, sources_folder: str, host_version: str) -> None:
     _sources_folder = sources_folder
 
 
+def share() -> None:
+    """Let several calls run at once."""
+    global _is_shared
+    _is_shared = True
+
+
 def by_name(name: str) -> Callable[..., object]:
     """Return what `"module:attr.sub"`, or a bare `"attr"` of the pool's module, names.
 
@@ -50,7 +59,7 @@ def by_name(name: str) -> Callable[..., object]:
             )
         module_name, path = _main_module, name
     found: object = sys.modules.get(module_name)
-    if found is None:
+    if found is None or _is_shared:
         found = import_module(module_name)
     for part in path.split("."):
         try:
@@ -123,17 +132,24 @@ def _no_module(name: str) -> str:
     )
 
 
-def define(digests: list[str], definition: Definition) -> None:
+def define(digests: list[str], definition: Definition, lane: int = 0) -> None:
     """Remember source text for later calls; the first of them decodes and compiles it.
 
     Args:
         digests: that of the text, then those of texts that the host will not call again without a new definition.
         definition: returns (text, file name, values).
+        lane: the call channel that it is for; others have their own.
     """
-    _defined[digests[0]] = definition
-    for old in digests[1:]:
-        _defined.pop(old, None)
-        sys.modules.pop("venvoy_source_" + old, None)
+    with _making:
+        _defined.setdefault(digests[0], definition)
+        _users.setdefault(digests[0], set()).add(lane)
+        for old in digests[1:]:
+            users = _users.get(old, set())
+            users.discard(lane)
+            if not users:
+                for table in (_users, _defined, _made):
+                    table.pop(old, None)
+                sys.modules.pop("venvoy_source_" + old, None)
 
 
 def by_source(name: str) -> Callable[..., object]:
@@ -143,13 +159,20 @@ def by_source(name: str) -> Callable[..., object]:
         NotParsable: this Python cannot parse the text. Errors of executing it pass through.
     """
     digest, _, path = name.partition(":")
-    found: object = sys.modules.get("venvoy_source_" + digest) or _make_module(digest)
+    found = _made.get(digest) or _make_module(digest)
     for part in path.split("."):
         found = getattr(found, part)
     return found  # type: ignore[return-value]
 
 
 def _make_module(digest: str) -> object:
+    with _making:
+        if digest not in _made:  # by another call meanwhile
+            _made[digest] = _execute(digest)
+        return _made[digest]
+
+
+def _execute(digest: str) -> object:
     text, filename, values = _defined[digest]()
     name = "venvoy_source_" + digest
     module = type(sys)(name)
@@ -232,32 +255,6 @@ def _insert(prefix: str, text: str) -> str:
             lines[index] = "%s; %s" % (line, prefix.rstrip(" ;"))
             return "\n".join(lines)
     return prefix.rstrip(" ;") + "\n" + text
-
-
-def evaluate(text: str, values: dict[str, object], mode: str, session: str) -> object:
-    """Evaluate an expression (`mode="eval"`) or execute statements (`"exec"`).
-
-    Args:
-        values: names the text may use, besides the builtins.
-        session: the lease whose names are kept between its calls; "" keeps none.
-    """
-    code = compile(text, "<venvoy %s>" % mode, mode, dont_inherit=True)
-    scope = _scope_of(session)
-    scope.update(values)
-    if mode == "eval":
-        return eval(code, scope)
-    exec(code, scope)
-    return None
-
-
-def _scope_of(session: str) -> dict[str, object]:
-    global _session, _session_id
-    if session and session == _session_id:
-        return _session
-    scope: dict[str, object] = {"__builtins__": __builtins__, "__name__": "venvoy_session"}
-    if session:
-        _session, _session_id = scope, session
-    return scope
 
 
 TYPE_CHECKING = False

@@ -1,0 +1,60 @@
+"""A channel on which descriptors come along with the frames.
+
+Owns the descriptors that have come and were not taken. Law: bytes of this socket are received here only: `recv_into`
+would throw the descriptors away. A SEGMENT frame brings one descriptor, in order; one that the system had no room for
+is None.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+from _struct import Struct
+
+from .channel import Channel
+
+_INT = Struct("i")
+_ROOM = _socket.CMSG_SPACE(4 * _INT.size) if hasattr(_socket, "CMSG_SPACE") else 0
+_CLOEXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0x40000000)
+
+
+class DescriptorChannel(Channel):
+    """See the module."""
+
+    __slots__ = ("descriptors",)
+
+    def __init__(self, sock: _socket.socket) -> None:
+        super().__init__(sock)
+        self.descriptors: list[int | None] = []
+        if _ROOM:
+            self._recv_into = self._receive_into  # type: ignore[assignment]
+
+    def _receive_into(self, room: memoryview, size: int = 0, flags: int = 0) -> int:
+        count, extra, said, _ = self.sock.recvmsg_into([room], _ROOM, flags | _CLOEXEC)
+        for level, kind, data in extra:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                self.descriptors += [fd for (fd,) in _INT.iter_unpack(data[: len(data) // _INT.size * _INT.size])]
+        if said & _socket.MSG_CTRUNC:
+            self.descriptors.append(None)
+        return count
+
+    def take_descriptor(self) -> int | None:
+        """Return the descriptor of the SEGMENT frame that was received last; None if it was lost."""
+        return self.descriptors.pop(0) if self.descriptors else None
+
+    def try_send_with(self, pieces: list[bytes | bytearray | memoryview], fd: int) -> int:
+        """Write what fits now, together with a descriptor; return the number of bytes written, 0 for nothing."""
+        try:
+            return self._out.sendmsg(
+                pieces, [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _INT.pack(fd))], _socket.MSG_DONTWAIT
+            )
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        """Close the socket and what nobody has taken."""
+        super().close()
+        while self.descriptors:
+            fd = self.descriptors.pop()
+            if fd is not None:
+                os.close(fd)

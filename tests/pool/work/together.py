@@ -1,0 +1,169 @@
+"""What runs at once in one worker; syntax of Python 3.8."""
+
+import asyncio
+import ctypes
+import os
+import sys
+import threading
+import time
+from contextvars import ContextVar
+
+import venvoy_worker
+
+SEEN = ContextVar("SEEN", default=None)
+_most = 0
+_now = 0
+_lock = threading.Lock()
+
+
+def _enter():
+    global _now, _most
+    with _lock:
+        _now += 1
+        _most = max(_most, _now)
+
+
+def _leave():
+    global _now
+    with _lock:
+        _now -= 1
+
+
+def pid():
+    return os.getpid()
+
+
+def most():
+    return _most
+
+
+def nap(seconds, value=None):
+    _enter()
+    try:
+        time.sleep(seconds)
+        return value
+    finally:
+        _leave()
+
+
+async def anap(seconds, value=None):
+    _enter()
+    try:
+        await asyncio.sleep(seconds)
+        return value
+    finally:
+        _leave()
+
+
+def who(value):
+    """Return the value, and what says which call this is, seen twice."""
+    first = venvoy_worker.call_id()
+    SEEN.set(value)
+    time.sleep(0.005)
+    return value, first, venvoy_worker.call_id(), SEEN.get()
+
+
+async def awho(value):
+    first = venvoy_worker.call_id()
+    SEEN.set(value)
+    await asyncio.sleep(0.005)
+    return value, first, venvoy_worker.call_id(), SEEN.get()
+
+
+def fail(text):
+    time.sleep(0.005)
+    raise ValueError(text)
+
+
+async def afail(text):
+    await asyncio.sleep(0.005)
+    raise ValueError(text)
+
+
+def thread():
+    return threading.current_thread().name, threading.current_thread() is threading.main_thread()
+
+
+async def athread():
+    return thread()
+
+
+def obey(path):
+    """Work until it is asked to stop."""
+    open(path, "w").close()
+    while not venvoy_worker.is_cancelled():
+        time.sleep(0.005)
+    return "obeyed"
+
+
+async def clean_up(began, path):
+    open(began, "w").close()
+    try:
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0.05)
+        open(path, "w").close()
+
+
+def touch_and_nap(path, seconds, value=None):
+    open(path, "w").close()
+    time.sleep(seconds)
+    return value
+
+
+async def leave_task(path):
+    async def later():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            open(path, "w").close()
+
+    leave_task.task = asyncio.ensure_future(later())
+    await asyncio.sleep(0)
+
+
+def crash():
+    ctypes.string_at(0)
+
+
+async def exit_task():
+    sys.exit(3)
+
+
+def exit_thread():
+    sys.exit(3)
+
+
+async def make_shared():
+    make_shared.loop = asyncio.get_event_loop()
+    make_shared.lock = asyncio.Lock()
+
+
+async def is_shared():
+    async with make_shared.lock:
+        return make_shared.loop is asyncio.get_event_loop()
+
+
+def start_slow_import():
+    import together_slow
+
+    return together_slow.LAST
+
+
+def fork_and_return():
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    return os.getpid()
+
+
+def say(text, times):
+    for number in range(times):
+        print(f"{text} {number}")
+        time.sleep(0.002)
+
+
+async def asay(text, times):
+    for number in range(times):
+        print(f"{text} {number}")
+        await asyncio.sleep(0.002)
