@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .aio import AsyncPool
+    from .arrays import shared_array
     from .async_lease import AsyncLease, AsyncNamedWorker
     from .call_store import CallStore, DetachedCall, MemoryCallStore
     from .client import Pool
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         RemoteError,
         RemoteTraceback,
         ResultNotReady,
+        StaleProxy,
         SwarmClosed,
         SwarmError,
         TargetNotFound,
@@ -50,11 +52,13 @@ if TYPE_CHECKING:
     from .fleet import Fleet
     from .isolation import Isolated, isolated
     from .lease import Lease, NamedWorker
+    from .objects import close, instance, keep, options, run_module, run_object, run_script, value, worker_info
     from .options import OutputChunk, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
     from .pool_spec import PoolSpec
+    from .proxies import RemoteProxy
     from .source import by_source
     from .sqlite_store import SqliteCallStore
     from .values import Record, register
@@ -67,6 +71,7 @@ _HOMES = {
         "AsyncLease",
         "AsyncNamedWorker",
     ),
+    "arrays": ("shared_array",),
     "call_store": (
         "CallStore",
         "DetachedCall",
@@ -101,6 +106,7 @@ _HOMES = {
         "RemoteError",
         "RemoteTraceback",
         "ResultNotReady",
+        "StaleProxy",
         "SwarmClosed",
         "SwarmError",
         "TargetNotFound",
@@ -121,6 +127,17 @@ _HOMES = {
         "Lease",
         "NamedWorker",
     ),
+    "objects": (
+        "close",
+        "instance",
+        "keep",
+        "options",
+        "run_module",
+        "run_object",
+        "run_script",
+        "value",
+        "worker_info",
+    ),
     "policies": (
         "RestartPolicy",
         "ScalePolicy",
@@ -135,6 +152,7 @@ _HOMES = {
         "WorkerInfo",
     ),
     "pool_spec": ("PoolSpec",),
+    "proxies": ("RemoteProxy",),
     "source": ("by_source",),
     "sqlite_store": ("SqliteCallStore",),
     "values": ("Record", "register"),
@@ -178,11 +196,13 @@ __all__ = [
     "ProtocolError",
     "Record",
     "RemoteError",
+    "RemoteProxy",
     "RemoteTraceback",
     "RestartPolicy",
     "ResultNotReady",
     "ScalePolicy",
     "SqliteCallStore",
+    "StaleProxy",
     "SwarmClosed",
     "SwarmError",
     "TargetNotFound",
@@ -196,10 +216,20 @@ __all__ = [
     "WorkerStartError",
     "build",
     "by_source",
+    "close",
     "collect_garbage",
     "environments",
+    "instance",
     "isolated",
+    "keep",
+    "options",
     "register",
+    "run_module",
+    "run_object",
+    "run_script",
+    "shared_array",
+    "value",
+    "worker_info",
 ]
 
 

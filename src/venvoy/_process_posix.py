@@ -17,32 +17,60 @@ from .collector import Collector
 _LONGEST_STACK = 1 << 18  # bytes read of what a crash has left
 
 
-def spawn(
-    argv: Sequence[str],
-    environ: dict[str, str],
-    cwd: str | None,
-    inherited: Sequence[int],
-    stdout: int,
-    stderr: int,
-) -> subprocess.Popen[bytes]:
-    """Start a program as the leader of its own session, with an empty stdin.
+class Spawned:
+    """A child of this process: a program that leads a session of its own and has an empty stdin.
+
+    Args:
+        argv: the program and its arguments.
+        environ: its whole environment.
+        cwd: its working folder; None is ours.
+        inherited: descriptors it keeps, under the same numbers.
+        outputs: its stdout and stderr.
 
     Raises:
         OSError: with the limit named in its text where one was hit.
     """
-    try:
-        return subprocess.Popen(
-            argv,
-            env=environ,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            pass_fds=inherited,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise explain(error) from error
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        environ: dict[str, str],
+        cwd: str | None,
+        inherited: Sequence[int],
+        outputs: tuple[int, int],
+    ) -> None:
+        try:
+            self._popen = subprocess.Popen(
+                argv,
+                env=environ,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=outputs[0],
+                stderr=outputs[1],
+                pass_fds=inherited,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise explain(error) from error
+        self.pid = self._popen.pid
+
+    def watch(self, collector: Collector, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call back on the collector thread when it has exited; return what ends the watch."""
+        return watch_exit(collector, self.pid, callback)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to its process group."""
+        kill_group(self.pid, number)
+
+    def reap(self, done: Callable[[int | None], object]) -> None:
+        """Reap it, and call back with what `Popen.wait` returns; None where the exit status is lost."""
+        is_known = can_be_waited_for(self.pid)
+        code = self._popen.wait()
+        done(code if is_known else None)
+
+    def forget(self) -> None:
+        """In a process the host forked: never wait for a child that is not ours."""
+        self._popen.returncode = 0
 
 
 def explain(error: OSError) -> OSError:
@@ -83,18 +111,26 @@ def can_be_waited_for(pid: int) -> bool:
 
 
 def watch_exit(collector: Collector, pid: int, callback: Callable[[], object]) -> Callable[[], None]:
-    """Call back on the collector thread when the process has exited; return what ends the watch."""
+    """Call back on the collector thread when a child has exited; return what ends the watch."""
     if hasattr(os, "pidfd_open"):
-        fd = os.pidfd_open(pid)
-        collector.call_soon(lambda: collector.watch(fd, callback))
-
-        def end() -> None:
-            collector.unwatch(fd)
-            os.close(fd)
-
-        return end
+        return watch_pidfd(collector, os.pidfd_open(pid), callback)
     threading.Thread(target=_wait_for, args=(collector, pid, callback), daemon=True).start()
     return lambda: None
+
+
+def watch_pidfd(collector: Collector, fd: int, callback: Callable[[], object]) -> Callable[[], None]:
+    """Call back on the collector thread when the process of a pidfd has exited; return what ends the watch.
+
+    Args:
+        fd: owned from now on.
+    """
+    collector.call_soon(lambda: collector.watch(fd, callback))
+
+    def end() -> None:
+        collector.unwatch(fd)
+        os.close(fd)
+
+    return end
 
 
 def _wait_for(collector: Collector, pid: int, callback: Callable[[], object]) -> None:

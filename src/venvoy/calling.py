@@ -11,16 +11,18 @@ from typing import Any
 
 from venvoy_worker.contract import codec, messages, reducers
 
-from .errors import EncodingError, MessageTooLarge
+from .errors import EncodingError, MessageTooLarge, StaleProxy
 from .exchange import Call, Convert, Definition
 from .options import CallOptions, Target, WorkerOptions
 from .places import placed
 from .pool.recipe import EncodedInitializer
+from .references import Operation, Reference, borrowed, lent
 from .returns import converter
 from .source import SOURCE, VALUE, target_for
 from .source import Target as Resolved
 
 _NO_OPTIONS = CallOptions()
+_COPY = "pass a copy of the object: venvoy.value(proxy)"
 
 
 def make_call(
@@ -51,10 +53,90 @@ def make_call(
         else:
             encoded = codec.encode_call(args, kwargs, table)
     except codec.CodecError as error:
+        _check_lent(error)
         raise _cannot_travel(resolved.name.rpartition(":")[2], args, kwargs, error, table) from error.__cause__
     if options.max_bytes is not None:
         _check_size(resolved.name, encoded, options.max_bytes)
-    return _call(resolved, resolved.kind, encoded, options)
+    call = _call(resolved, resolved.kind, encoded, options)
+    if lent:
+        call.keeps = borrowed()
+    return call
+
+
+def make_operation(
+    reference: Reference,
+    operation: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: CallOptions,
+    flags: int = 0,
+) -> Operation:
+    """Return an encoded operation on an object in a worker.
+
+    Args:
+        operation: as in docs/protocol.md.
+        flags: besides the kind.
+
+    Raises:
+        EncodingError: an argument cannot travel, or is an object of another worker.
+        StaleProxy: an argument is no more.
+        MessageTooLarge: the arguments take more bytes than the options allow.
+    """
+    residence, kind = reference.residence, reference.kind
+    name = operation if kind is None else f"{operation} of {kind.name}"
+    table = residence.core.table
+    call = _operation(name, reference.handle, operation, args, kwargs, options, table, flags)
+    if lent:
+        call.keeps = held = borrowed()
+        if any(other.residence.worker is not residence.worker for other in held or ()):
+            raise EncodingError(f"{name}: an argument is a proxy of an object in another worker; {_COPY}")
+    return call
+
+
+def make_origin(
+    operation: str, args: tuple[Any, ...], options: CallOptions, table: reducers.Table | None = None
+) -> Operation:
+    """Return a call that makes an object: "script", "module" or "instance", see docs/protocol.md.
+
+    Raises:
+        EncodingError: an argument cannot travel.
+    """
+    call = _operation(operation, 0, operation, args, {}, options, table, 0)
+    if lent:
+        call.keeps = borrowed()
+    return call
+
+
+def _operation(
+    name: str,
+    handle: int,
+    operation: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: CallOptions,
+    table: reducers.Table | None,
+    flags: int,
+) -> Operation:
+    try:
+        encoded = codec.encode_call(args, kwargs, table)
+    except codec.CodecError as error:
+        _check_lent(error)
+        raise _cannot_travel(name, args, kwargs, error, table) from error.__cause__
+    target = b"%d %s" % (handle, operation.encode())
+    if options.max_bytes is not None:
+        _check_size(name, encoded, options.max_bytes)
+        flags |= messages.FLAG_LIMITED
+        target = b"%d %s" % (options.max_bytes, target)
+    call = Operation(name, messages.KIND_OBJECT | flags, target, encoded, None, options)
+    call.id, call.is_given_up = 0, False
+    return call
+
+
+def _check_lent(error: codec.CodecError) -> None:
+    """After a failed encoding: forget the proxies it met, and raise StaleProxy if that was the reason."""
+    borrowed()
+    if isinstance(error.__cause__, StaleProxy):
+        raise error.__cause__
 
 
 def make_chunk(
@@ -83,6 +165,7 @@ def make_chunk(
     try:
         encoded = codec.encode((*target.value, *value) if target.value is not None else value, table)
     except codec.CodecError as error:
+        _check_lent(error)
         path, part = codec.failing_part(items, table)
         where = f"items{path} (a {type(part).__name__})" if path else "an argument"
         raise EncodingError(f"{target.name}: {where} of map {error}") from error.__cause__
@@ -91,6 +174,8 @@ def make_chunk(
         for item in items:
             _check_size(target.name, codec.encode(item, table), limit)
     call = _call(target, target.kind | messages.FLAG_CHUNK, encoded, options)
+    if lent:
+        call.keeps = borrowed()
     if goes_on and call.convert is not None:
         call.convert = partial(_converted_or_error, call.convert)
     return call
@@ -167,12 +252,16 @@ def make_eval(text: str, values: dict[str, Any], mode: str, session: str, option
     try:
         encoded = codec.encode((text, values, mode, place), reducers.ARGUMENTS)
     except codec.CodecError as error:
+        _check_lent(error)
         path, part = codec.failing_part(values, reducers.ARGUMENTS)
         raise EncodingError(f"values{path} (a {type(part).__name__}) for {mode}() {error}") from error.__cause__
     name = f"{mode}({text[:60]!r})"
     if options.max_bytes is not None:
         _check_size(name, encoded, options.max_bytes)
-    return _made(name, messages.KIND_EVAL, session.encode(), encoded, None, options)
+    call = _made(name, messages.KIND_EVAL, session.encode(), encoded, None, options)
+    if lent:
+        call.keeps = borrowed()
+    return call
 
 
 def placeholder(name: str, options: CallOptions) -> Call:

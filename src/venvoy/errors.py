@@ -185,6 +185,12 @@ class CallCancelled(WorkerError, CancelledError):
     code = "call_cancelled"
 
 
+class StaleProxy(WorkerError, ReferenceError):
+    """The object behind a proxy is no more: it was closed, or its worker ended; the message says why."""
+
+    code = "stale_proxy"
+
+
 # --- single calls -----------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 Kind = Literal[
     "spawned",
+    "forked",
     "ready",
     "start_failed",
     "retired",
@@ -27,10 +28,11 @@ class Event:
     """One change of a pool.
 
     Args:
-        kind: "spawned" and "ready" of a start, or "start_failed"; then one of "retired" (planned, see `reason`) and
-            "crashed" for each worker; "scaled" when the number of workers above the least one changes;
-            "reloaded" or "reload_failed"; "outdated" for a named worker that a reload leaves alone;
-            "circuit_opened", "circuit_closed"; "closed" once nothing of the pool is left.
+        kind: "spawned", or "forked" from a template, and "ready" of a start, or "start_failed"; then one of "retired"
+            (planned, see `reason`) and "crashed" for each worker; "scaled" when the number of workers above the least
+            one changes; "reloaded" or "reload_failed"; "outdated" for a named worker that a reload leaves alone;
+            "circuit_opened", "circuit_closed"; "closed" once nothing of the pool is left. The template of
+            `start="zygote"` has "spawned" and so on too, with no `worker`.
         pool: its name.
         worker: the worker's id, where it is about one.
         pid: its process id.

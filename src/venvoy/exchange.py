@@ -77,7 +77,8 @@ class Call:
         definition: source text it needs, if any.
         options: of this call.
 
-    `convert` makes of the result what the caller asked for, None leaves it as it is.
+    `convert` makes of the result what the caller asked for, None leaves it as it is; `reply` is what a blocked caller
+    got, for those who are interrupted before they can look at it; `keeps` is what has to live until the call has ended.
     """
 
     __slots__ = (
@@ -88,8 +89,10 @@ class Call:
         "deadline",
         "definition",
         "flags",
+        "keeps",
         "name",
         "options",
+        "reply",
         "retries",
         "size",
         "target",
@@ -115,6 +118,8 @@ class Call:
         self.retries = options.retries
         self.attempts = 0
         self.convert: Convert | None = None
+        self.reply: Frame | None = None
+        self.keeps: object = None
         if len(self.body) == 1 and not self.buffers:
             self.size = len(target) + len(self.body[0])
         else:

@@ -12,6 +12,7 @@ from .detached import DetachedCalls
 from .errors import EncodingError
 from .exchange import Call
 from .ledger import Ledger
+from .objects import make_kept, start_object
 from .options import CallOptions, Target
 from .pool.core import Core
 from .pool.jobs import CallFuture, Job
@@ -221,6 +222,20 @@ class Calling(Begins):
     def detached(self) -> DetachedCalls:
         """Calls that outlive whoever started them: `start`, `result`, `peek`, `cancel`, `list`."""
         return DetachedCalls(self, self._core, self._ledger, self._call_options)
+
+    def object(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Make an object on one of the workers and return a proxy of it; see `RemoteProxy`.
+
+        The worker goes on serving other calls, and is not replaced by plan while the object lives there.
+
+        Args:
+            target: a class, or whatever else makes the object; all other arguments are the target's own.
+
+        Raises:
+            As `call`.
+        """
+        call = make_kept(self._core, target, args, kwargs, self._call_options)
+        return start_object(self._core, call, self._call_options, owner=self)
 
 
 class View(Calling):

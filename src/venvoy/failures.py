@@ -20,6 +20,7 @@ _OURS: dict[str, type[VenvoyError]] = {
     "encoding_error": errors.EncodingError,
     "message_too_large": errors.MessageTooLarge,
     "protocol_error": errors.ProtocolError,
+    "stale_proxy": errors.StaleProxy,
     "call_cancelled": errors.CallCancelled,
 }
 _classes: dict[tuple[str, str], type[RemoteError]] = {}

@@ -154,6 +154,7 @@ class Lane:
                 if frame is None:
                     raise WorkerLost(self, call, call_id)
                 if ends(frame, call_id):
+                    call.reply = frame
                     self.open_call = 0
                     channel.parser.last = None
                     self.worker.durations.append(frame.number)

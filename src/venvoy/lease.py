@@ -22,11 +22,13 @@ from .calling import make_call, make_eval, placeholder
 from .errors import CallTimeout, EncodingError, VenvoyError, WorkerError
 from .exchange import Call
 from .lane import Lane
+from .objects import make_kept, object_on, residence_of
 from .options import CallOptions, Target
 from .pool.calls import result_of
 from .pool.core import Core
 from .pool.jobs import CallFuture, Job
 from .pool.roster import Ticket
+from .references import Residence
 from .worker import Worker
 
 _numbers = itertools.count(1)
@@ -65,6 +67,11 @@ class OneWorker:
         `return`, else None."""
         return self._run(make_eval(text, values, "exec", self._session, self._options))
 
+    def object(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Make an object on this worker and return a proxy of it, which is stale when the worker is let go."""
+        call = make_kept(self._core, target, args, kwargs, self._options)
+        return object_on(self._residence(), call, self._options, owner=self)
+
     @property
     def pid(self) -> int:
         """The worker's process id.
@@ -91,6 +98,9 @@ class OneWorker:
     def _living(self) -> Worker:
         raise NotImplementedError
 
+    def _residence(self) -> Residence:
+        raise NotImplementedError
+
 
 class Hold:
     """What a lease and its views share: the ticket, whose turn it is, and the thread that runs what was submitted."""
@@ -103,6 +113,7 @@ class Hold:
         self.lane: Lane | None = None
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._residence: Residence | None = None
         self._again: Job | None = None  # its call raised, and is to run once more before any other
         self._is_dropping = False
 
@@ -128,6 +139,12 @@ class Hold:
         with self.turn:
             self.living()
             return self.core.engine.run_on(self.ticket, call)
+
+    def residence(self) -> Residence:
+        """Return what knows the objects that are made during the lease."""
+        if self._residence is None or self._residence.why:
+            self._residence = Residence(self.core, self.living().worker, self._run_once, set(), lambda: None)
+        return self._residence
 
     def enqueue(self, job: Job) -> None:
         """Let the thread run a job after those before it.
@@ -190,10 +207,13 @@ class Hold:
             self._jobs.put(None)
             self._thread.join()
         with self.turn:
+            if self._residence is not None:
+                self._residence.end("the lease has ended")
             if self.lane is not None:
                 worker = self.lane.worker
                 worker.is_leased = False
                 self.core.check_limits(worker, worker.calls)
+            self.lane = None  # at once; the collector takes the worker back a moment later
             self.core.engine.give_up(self.ticket)
             if self.core.staff.gone.is_set():
                 self.core.engine.settle()  # the collector may have ended
@@ -257,6 +277,9 @@ class Lease(OneWorker):
 
     def _living(self) -> Worker:
         return self._hold.living().worker
+
+    def _residence(self) -> Residence:
+        return self._hold.residence()
 
 
 @contextmanager
@@ -351,6 +374,9 @@ class NamedWorker(OneWorker):
         if not workers:
             raise WorkerError(self._core.roster.closed_why)
         return workers[0]
+
+    def _residence(self) -> Residence:
+        return residence_of(self._core, self._living())
 
     def __repr__(self) -> str:
         return f"<venvoy.NamedWorker {self.name!r}>"

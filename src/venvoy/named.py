@@ -23,6 +23,8 @@ from .pool.roster import Rules
 
 _UNLIMITED = {"max_calls": None, "max_age": None, "max_rss": None}  # the pool's limits would cost it its state
 
+_PRELOADED = ("start", "preload", "paths", "cwd")  # what makes up a template, whoever is forked from it
+
 
 @dataclass(frozen=True)
 class _Entry:
@@ -136,7 +138,11 @@ class NamedWorkers:
         )
         worker: WorkerOptions = replace(parent.options, **{**_UNLIMITED, **options})
         initializer = encode_initializer(worker) if "initializer" in options else parent.setup.initializer
-        setup = replace(parent.setup, rules=rules, initializer=initializer, label=name, watch=False)
+        is_alike = all(getattr(worker, field) == getattr(parent.options, field) for field in _PRELOADED)
+        templates = parent.templates if is_alike else None
+        setup = replace(
+            parent.setup, rules=rules, initializer=initializer, label=name, watch=False, templates=templates
+        )
         core = Core(Size(1, 1), f"{parent.roster.name}/{name}", parent.env, parent.module, worker, setup)
         core.roster.closed_why = f"the worker {name!r} is gone"
         return _Entry(core, NamedWorker(core, name), dict(options), place)

@@ -11,6 +11,7 @@ from venvoy_worker.contract.frames import Frame
 
 from .errors import WorkerCrashed, WorkerStartError
 from .lane import WorkerLost
+from .template import Template
 from .worker import Worker
 from .worker_state import Reason
 
@@ -24,8 +25,19 @@ _BY_WHOM = {
 _OTHERS = "another call on it did not stop in time"
 
 
-def start_error(worker: Worker) -> WorkerStartError:
-    """Return the error of a worker that exited before it was ready."""
+def launch_error(error: Exception, what: str) -> WorkerStartError:
+    """Return the error of a worker, or of the template of all, whose process could not be made."""
+    if isinstance(error, WorkerStartError):
+        return error
+    if not isinstance(error, OSError):
+        return WorkerStartError(f"cannot start {what}: {error!r}")
+    reason = f"cannot start {what}: {error.strerror or error}"
+    return WorkerStartError(reason + (f": {error.filename}" if error.filename else ""))
+
+
+def start_error(worker: Worker | Template) -> WorkerStartError:
+    """Return the error of a worker, or of the template of all, that exited before it was ready."""
+    who = "the template" if isinstance(worker, Template) else "a worker"
     exit = worker.process.exit
     output = worker.process.tail_text()
     stack = crash_stack(worker)
@@ -38,11 +50,11 @@ def start_error(worker: Worker) -> WorkerStartError:
         trace = str(snapshot["traceback"])
     elif worker.birth.is_late:
         text = f"not ready within start_timeout={worker.recipe.start_timeout:g} s"
-        trace = str(_read(worker.birth.stack) or "")
+        trace, stack = str(_read(worker.birth.stack) or "") or worker.page.stack.decode("utf-8", "replace"), ""
     else:
         text, trace = f"it {exit}{_because(worker.oom_hint)}", ""
     return WorkerStartError(
-        f"a worker of {worker.recipe.python} did not start: {text}"
+        f"{who} of {worker.recipe.python} did not start: {text}"
         + _section("where it was", trace)
         + _section("where it crashed", stack, slice(_SHOWN))
         + _section("the end of its output", output),
@@ -84,7 +96,7 @@ def crash_error(lost: WorkerLost) -> WorkerCrashed:
     )
 
 
-def crash_stack(worker: Worker) -> str:
+def crash_stack(worker: Worker | Template) -> str:
     """Return the Python stack that a crash has left, without venvoy's own frames; "" if there is none.
 
     It is on the status page. The interpreter's own fatal errors, and those of code that has called

@@ -1,8 +1,9 @@
-"""One OS process: spawn it with its descriptors, drain and keep what it writes, know how it ended, end its tree.
+"""One OS process: start it with its outputs, drain and keep what it writes, know how it ended, end its tree.
 
-Owns pid, exit status, output pipes and tails. It knows no protocol. Laws: only the collector thread reaps, so
-a pid that has not been reaped is this process and nobody else; the group is killed before the leader is reaped; what
-has left the group is looked for by `strays`.
+Owns pid, exit status, output pipes and tails. It knows no protocol, and not whose child the process is. Laws: a process
+is reaped by the collector thread, or by somebody whom that has asked to, so a pid that has not been reaped is this
+process and nobody else; the group is killed before the leader is reaped; what has left the group is looked for by
+`strays`.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from signal import Signals
 from time import monotonic
+from typing import Protocol
 
 from . import _process_posix as _platform
 from . import collector as _collector
 from . import strays as _strays
+from ._process_posix import Spawned as Spawned
 from ._process_posix import StatusPage as StatusPage
 from ._process_posix import explain as explain
+from ._process_posix import watch_pidfd as watch_pidfd
 from .collector import Collector
 from .latch import Latch
 
@@ -105,14 +109,36 @@ class Output:
                     self._sink(b"")
 
 
+class Child(Protocol):
+    """What a process is to the system: a child of ours, or of somebody who reaps it for us."""
+
+    pid: int
+
+    def watch(self, collector: Collector, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call back on the collector thread when it has exited; return what ends the watch."""
+
+    def signal(self, number: int) -> None:
+        """Send a signal to its process group; never after `reap`."""
+
+    def reap(self, done: Callable[[int | None], object]) -> None:
+        """On the collector thread: reap it, and call back there, now or soon.
+
+        The callback gets what `Popen.wait` returns, or None where the exit status is lost.
+        """
+
+    def forget(self) -> None:
+        """In a process the host forked: it is not ours there."""
+
+
+Launch = Callable[[str, tuple[int, int]], Child]
+"""Starts a process, given the value of its `VENVOY_WORKER` and the descriptors of its stdout and stderr."""
+
+
 class Process:
-    """A child process, its outputs and its end.
+    """A process, its outputs and its end.
 
     Args:
-        argv: the program and its arguments.
-        environ: its whole environment.
-        cwd: its working folder; None is ours.
-        inherited: descriptors it keeps, under the same numbers.
+        launch: starts it.
         keep: bytes of output kept per stream.
         sinks: functions called with each chunk of stdout and of stderr.
         on_exit: called once, on the collector thread, after the process was reaped and its output drained.
@@ -123,10 +149,7 @@ class Process:
 
     def __init__(
         self,
-        argv: Sequence[str],
-        environ: dict[str, str],
-        cwd: str | None,
-        inherited: Sequence[int],
+        launch: Launch,
         *,
         keep: int,
         sinks: tuple[Sink | None, Sink | None],
@@ -135,25 +158,28 @@ class Process:
     ) -> None:
         self.exit: Exit | None = None
         self.exited = Latch()
+        self._is_over = False
         self._was_signalled = False
         self._on_exit = on_exit
         self._collector = collector
-        self._lock = threading.Lock()  # held while a signal is sent or the child is reaped: never a stranger's pid
+        self._lock = threading.Lock()  # held while a signal is sent: never to a stranger's pid, so not once it is over
         pipes = _pipes(2)
-        environ = dict(environ)
-        self._mark = _strays.new_mark(environ)
+        self._mark, value = _strays.new_mark()
         try:
             (out, out_child), (err, err_child) = pipes
-            self._popen = _platform.spawn(argv, environ, cwd, inherited, out_child, err_child)
+            self._child = launch(value, (out_child, err_child))
         except BaseException:
             _close(fd for pipe in pipes for fd in pipe)
             raise
         _close((out_child, err_child))
-        self.pid = self._popen.pid
+        self.pid = self._child.pid
         self.outputs = {"stdout": Output(out, keep, sinks[0]), "stderr": Output(err, keep, sinks[1])}
         _collector.tell_after_fork(self)
         collector.call_soon(self._watch_outputs)
-        self._end_watch = _platform.watch_exit(collector, self.pid, self._reap)
+
+    def watch(self) -> None:
+        """Let its end be seen; `on_exit` may be called from now on."""
+        self._end_watch = self._child.watch(self._collector, self._on_end)
 
     def _watch_outputs(self) -> None:
         for output in self.outputs.values():
@@ -165,19 +191,21 @@ class Process:
         if output.read() == 0:
             self._collector.unwatch(fd)
 
-    def _reap(self) -> None:
-        self._end_watch()
+    def _on_end(self) -> None:
         with self._lock:
-            _platform.kill_group(self.pid)
-            identity = _strays.identify(self.pid)
-            is_known = _platform.can_be_waited_for(self.pid)
-            code = self._popen.wait()
+            self._child.signal(9)
+            self._is_over = True
+        self._end_watch()
+        identity = _strays.identify(self.pid)
+        self._child.reap(lambda code: self._finish(code, identity))
+
+    def _finish(self, code: int | None, identity: _strays.Identity | None) -> None:
         _strays.sweep(self._mark, identity)
         for output in self.outputs.values():
             output.drain()
             self._collector.unwatch(output.fd)
             output.close()
-        self.exit = exit_of(code, self._was_signalled) if is_known else Exit(None, None)
+        self.exit = Exit(None, None) if code is None else exit_of(code, self._was_signalled)
         try:
             self._on_exit()
         finally:
@@ -186,19 +214,20 @@ class Process:
     def kill_tree(self) -> None:
         """Kill the process, its group and its other descendants at once; harmless when it is gone."""
         with self._lock:
-            outside = _strays.outside_of_group(self.pid) if self._popen.returncode is None else []
-        self._signal(9)
+            outside = _strays.outside_of_group(self.pid) if not self._is_over else []
+        self.signal(9)
         _strays.kill(outside)
 
     def terminate(self) -> None:
         """Ask the process and its group to end (SIGTERM)."""
-        self._signal(15)
+        self.signal(15)
 
-    def _signal(self, number: int) -> None:
+    def signal(self, number: int) -> None:
+        """Send a signal to the process and its group; harmless when it is gone."""
         with self._lock:
-            if self._popen.returncode is None:
+            if not self._is_over:
                 self._was_signalled = True
-                _platform.kill_group(self.pid, number)
+                self._child.signal(number)
 
     def tail_text(self, stream: str | None = None) -> str:
         """Return the last output of one stream, or of both, as text; what is still in the pipes included."""
@@ -212,7 +241,7 @@ class Process:
 
     def after_fork_in_child(self) -> None:
         """In a process the host forked: close our copies, and never wait for a child that is not ours."""
-        self._popen.returncode = 0
+        self._child.forget()
         self._lock = threading.Lock()
         for output in self.outputs.values():
             fd, output.fd = output.fd, -1

@@ -29,11 +29,10 @@ class Identity(NamedTuple):
     started: int  # in clock ticks since the machine was started
 
 
-def new_mark(environ: dict[str, str]) -> str:
-    """Put a fresh mark into an environment and return it; those of workers that this host runs in are kept."""
+def new_mark() -> tuple[str, str]:
+    """Return a fresh mark and the value of the variable: it is behind those of workers that this host runs in."""
     mark = os.urandom(8).hex()
-    environ[VARIABLE] = "/".join(filter(None, [os.environ.get(VARIABLE, ""), mark]))
-    return mark
+    return mark, "/".join(filter(None, [os.environ.get(VARIABLE, ""), mark]))
 
 
 def identify(pid: int) -> Identity | None:

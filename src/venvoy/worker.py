@@ -9,9 +9,10 @@ from __future__ import annotations
 import signal
 import threading
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from venvoy_worker.contract.frames import Frame
 from venvoy_worker.contract.loans import Loans
@@ -23,7 +24,7 @@ from .lane import Lane
 from .limits import Limits
 from .process import Process, Sink, StatusPage, explain
 from .worker_ends import ControlLine, Ends
-from .worker_start import Recipe, Start, spawn
+from .worker_start import Launcher, Recipe, Start
 from .worker_state import Reason, State
 
 _KEPT_DURATIONS = 256
@@ -105,6 +106,10 @@ class Worker:
         self.is_announced = False  # its listener has told of its spawn
         self.calls = 0
         self.durations: deque[int] = deque(maxlen=_KEPT_DURATIONS)  # of recent calls, in microseconds
+        self.suitors: deque[Any] = deque()  # tickets of those who wait for this very worker, see `pool.pinned`
+        self.is_suitors_turn = False
+        self.tenants: set[int] = set()  # handles of objects in it for whose sake it is not replaced
+        self.residence: Any = None  # what knows them, see `references`
         self.author = (0, "")  # id and target of the call that what it prints belongs to, if anybody wants to know
         self.oom_hint = ""  # once it has exited; and who held a lane then, and has not let go of it
         self.held: set[Lane] = set()
@@ -114,14 +119,15 @@ class Worker:
 
     # --- start ----------------------------------------------------------------------------
 
-    def start(self, recipe: Recipe) -> None:
-        """Spawn the process and greet it; `worker_ready` or `worker_exited` will follow.
+    def start(self, recipe: Recipe, launch: Launcher) -> None:
+        """Let the process be made and greet it; `worker_ready` or `worker_exited` will follow.
 
         Args:
             recipe: what it is made of.
+            launch: makes it.
 
         Raises:
-            OSError: the process cannot be started; the text names a limit that was hit.
+            OSError: the process cannot be started; the text names a limit that was hit. Besides this, as `launch`.
         """
         self._kills_before = memory_kills.read()
         self.recipe = recipe
@@ -130,7 +136,7 @@ class Worker:
         sinks = (router.sink(self, "stdout"), router.sink(self, "stderr"))
         with _collector.opening:
             try:
-                start = partial(spawn, self.recipe, self._collector, sinks, self._on_exit)
+                start = partial(launch, self.recipe, self._collector, sinks, self._on_exit)
                 ends = self._ends = Ends(start, len(self.lanes))
             except OSError as error:
                 raise explain(error) from error
@@ -155,6 +161,14 @@ class Worker:
         if is_ours:
             self.control.read(self._collector)
         return is_ours
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Run a callback on the collector thread. Takes no lock: finalizers may call it."""
+        self._collector.call_soon(callback)
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> None:
+        """Run a callback on the collector thread in so many seconds, unless the worker has exited before."""
+        self._timers.later(delay, callback)
 
     @property
     def state(self) -> State:

@@ -38,19 +38,25 @@ class ControlLine:
         self._on_frame: Callable[[Frame], object] | None = None
         self.loans: Loans | None = None  # what is said about segments, and by whom
 
-    def say(self, opcode: int, call_id: int = 0, body: bytes = b"") -> None:
-        """Write one frame; a worker that is gone, or that has not listened for very long, does not hear it."""
-        self.tell(frames.pack(opcode, call_id=call_id, body=[body]))
+    def say(self, opcode: int, call_id: int = 0, body: bytes | bytearray = b"") -> bool:
+        """Write one frame; return False if it is not heard: the child is gone, or has not listened for very long."""
+        return self.tell(frames.pack(opcode, call_id=call_id, body=[body]))
 
     def tell(self, pieces: Pieces) -> bool:
         """Write one frame; return False if the worker does not hear it."""
         return self._write(partial(self._channel.try_send, pieces), pieces)
 
-    def announce(self, pieces: Pieces, fd: int) -> bool:
-        """Write one frame with a descriptor; return False if the worker does not get them."""
-        return self._write(partial(self._channel.try_send_with, pieces, fd), pieces)
+    def announce(self, pieces: Pieces, *descriptors: int) -> bool:
+        """Write one frame with descriptors; return False if the worker does not get them."""
+        return self._write(partial(self._channel.try_send_with, pieces, *descriptors), pieces)
+
+    def say_no_more(self) -> None:
+        """Let the child meet end-of-file once it has read what was said."""
+        with self._lock:
+            self._channel.shut_writing()
 
     def _write(self, send: Callable[[], int], pieces: Pieces) -> bool:
+        size = sum(map(len, pieces))
         with self._lock:
             if self._channel.is_torn or self._channel.fileno() < 0:
                 return False
@@ -58,8 +64,13 @@ class ControlLine:
                 sent = send()
             except OSError:
                 return False
-            self._channel.is_torn = 0 < sent < len(pieces[0])
-            return sent == len(pieces[0])
+            self._channel.is_torn = 0 < sent < size
+            return sent == size
+
+    @property
+    def is_open(self) -> bool:
+        """True while a worker may still hear what is said."""
+        return not self._channel.is_torn and self._channel.fileno() >= 0
 
     def listen(self, collector: Collector, on_frame: Callable[[Frame], object]) -> None:
         """On the collector thread: call back with each frame from now on."""

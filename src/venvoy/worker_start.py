@@ -5,19 +5,22 @@ Owns the start's deadline and what the child answered. All of it runs on the col
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from venvoy_worker.contract import codec, frames, messages
 from venvoy_worker.contract.frames import Frame, FrameError
 
+from . import strays
 from .collector import Collector, Timers
 from .options import WorkerOptions
-from .process import Process, Sink
+from .process import Process, Sink, Spawned
 from .worker_ends import Ends
 
+Lanes = list[tuple[int, ...]]
 _STACK_SECONDS = 0.5  # how long a worker that is to be killed may take to say where it is
 
 
@@ -30,6 +33,7 @@ class Recipe:
     flags: tuple[str, ...]
     main_file: str
     pycache: str
+    slot: int | None  # None for a template, from which those of all slots are forked
     environ: dict[str, str]
     cwd: str | None
     settings: Callable[[], dict[str, Any]]
@@ -56,37 +60,49 @@ class Recipe:
         return self.options.start_timeout
 
 
+def command_line(lanes: Lanes, others: Sequence[int]) -> list[str]:
+    """Return the arguments by which a worker knows the descriptors it inherits, as `spawn` has them."""
+    return [":".join([",".join(map(str, lane)) for lane in lanes]), *map(str, others)]
+
+
 def spawn(
     recipe: Recipe,
     collector: Collector,
     sinks: tuple[Sink | None, Sink | None],
     on_exit: Callable[[], object],
-    lanes: list[tuple[int, ...]],
+    lanes: Lanes,
     others: tuple[int, int, int],
+    mode: tuple[str, ...] = (),
 ) -> Process:
     """Start the process of a worker with the descriptors it inherits.
 
     Args:
         lanes: those of each call channel, one for both directions or (to read, to write).
         others: control, lifeline, status page.
+        mode: further arguments on its command line.
 
     Raises:
         OSError: it cannot be started.
     """
+    argv = [recipe.python, *recipe.flags, recipe.main_file, recipe.pycache, *command_line(lanes, others), *mode]
+    inherited = [*(fd for lane in lanes for fd in lane), *others]
+
+    def launch(mark: str, outputs: tuple[int, int]) -> Spawned:
+        return Spawned(argv, {**recipe.environ, strays.VARIABLE: mark}, recipe.cwd, inherited, outputs)
+
     return Process(
-        [
-            *(recipe.python, *recipe.flags, recipe.main_file, recipe.pycache),
-            ":".join([",".join(map(str, lane)) for lane in lanes]),
-            *map(str, others),
-        ],
-        recipe.environ,
-        recipe.cwd,
-        [*(fd for lane in lanes for fd in lane), *others],
+        launch,
         keep=recipe.keep,
         sinks=sinks,
         on_exit=on_exit,
         collector=collector,
     )
+
+
+Launcher = Callable[
+    [Recipe, Collector, tuple[Sink | None, Sink | None], Callable[[], object], Lanes, tuple[int, int, int]], Process
+]
+"""Makes the process of a worker, as `spawn` does."""
 
 
 class Start:
@@ -96,6 +112,8 @@ class Start:
         ends: connected to the process.
         on_ready: called once when it is ready; when it is not, the process is killed, and its exit says so.
         on_record: called with each RECORD, for the whole life of the worker.
+        on_other: called with each other frame on the control line that is not about the start.
+        ask_where: makes it say where it is, once it is too late.
     """
 
     def __init__(
@@ -105,6 +123,8 @@ class Start:
         collector: Collector,
         on_ready: Callable[[], object],
         on_record: Callable[[Frame], object],
+        on_other: Callable[[Frame], object] | None = None,
+        ask_where: Callable[[], object] | None = None,
     ) -> None:
         self.frame: Frame | None = None  # READY, or the ERROR in its place
         self.stack: Frame | None = None  # where the main thread was when the time was over
@@ -114,11 +134,14 @@ class Start:
         self._collector = collector
         self._on_ready = on_ready
         self._on_record = on_record
+        self._on_other = on_other
+        self._ask_where = ask_where or partial(ends.control.say, messages.DUMP)
         self._is_over = False
         self._timers = Timers(collector)
 
     def begin(self) -> None:
-        """Greet the child, and let the collector wait for its answer."""
+        """Greet the child, and let the collector wait for its answer and for its end."""
+        self._ends.process.watch()
         self._collector.call_soon(self._watch)
         self._timers.later(self._recipe.start_timeout, self._on_late)
         body, buffers = codec.encode(self._recipe.settings())
@@ -164,7 +187,7 @@ class Start:
 
     def _on_late(self) -> None:
         self.is_late = True
-        self._ends.control.say(messages.DUMP)
+        self._ask_where()
         self._timers.later(_STACK_SECONDS, self._ends.process.kill_tree)
 
     def _on_control(self, frame: Frame) -> None:
@@ -173,6 +196,8 @@ class Start:
         elif frame.opcode == messages.STACK and not self._is_over:  # else it became ready at the last moment
             self.stack = frame
             self._ends.process.kill_tree()
+        elif self._on_other is not None:
+            self._on_other(frame)
 
 
 def _speaks_ours(ready: Frame) -> bool:

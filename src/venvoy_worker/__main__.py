@@ -1,6 +1,6 @@
 """Run by path on any interpreter: load this package by path, leave `sys.path` clean, serve.
 
-    python -I .../venvoy_worker/__main__.py PYCACHE CALL_FD CONTROL_FD LIFELINE_FD STATUS_FD
+    python -I .../venvoy_worker/__main__.py PYCACHE CALL_FD CONTROL_FD LIFELINE_FD STATUS_FD [template]
 
 This file must be readable by every Python, so that one which is too old can say so.
 """
@@ -18,7 +18,7 @@ from _frozen_importlib import module_from_spec  # type: ignore[import-not-found]
 from _frozen_importlib_external import spec_from_file_location  # type: ignore[import-not-found]
 
 
-def load(folder):  # type: ignore[no-untyped-def]
+def load(folder, arguments):  # type: ignore[no-untyped-def]
     """Import this package from its folder without putting anything on `sys.path`."""
     spec = spec_from_file_location(
         "venvoy_worker", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
@@ -26,8 +26,10 @@ def load(folder):  # type: ignore[no-untyped-def]
     module = module_from_spec(spec)
     sys.modules["venvoy_worker"] = module
     spec.loader.exec_module(module)
-    from venvoy_worker.runtime.serve import main
-
+    if arguments[-1] == "template":
+        from venvoy_worker.runtime.template import main
+    else:
+        from venvoy_worker.runtime.serve import main
     return main
 
 
@@ -38,7 +40,7 @@ def run(arguments):  # type: ignore[no-untyped-def]
     # A foreign interpreter cannot write byte code into the host's site-packages, and ought not to.
     previous, sys.pycache_prefix = sys.pycache_prefix, arguments[0] or None
     try:
-        main = load(folder)
+        main = load(folder, arguments)
     finally:
         sys.pycache_prefix = previous
     # User code, and multiprocessing inside it, must find a __main__ that is not this file.

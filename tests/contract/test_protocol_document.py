@@ -97,9 +97,9 @@ def test_the_opcodes_are_those_of_the_code() -> None:
         for name, value in vars(messages).items()
         if name.isupper() and type(value) is int and not name.startswith(("FLAG_", "KIND_"))
     }
+    senders = {"host": messages.FROM_HOST, "worker": messages.FROM_WORKER, "template": messages.FROM_WORKER}
     for row in rows:
-        senders = {"host": messages.FROM_HOST, "worker": messages.FROM_WORKER}
-        for sender in senders if row["from"] == "both" else [row["from"]]:
+        for sender in ("host", "worker") if row["from"] == "both" else [row["from"]]:
             assert int(row["value"]) in senders[sender]
         assert row["socket"] == ("control" if int(row["value"]) >= messages.PING else "call")
         assert f"**{row['opcode']}**" in TEXT
@@ -134,6 +134,17 @@ def test_settings_are_what_host_and_worker_use() -> None:
     }
     recipe = ast.parse((ROOT / "src" / "venvoy" / "pool" / "recipe.py").read_text(encoding="utf-8"))
     assert documented == read == _keys_returned_by(recipe, "_settings")
+
+
+def test_what_fork_asks_for_is_what_the_template_reads() -> None:
+    """The keys of FORK's body."""
+    template = ast.parse((PACKAGE / "runtime" / "template.py").read_text(encoding="utf-8"))
+    read = {
+        node.slice.value
+        for node in ast.walk(template)
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and _is_name(node.value, "wanted")
+    }
+    assert set(names(table("key of FORK", "value"), "key of FORK")) == read
 
 
 def test_facts_are_what_the_worker_sends() -> None:
@@ -257,6 +268,6 @@ def test_the_examples_are_found() -> None:
 
 def test_the_command_line_is_that_of_the_worker() -> None:
     """The arguments of the worker's file, in order."""
-    shown = "PYCACHE CALL_FD CONTROL_FD LIFELINE_FD STATUS_FD"
+    shown = "PYCACHE CALL_FD CONTROL_FD LIFELINE_FD STATUS_FD [template]"
     assert shown in TEXT
     assert shown in (PACKAGE / "__main__.py").read_text(encoding="utf-8")

@@ -246,6 +246,16 @@ def test_output_is_kept_per_worker_and_stream(make_pool: MakePool, until: Until)
     assert "from one" in pool.output(first)
 
 
+def test_a_lease_that_has_ended_is_of_no_use_at_once(make_pool: MakePool) -> None:
+    """Not only once its worker has been taken back, which happens on another thread a moment later."""
+    pool = make_pool(workers=1)
+    for _ in range(30):
+        with pool.lease() as lease:
+            pass
+        with pytest.raises(vv.WorkerError, match="has ended"):
+            lease.call("poolwork:pid")
+
+
 # --- several at once ------------------------------------------------------------------------------
 
 

@@ -176,6 +176,7 @@ class Wire:
         "host_version": "3.11.0",
         "sys_path": None,
         "paths": [],
+        "preload": [],
         "module": "",
         "sources_folder": "",
         "initializer": None,

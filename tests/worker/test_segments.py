@@ -5,24 +5,23 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import runpy
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import venvoy as vv
 
-sys.path.insert(0, str(Path(__file__).parent / "workload"))
-import large
-
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no anonymous files")
 
 LEAST = 262_144
+large = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "workload" / "large.py")))
 OpenPool = Callable[..., vv.Pool]
 
 

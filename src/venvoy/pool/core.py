@@ -29,6 +29,7 @@ from ..events import Event, Kind
 from ..latch import Latch
 from ..notifier import Notifier
 from ..options import Size, WorkerOptions
+from ..template import Template, check_forkable
 from ..worker import Worker
 from ..worker_state import State
 from .async_calls import AsyncCalls
@@ -41,11 +42,13 @@ from .jobs import Decoder, Job
 from .opening import Opening
 from .output import Router
 from .phase import Phase
+from .pinned import Pinned
 from .recipe import EncodedInitializer, make_recipe
 from .renewal import Renewal
 from .roster import ErrorMaker, Roster, Rules
 from .staff import Staff
-from .supervisor import RecipeMaker, Supervisor
+from .supervisor import Opened, Supervisor
+from .templates import Templates
 from .turn import Turn
 from .watch import Watcher, code_places, forget_bytecode
 
@@ -65,6 +68,7 @@ class Setup:
         watch: reload when the code changes.
         classes: names of the classes that results may become.
         is_safe: replies are decoded with an allow-list.
+        templates: what a named worker is forked from, if it is its pool's.
     """
 
     rules: Rules = field(default_factory=Rules)
@@ -77,6 +81,7 @@ class Setup:
     watch: bool = False
     classes: tuple[str, ...] = ()
     is_safe: bool = False
+    templates: Templates | None = None
 
 
 class Core:
@@ -89,16 +94,22 @@ class Core:
         module: where bare target names live, or "".
         options: of the workers.
         setup: the rest.
+
+    Raises:
+        PoolError: this system cannot fork workers.
     """
 
     def __init__(
         self, size: Size, name: str, env: Any, module: str, options: WorkerOptions, setup: Setup = Setup()
     ) -> None:
+        if options.start == "zygote":
+            check_forkable()
         self._env, self.module, self.options, self.setup = env, module, options, setup
         self.gathering = Turn()  # of who takes several leases
         self.roster = Roster(size, name, setup.rules, options.concurrency)
         self.queue = JobQueue(self.roster, self)
         self.engine = Engine(self.roster, self.queue, self)
+        self.pinned = Pinned(self.roster, self.engine, self.queue, self)
         self.direct = Direct(self.roster, self.engine, self.queue, self, lambda: self.decoder)
         self.calls = Calls(self.engine, self.queue, self.direct, self)
         self.opening = Opening(self.roster, self)
@@ -110,6 +121,7 @@ class Core:
         self.table = reducers.HOME if is_home else reducers.ARGUMENTS  # how arguments are encoded
         self.decoder: Decoder = Decoder(Classes(is_home, setup.classes, setup.is_safe))
         self.env: Env | None = None
+        self.templates = setup.templates  # what workers are forked from, if they are, once the pool is open
         self.on_open: Callable[[], object] = lambda: None  # before the first worker is started
         self.on_reload: Callable[[], object] = lambda: None  # after the workers have been replaced
         self._watcher: Watcher | None = None
@@ -191,14 +203,14 @@ class Core:
         if collector is not None:
             collector.call_soon(callback)
 
-    def emit(self, kind: Kind, worker: Worker | None = None, detail: str = "") -> None:
+    def emit(self, kind: Kind, worker: Worker | Template | None = None, detail: str = "") -> None:
         """Tell `on_event` of a change; it runs on the notifier thread, in order."""
         tell = self.setup.on_event
         if tell is None or self._collector is None:
             return
         pid = worker.process.pid if worker is not None and hasattr(worker, "process") else None
         reason = worker.reason.value if worker is not None and worker.reason is not None else None
-        number = worker.id if worker is not None else None
+        number = worker.id if isinstance(worker, Worker) else None
         event = Event(kind, self.roster.name, number, pid, self.setup.label, reason, detail)
         self._notifier.post_output(lambda: tell(event), 0)  # never dropped, and in order
 
@@ -215,7 +227,7 @@ class Core:
         for job in jobs:
             self._notifier.post(lambda job=job: job.fail_aside(error()))  # type: ignore[misc]
 
-    def _open(self, cancel: Cancel) -> RecipeMaker:
+    def _open(self, cancel: Cancel) -> Opened:
         setup = self.setup
         env, lease = hold(
             self._env, home=setup.home, progress=setup.progress, timeout=setup.build_timeout, cancel=cancel
@@ -233,7 +245,11 @@ class Core:
                 if self._threads:  # it was closed meanwhile
                     self._watcher.stop()
         self.on_open()
-        return partial(make_recipe, env, self.options, home, self.module, setup.initializer, classes)
+        recipes = partial(make_recipe, env, self.options, home, self.module, setup.initializer, classes)
+        if self.options.start == "zygote" and self.templates is None:
+            assert self._collector is not None
+            self.templates = Templates(self.roster, self, partial(recipes, None), self._router, self._collector)
+        return Opened(recipes, self.templates)
 
     def reload(self) -> int:
         """Replace the workers by fresh ones with the code as it is now; return how many are ready.
@@ -245,8 +261,8 @@ class Core:
             forget_bytecode(code_places(self.options.paths, self.module, self.env))
         ready = self.renewal.reload(self.options.start_timeout)
         for worker in self.staff.known():
-            if worker.is_leased and worker.generation < self.roster.generation:
-                self.emit("outdated", worker, "it is leased, and is replaced afterwards")
+            if (worker.is_leased or worker.tenants) and worker.generation < self.roster.generation:
+                self.emit("outdated", worker, "it is leased, or has objects, and keeps the code it has loaded")
         self.on_reload()
         return ready
 
@@ -303,7 +319,7 @@ class Core:
     def after_fork_in_child(self) -> None:
         """In a process the host forked: nothing of this pool is ours."""
         lock = threading.Lock()
-        parts = (self.engine, self.queue, self.direct, self.staff, self.opening, self.renewal)
+        parts = (self.engine, self.queue, self.direct, self.pinned, self.staff, self.opening, self.renewal)
         for part in parts:
             part._lock = lock
         self.roster.lock = lock

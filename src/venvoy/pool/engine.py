@@ -30,6 +30,7 @@ from .job_queue import Hands, JobQueue
 from .jobs import Job
 from .phase import Phase
 from .roster import Roster, Ticket
+from .suitors import queue_of
 
 
 class Engine:
@@ -61,7 +62,7 @@ class Engine:
         while True:
             ticket = Ticket()
             try:
-                frame = (self.ask(ticket, call) or self._await(ticket, call)).run(call)
+                frame = (self.ask(ticket, call) or self.await_turn(ticket, call)).run(call)
                 if frame.opcode == messages.ERROR:
                     self._queue.note_failure(ticket.lane, call)
                 self.release(ticket)
@@ -139,7 +140,7 @@ class Engine:
             TooManyWaiting: it may not wait, or not for so long.
             PoolClosed: the pool takes no calls. Besides these, why no worker could be started.
         """
-        return self.ask(ticket, call) or self._await(ticket, call)
+        return self.ask(ticket, call) or self.await_turn(ticket, call)
 
     def ask(self, ticket: Ticket, call: Call) -> Lane | None:
         """Return an idle lane, which belongs to the ticket now; else put the ticket into the queue.
@@ -165,7 +166,12 @@ class Engine:
             self._hands.mend()
         return None
 
-    def _await(self, ticket: Ticket, call: Call) -> Lane:
+    def await_turn(self, ticket: Ticket, call: Call) -> Lane:
+        """Wait until a ticket that has joined a queue is served, and return its lane.
+
+        Raises:
+            As `acquire`.
+        """
         assert ticket.event is not None
         patience, error = self.patience(call)
         is_granted = ticket.event.acquire(timeout=-1 if patience is None else min(patience, threading.TIMEOUT_MAX))
@@ -204,7 +210,7 @@ class Engine:
         if lane is None:
             self.give_up(ticket)
             return
-        idle, waiting, worker = roster.idle, roster.waiting, lane.worker
+        idle, queue, worker = roster.idle, roster.waiting, lane.worker
         if worker.limits is not None:
             self._hands.check_limits(worker, worker.calls + 1)
         with self._lock:
@@ -213,7 +219,9 @@ class Engine:
                 worker.calls += 1
                 roster.calls_done += 1
                 if worker.reason is None and worker.due is None and roster.phase is Phase.OPEN:
-                    entry = waiting[0] if waiting else None
+                    if worker.suitors:
+                        queue = queue_of(worker, queue)
+                    entry = queue[0] if queue else None
                     is_job = isinstance(entry, Job)
                     if entry is None:
                         lane.state = State.IDLE  # no call from here to the end of each branch, see the module
@@ -223,11 +231,11 @@ class Engine:
                             idle[place:place] = (lane,)
                         ticket.lane = None
                     elif is_job:
-                        del waiting[0]
+                        del queue[0]
                         ticket.lane = None
                         self._queue.tasks.put((lane, entry))  # type: ignore[arg-type]
                     else:
-                        del waiting[0]
+                        del queue[0]
                         entry.lane = lane  # type: ignore[union-attr]
                         entry.is_waiting = False  # type: ignore[union-attr]
                         ticket.lane = None

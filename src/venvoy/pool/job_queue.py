@@ -17,6 +17,7 @@ from ..events import Kind
 from ..exchange import Call
 from ..lane import Lane, WorkerLost
 from ..post_mortem import crash_error
+from ..template import Template
 from ..worker import Worker
 from ..worker_state import Reason, State
 from . import leaving
@@ -35,7 +36,7 @@ class Hands(Protocol):
     def attend(self) -> None:
         """See, soon, whether the pool is to be opened or workers are to be started."""
 
-    def emit(self, kind: Kind, worker: Worker | None = None, detail: str = "") -> None:
+    def emit(self, kind: Kind, worker: Worker | Template | None = None, detail: str = "") -> None:
         """Tell `on_event` of a change; it runs on the notifier thread, in order."""
 
     def check_limits(self, worker: Worker, calls: int) -> None:
@@ -119,7 +120,7 @@ class JobQueue:
         """
         jobs: list[Job] = []
         waiting = self._roster.waiting
-        if worker.limits is not None:  # to be looked at after each call
+        if worker.limits is not None or worker.suitors:  # to be looked at, or to be let go, after each call
             return jobs
         with self._lock:
             others = len(self._roster.workers) * self._roster.concurrency  # who are to get their share

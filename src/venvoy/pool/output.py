@@ -21,6 +21,7 @@ from venvoy_worker.contract.frames import Frame
 from ..collector import Collector
 from ..notifier import Notifier
 from ..options import OutputChunk, OutputPolicy
+from ..template import Template
 from ..worker import Worker
 
 _LONGEST_LINE = 1 << 20  # characters of one log record, or of a line that is held back until it is whole
@@ -47,7 +48,7 @@ class Router:
         """Deliver with these from now on."""
         self._notifier, self._collector = notifier, collector
 
-    def sink(self, worker: Worker, stream: str) -> Callable[[bytes], object] | None:
+    def sink(self, worker: Worker | Template, stream: str) -> Callable[[bytes], object] | None:
         """Return what gets the chunks of one stream."""
         if self._policy == "discard" or self._notifier is None:
             return None
@@ -58,7 +59,7 @@ class Router:
             deliver = _Forward(self._later) if self._policy == "forward" else _LineLog()
         return _Stream(worker, self._pool, stream, deliver, self._notifier).take
 
-    def relog(self, worker: Worker, frame: Frame) -> None:
+    def relog(self, worker: Worker | Template, frame: Frame) -> None:
         """Log a record of a worker here; dropped when too much is waiting."""
         if self._notifier is not None:
             target = worker.author[1] if worker.author[0] == frame.call_id else ""
@@ -74,7 +75,12 @@ class Router:
 
 class _Stream:
     def __init__(
-        self, worker: Worker, pool: str, stream: str, deliver: Callable[[OutputChunk], object], notifier: Notifier
+        self,
+        worker: Worker | Template,
+        pool: str,
+        stream: str,
+        deliver: Callable[[OutputChunk], object],
+        notifier: Notifier,
     ) -> None:
         self._worker = worker
         self._pool = pool

@@ -9,12 +9,13 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from ..worker import Worker
-from ..worker_state import State
+from ..worker_state import Reason, State
 from .phase import Phase
 
 if TYPE_CHECKING:
     from .roster import Roster
 
+_QUICK_DEATH = 1.0  # seconds; a worker that dies younger, having done nothing, counts as one that did not start
 _SERVING = (State.IDLE, State.BUSY, State.ABANDONED)
 _AT_WORK = (State.BUSY, State.ABANDONED)
 _LEAVING = (State.RETIRING, State.EXITED)
@@ -58,6 +59,31 @@ def may_start(roster: Roster, now: float) -> tuple[bool, float]:
     if number >= roster.size.least and roster.phase is not Phase.CLOSING:
         wait = max(wait, roster.last_grown + roster.rules.scale.cooldown - now)
     return wait <= 0, max(0.0, wait)
+
+
+def has_no_work(roster: Roster) -> bool:
+    """Return True when a closing pool needs no worker any more."""
+    return roster.phase is Phase.CLOSING and not roster.workers and not roster.waiting
+
+
+def wants_probe(roster: Roster) -> bool:
+    """Return whether a reload waits for the first worker of the new generation to be started."""
+    return roster.probe is not None and roster.probe.worker is None
+
+
+def counts_as_failed(roster: Roster, worker: Worker, before: State, now: float) -> bool:
+    """Return True if a worker did not start, or died so young that the next one will not live either.
+
+    A start that we ended ourselves counts for those only who try new code with it.
+
+    Args:
+        before: its state before its exit was seen.
+    """
+    if before is State.STARTING or worker.ready_at is None:
+        is_probe = roster.probe is not None and roster.probe.worker is worker
+        return worker.reason is Reason.START_FAILED or is_probe
+    is_young = not worker.has_served and now - worker.ready_at < _QUICK_DEATH
+    return worker.reason is Reason.CRASHED and is_young
 
 
 def cannot_grow(roster: Roster) -> bool:

@@ -29,9 +29,9 @@ def make_recipe(
     module: str,
     initializer: EncodedInitializer | None,
     classes: Classes,
-    slot: int,
+    slot: int | None,
 ) -> Recipe:
-    """Return the recipe of the worker of a slot.
+    """Return the recipe of the worker of a slot, or, for None, of the template of all.
 
     Args:
         classes: what the host makes of classes in their replies.
@@ -41,14 +41,17 @@ def make_recipe(
     """
     env_vars = options.env_vars
     if callable(env_vars):
-        env_vars = env_vars(slot)
+        env_vars = env_vars(slot) if slot is not None else {}
         check_env_vars(env_vars)
+    if slot is None:
+        initializer = None
     return Recipe(
         python=env.python,
         environment=env.key,
         flags=_flags(env_vars),
         main_file=_MAIN_FILE,
         pycache=str(home / "pycache"),
+        slot=slot,
         environ=_environ(env, env_vars),
         cwd=None if options.cwd is None else os.path.abspath(options.cwd),
         settings=lambda: _settings(env, options, home, module, initializer, classes),
@@ -86,12 +89,19 @@ def _settings(
         "host_version": sys.version.split()[0],
         "sys_path": [os.path.abspath(path) for path in sys.path] if env.is_current else None,
         "paths": list(options.paths),
+        "preload": _preload(options, module),
         "module": module,
         "sources_folder": str(home / "sources"),
         "initializer": initializer,
         "segments": options.segments,
         "log_levels": _log_levels(),
     }
+
+
+def _preload(options: WorkerOptions, module: str) -> list[str]:
+    if options.preload is not None:
+        return list(options.preload)
+    return [module] if module and options.start == "zygote" else []
 
 
 def _log_levels() -> dict[str, int]:

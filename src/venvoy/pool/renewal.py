@@ -39,7 +39,7 @@ class Renewal:
 
     def check(self, worker: Worker, calls: int) -> None:
         """See whether a worker, by whoever holds it, has done enough with so many calls."""
-        if worker.limits is None:
+        if worker.limits is None or worker.tenants:
             return
         spent, due = worker.limits.check(calls, worker.process.pid)
         worker.reason = worker.reason or spent
@@ -65,7 +65,8 @@ class Renewal:
     def reap(self) -> int:
         """End the idle workers above the least number now, the one idle longest first; return how many."""
         with self._lock:
-            leaving = self._shrink(policy.idle(self._roster)[: policy.surplus(self._roster)])
+            idle = [worker for worker in policy.idle(self._roster) if not worker.tenants]
+            leaving = self._shrink(idle[: policy.surplus(self._roster)])
         for worker in leaving:
             worker.retire()
         return len(leaving)
@@ -75,7 +76,7 @@ class Renewal:
         waits = []
         for worker in policy.staying(self._roster):
             age = worker.limits.age if worker.limits is not None else None
-            if age is not None and worker.state is not State.STARTING:
+            if age is not None and worker.state is not State.STARTING and not worker.tenants:
                 if now >= worker.born + age:
                     worker.due = Reason.AGE
                 else:
@@ -97,7 +98,7 @@ class Renewal:
             calls, since = seen.get(worker.id, (-1, now))
             since = since if calls == worker.calls else now
             self._idle_since[worker.id] = (worker.calls, since)
-            if now - since >= timeout:
+            if now - since >= timeout and not worker.tenants:
                 late.append(worker)
         leaving = self._shrink(late[:surplus])
         return leaving, max(_LEAST_REST, timeout / _LOOKS) if surplus > len(leaving) else 0.0

@@ -22,12 +22,14 @@ from ..errors import PoolClosed, TooManyWaiting, VenvoyError
 from ..lane import Lane
 from ..options import Size
 from ..policies import RestartPolicy, ScalePolicy
+from ..template import Template
 from ..worker import Worker
 from ..worker_state import Reason, State
 from . import policy
 from .jobs import Job
 from .phase import Phase
 from .restarts import Restarts
+from .suitors import queue_of, turn_away
 
 ErrorMaker = Callable[[], BaseException]
 
@@ -58,7 +60,7 @@ class Rules:
 class Ticket:
     """One caller's claim on a lane of a worker, made before it is asked for; see `engine` for why it is never lost."""
 
-    __slots__ = ("error", "event", "is_to_stop", "is_waiting", "lane")
+    __slots__ = ("error", "event", "is_to_stop", "is_waiting", "lane", "queue")
 
     def __init__(self) -> None:
         self.lane: Lane | None = None
@@ -66,10 +68,12 @@ class Ticket:
         self.is_waiting = False
         self.is_to_stop = True  # the call, when its caller leaves early
         self.event: Any = None  # a lock, or what a task sleeps on: `release()` wakes the owner
+        self.queue: deque[Any] | list[Ticket] = []  # that it waits in
 
-    def wait_in(self, queue: deque[Ticket | Job] | list[Ticket]) -> None:
+    def wait_in(self, queue: deque[Any] | list[Ticket]) -> None:
         """Locked: get ready to be woken, and join a queue."""
         self.arm()
+        self.queue = queue
         queue.append(self)
 
     def arm(self) -> None:
@@ -119,6 +123,7 @@ class Roster:
         self.closed_why = f"pool {name!r} is closed: cannot schedule new calls"
         self.numbers = rules.numbers or count(1)
         self.workers: dict[int, Worker] = {}
+        self.templates: set[Template] = set()  # that live, the older ones included
         self.idle: list[Lane] = []  # first lanes on top, so that workers share the work; of these, the last used
         self.waiting: deque[Ticket | Job] = deque()
         self.warming: list[Ticket] = []  # who waits for `goal` ready workers
@@ -163,16 +168,17 @@ class Roster:
     def serve_next(self, lane: Lane) -> Job | None:
         """Locked: this lane is free; return the job it takes, if it is a job that takes it."""
         worker = lane.worker
-        if worker.due is not None and policy.spare(self):
+        if worker.due is not None and not worker.tenants and policy.spare(self):
             worker.reason = worker.reason or worker.due
         if worker.reason is not None:  # somebody wants it to end
             lane.move(State.RETIRING)
             self.withdraw(worker)
             return None
         lane.move(State.IDLE)
-        if self.waiting:
+        queue = queue_of(worker, self.waiting) if worker.suitors else self.waiting
+        if queue:
             lane.move(State.BUSY)
-            entry = self.waiting.popleft()
+            entry = queue.popleft()
             if isinstance(entry, Job):
                 return entry
             entry.grant(lane)
@@ -247,7 +253,7 @@ class Roster:
         """Locked: the probe is ready: all older workers are to be replaced, and whoever asked for it is told."""
         probe, self.probe = self.probe, None
         for worker in self.workers.values():
-            if worker.generation < self.generation and worker.state is not State.EXITED:
+            if worker.generation < self.generation and worker.state is not State.EXITED and not worker.tenants:
                 worker.due = worker.due or Reason.DRAINED
         if probe is not None:
             probe.ticket.grant(None)
@@ -290,16 +296,13 @@ class Roster:
                 jobs.append(entry)
             else:
                 entry.grant(None, error)
+        for worker in self.workers.values():
+            turn_away(worker, error)
         return jobs
 
     def forget(self, ticket: Ticket) -> None:
         """Locked: take a ticket out of the queue if it is there."""
         if ticket.is_waiting:
             ticket.is_waiting = False
-            if ticket in self.waiting:  # else its owner was interrupted on the way in
-                self.waiting.remove(ticket)
-
-    @property
-    def is_drained(self) -> bool:
-        """Locked: True when a closing pool has nothing left."""
-        return self.phase is Phase.CLOSING and not self.workers and not self.waiting
+            if ticket in ticket.queue:  # else its owner was interrupted on the way in
+                ticket.queue.remove(ticket)

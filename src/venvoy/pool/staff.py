@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
+from ..errors import WorkerError
 from ..events import Kind
 from ..lane import Lane
 from ..latch import Latch
@@ -22,8 +23,8 @@ from .jobs import Job
 from .output import Router
 from .phase import Phase
 from .roster import ErrorMaker, Roster
+from .suitors import turn_away
 
-_QUICK_DEATH = 1.0  # seconds; a worker that dies younger, having done nothing, counts as one that did not start
 _EXITS: dict[Reason, Kind] = {Reason.CRASHED: "crashed", Reason.START_FAILED: "start_failed"}
 
 
@@ -56,23 +57,25 @@ class Staff:
 
     # --- workers come and go ----------------------------------------------------------------
 
-    def hire(self, make: Callable[[int, int, int, int], Worker]) -> tuple[Worker | None, float]:
-        """Register one more worker, not started yet, if one is missing.
+    def may_hire(self) -> tuple[bool, float]:
+        """Return whether a worker is missing, and the seconds after which to ask again (0: once something happens)."""
+        with self._lock:
+            may, wait = policy.may_start(self._roster, monotonic())
+            return may or policy.wants_probe(self._roster), wait
+
+    def hire(self, make: Callable[[int, int, int, int], Worker]) -> Worker | None:
+        """Register one more worker, not started yet, if one is missing; return it.
 
         Args:
             make: makes it, given its id, its slot, its generation, and how many calls it runs at once.
-
-        Returns:
-            The worker, or None and the seconds after which to ask again (0: not before something happens).
         """
         roster = self._roster
         with self._lock:
             now = monotonic()
             probe = roster.probe
-            is_probe = probe is not None and probe.worker is None
-            may, wait = (True, 0.0) if is_probe else policy.may_start(roster, now)
-            if not may:
-                return None, wait
+            is_probe = policy.wants_probe(roster)
+            if not is_probe and not policy.may_start(roster, now)[0]:
+                return None
             before = len(policy.staying(roster))
             roster.workers_started += 1
             number = next(roster.numbers)
@@ -85,7 +88,7 @@ class Staff:
                 roster.last_grown = now
         if not is_probe and before >= roster.size.least:
             self._hands.emit("scaled", detail=f"{before} -> {before + 1} workers")
-        return worker, 0.0
+        return worker
 
     def drivers_needed(self) -> int:
         """Return how many driver threads the pool should have, which the caller then sees to."""
@@ -94,16 +97,22 @@ class Staff:
             lanes = len(self._roster.workers) * self._roster.concurrency
             return lanes if self._roster.wants_drivers else 0
 
-    def spawn_failed(self, worker: Worker, error: BaseException) -> None:
-        """The process of a registered worker could not be started at all."""
+    def spawn_failed(self, worker: Worker | None, error: ErrorMaker, is_to_retry: bool = False) -> None:
+        """The process of a worker could not be started at all.
+
+        Args:
+            worker: registered; None where there is nothing that one could be forked from.
+            is_to_retry: whoever waits for it, waits for the next one.
+        """
         with self._lock:
-            for lane in worker.lanes:
-                lane.move(State.EXITED, Reason.START_FAILED)
-            self._roster.workers.pop(worker.id, None)
-            failed = self._start_failed(worker, lambda: error)
-            self._hands.emit("start_failed", worker, str(error))
-        logger.warning("pool %r: %s", self._roster.name, error)
-        self._hands.fail(failed, lambda: error)
+            if worker is not None:
+                for lane in worker.lanes:
+                    lane.move(State.EXITED, Reason.START_FAILED)
+                self._roster.workers.pop(worker.id, None)
+                self._hands.emit("start_failed", worker, str(error()))
+            failed = self._start_failed(worker, error, is_to_retry)
+        logger.warning("pool %r: %s", self._roster.name, error())
+        self._hands.fail(failed, error)
         self._hands.attend()
         self.check_gone()
 
@@ -118,20 +127,21 @@ class Staff:
         """Locked: tell of its spawn, before anything else of it; it may be ready, or dead, before its start returns."""
         if not worker.is_announced:
             worker.is_announced = True
-            self._hands.emit("spawned", worker)
+            self._hands.emit("forked" if worker.recipe.options.start == "zygote" else "spawned", worker)
 
-    def _start_failed(self, worker: Worker, error: ErrorMaker) -> list[Job]:
+    def _start_failed(self, worker: Worker | None, error: ErrorMaker, is_to_retry: bool = False) -> list[Job]:
         """Locked: count a failed start and tell those who wait for it; return the jobs that fail with it."""
         roster = self._roster
         if roster.probe is not None and roster.probe.worker is worker:
             roster.probe.ticket.grant(None, error)
             return []
         was_open = roster.restarts.is_open
-        is_relapse = worker.ready_at is not None or roster.restarts.is_first_after_success
+        was_ready = worker is not None and worker.ready_at is not None
+        is_relapse = is_to_retry or was_ready or roster.restarts.is_first_after_success
         roster.restarts.failed(monotonic(), error, is_relapse)
         if roster.restarts.is_open and not was_open:
             self._hands.emit("circuit_opened", detail=f"{roster.rules.restart.max_failures} starts failed")
-        if is_relapse and not roster.restarts.is_open and not roster.warming:
+        if is_relapse and not roster.restarts.is_open and (is_to_retry or not roster.warming):
             return []  # who waits gets the next one: a worker killed by others, idle or starting, costs no call
         return roster.start_failed(error)
 
@@ -200,7 +210,9 @@ class Staff:
             self._announce(worker)
             free = leaving.lose(roster, worker)
             roster.exited.append(worker)
-            if self._counts_as_failed(worker, before):
+            gone = f"worker {worker.id} is gone: its process {worker.process.exit}"
+            turn_away(worker, lambda: WorkerError(gone))
+            if policy.counts_as_failed(roster, worker, before, monotonic()):
                 failed = self._start_failed(worker, lambda: start_error(worker))
             assert worker.reason is not None
             roster.ended[worker.reason] += 1
@@ -215,17 +227,6 @@ class Staff:
         if roster.rules.is_lone:
             self.close(drop_waiting=True, why=f"{roster.name} is gone: its process {worker.process.exit}")
         self.check_gone()
-
-    def _counts_as_failed(self, worker: Worker, before: State) -> bool:
-        """Locked: return True if it did not start, or died so young that the next one will not live either.
-
-        A start that we ended ourselves counts for those only who try new code with it.
-        """
-        probe = self._roster.probe
-        if before is State.STARTING or worker.ready_at is None:
-            return worker.reason is Reason.START_FAILED or (probe is not None and probe.worker is worker)
-        is_young = not worker.has_served and monotonic() - worker.ready_at < _QUICK_DEATH
-        return worker.reason is Reason.CRASHED and is_young
 
     # --- closing ----------------------------------------------------------------------------
 
@@ -286,20 +287,27 @@ class Staff:
             return found
 
     def kill(self, *states: State) -> None:
-        """End every worker in one of the states at once; every worker, if none is given."""
+        """End every worker in one of the states at once; every worker and template, if none is given."""
         with self._lock:
             workers = [worker for worker in self._roster.workers.values() if not states or worker.state in states]
             for worker in workers:
                 worker.reason = worker.reason or Reason.CLOSED
+            templates = [] if states else list(self._roster.templates)
         for worker in workers:
             worker.kill()
+        for template in templates:
+            template.kill()
 
     def check_gone(self) -> None:
         """See whether a closing pool has nothing left, and end it then."""
         with self._lock:
-            is_last = self._roster.is_drained
+            is_done = policy.has_no_work(self._roster)
+            templates = list(self._roster.templates) if is_done else []
+            is_last = is_done and not templates
             if is_last:
                 self._roster.phase = Phase.CLOSED
+        for template in templates:
+            template.retire(Reason.CLOSED)
         if is_last:
             self._hands.emit("closed")
             self._hands.all_gone()

@@ -20,7 +20,7 @@ class WorkerInfo:
 
     `id`, `pid` (None while it is being spawned), `name` (of a named one), `state`, `slot`, `call` (the target it runs,
     or one of them, else None), how many calls are `running`, `calls` done, `age` in seconds, `rss` in bytes (0 where it
-    is not known).
+    is not known), `python` (the path of its interpreter).
     """
 
     id: int
@@ -33,6 +33,7 @@ class WorkerInfo:
     calls: int
     age: float
     rss: int
+    python: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,4 +113,5 @@ def info(worker: Worker, name: str | None) -> WorkerInfo:
         calls=worker.calls,
         age=monotonic() - worker.born,
         rss=resident_bytes(process.pid) if process is not None else 0,
+        python=worker.recipe.python if process is not None else "",
     )

@@ -60,6 +60,7 @@ def reducer_of(kind: type, numpy: Numpy) -> Reducer | None:
     return _reduce_subclass if kind.__name__ in _SUBCLASSES else None
 
 
+_MAPPING = "%s.mapping" % __package__
 _SUBCLASSES = ("recarray", "matrix", "chararray")
 
 
@@ -71,11 +72,23 @@ def _reduce_array(array: Numpy) -> tuple[object, ...]:
             return restore_fields, (_portable(dtype), array.shape, columns)
         items = array.ravel().tolist()
         return (restore_strings if dtype.kind == "T" else restore_objects), (array.shape, items)
+    mapping = sys.modules.get(_MAPPING)  # where it is not imported, no memory is shared
+    if array.base is not None and mapping is not None and mapping.shared_here:
+        memory = mapping.shared_memory(array)
+        if memory is not None:
+            return _reduce_shared(array, memory)
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     # Copies only what is not contiguous; a flat array may have strides, so reshape alone would not do.
     flat = sys.modules["numpy"].ascontiguousarray(array.T if order == "F" else array).reshape(-1)
     data = flat.view("u1") if dtype.itemsize and flat.size else b""  # datetime64 has no buffer of its own
     return restore_array, (_portable(dtype), array.shape, order, PickleBuffer(data) if len(data) else data)
+
+
+def _reduce_shared(array: Numpy, memory: SharedMemory) -> tuple[object, ...]:
+    """An array in shared memory is where it is in it."""
+    offset = _address(array) - _address(sys.modules["numpy"].frombuffer(memory, "u1"))
+    place = (array.shape, array.strides, offset)
+    return restore_shared, (_portable(array.dtype), *place, array.flags.writeable, PickleBuffer(memory))
 
 
 def _portable(dtype: Numpy) -> object:
@@ -153,6 +166,22 @@ def restore_array(dtype: object, shape: tuple[int, ...], order: str, data: Numpy
     elif isinstance(data, memoryview) and data.readonly:
         data = _as_received(data, numpy)
     return numpy.frombuffer(data, "u1").view(kind).reshape(shape, order=order)
+
+
+def restore_shared(
+    dtype: object, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, is_writable: bool, data: Numpy
+) -> object:
+    """Return an array at its place in shared memory; an `ArrayRecord` of a copy where there is no numpy."""
+    numpy = _numpy()
+    if numpy is None:
+        size = shape[0] * strides[0] if shape else len(data) - offset
+        return ArrayRecord(dtype, shape, "C", memoryview(data)[offset : offset + size])
+    kind = numpy.dtype(dtype)
+    if kind.hasobject:
+        raise ValueError("an array of objects has no memory to share")
+    array = numpy.ndarray(shape, kind, memoryview(data), offset, strides)
+    array.flags.writeable = is_writable and array.flags.writeable
+    return array
 
 
 def _as_received(view: memoryview, numpy: Numpy) -> Numpy:
@@ -254,6 +283,8 @@ def restore_text(plain: str | bytes) -> object:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
+
+    from .mapping import SharedMemory
 
     Numpy = Any  # the module or an object of it, of whatever version is here
     Reducer = Callable[[Any], Any]

@@ -14,7 +14,7 @@ import sys
 from time import monotonic
 
 from . import frames, messages
-from .mapping import Mapping
+from .mapping import Mapping, SharedMemory
 
 _PATIENCE = 10.0  # seconds for an announcement that was sent before the frame that needs it
 
@@ -62,10 +62,11 @@ class Borrower:
 
     def add(self, number: int, flags: int, fd: int | None) -> None:
         """A segment was announced with this descriptor, which is owned from now on; None if it was lost."""
-        memory = None
+        memory: Mapping | None = None
         if fd is not None:
             try:
-                memory = Mapping(fd, self._is_readonly)
+                is_shared = flags & frames.SEGMENT_SHARED
+                memory = SharedMemory.of(fd) if is_shared else Mapping(fd, self._is_readonly)
             except (OSError, ValueError):
                 pass
         self._known[number] = Borrowed(number, memory, flags)

@@ -51,6 +51,11 @@ class Channel:
         self.sock.close()
         self._out.close()
 
+    def forget(self) -> None:
+        """Give the sockets up as they are; for a forked process that has closed their descriptors."""
+        self.sock.detach()
+        self._out.detach()
+
     def shut(self) -> None:
         """Wake whoever reads or writes this channel, on both ends, with end-of-file."""
         for sock in (self.sock, self._out):

@@ -161,6 +161,16 @@ def encode_result(value: object) -> Encoded:
     return encode(value)
 
 
+def encode_by(make: Any, value: object) -> Encoded:
+    """Return body and buffers of a value made by a pickler of the caller's, whose exceptions pass through.
+
+    Args:
+        make: a subclass of `_pickle.Pickler`.
+    """
+    buffers: list[memoryview] = []
+    return _pickled(make, value, buffers, _table.fresh()), buffers
+
+
 def failing_part(value: object, table: Table | None = None) -> tuple[str, object]:
     """Return where in a value that cannot be encoded the reason is, as in `['rows'][3]`, and the part that is there."""
     from .where import locate  # only after a failure
@@ -179,9 +189,10 @@ def failing_part(value: object, table: Table | None = None) -> tuple[str, object
 
 
 def size_of(encoded: Encoded) -> int:
-    """Return how many bytes an encoded value has."""
+    """Return how many bytes of an encoded value have to be sent: all but those in memory that is shared."""
     pieces, buffers = encoded
-    return sum(map(len, pieces)) + sum(map(len, buffers))
+    sent = [buffer for buffer in buffers if not getattr(buffer.obj, "is_common", False)]
+    return sum(map(len, pieces)) + sum(map(len, sent))
 
 
 def is_small(values: tuple[object, ...]) -> bool:

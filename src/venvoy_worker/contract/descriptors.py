@@ -1,8 +1,8 @@
 """A channel on which descriptors come along with the frames.
 
 Owns the descriptors that have come and were not taken. Law: bytes of this socket are received here only: `recv_into`
-would throw the descriptors away. A SEGMENT frame brings one descriptor, in order; one that the system had no room for
-is None.
+would throw the descriptors away. A SEGMENT frame brings one descriptor, a FORK frame several, in order; one that the
+system had no room for is None.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from _struct import Struct
 from .channel import Channel
 
 _INT = Struct("i")
-_ROOM = _socket.CMSG_SPACE(4 * _INT.size) if hasattr(_socket, "CMSG_SPACE") else 0
+_MOST = 253  # that the system passes at a time
+_ROOM = _socket.CMSG_SPACE(_MOST * _INT.size) if hasattr(_socket, "CMSG_SPACE") else 0
 _CLOEXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0x40000000)
 
 
@@ -42,12 +43,16 @@ class DescriptorChannel(Channel):
         """Return the descriptor of the SEGMENT frame that was received last; None if it was lost."""
         return self.descriptors.pop(0) if self.descriptors else None
 
-    def try_send_with(self, pieces: list[bytes | bytearray | memoryview], fd: int) -> int:
-        """Write what fits now, together with a descriptor; return the number of bytes written, 0 for nothing."""
+    def take_descriptors(self) -> list[int | None]:
+        """Return all that have come and were not taken, as those of a FORK frame that was received last."""
+        found, self.descriptors = self.descriptors, []
+        return found
+
+    def try_send_with(self, pieces: list[bytes | bytearray | memoryview], *descriptors: int) -> int:
+        """Write what fits now, together with descriptors; return the number of bytes written, 0 for nothing."""
+        rights = b"".join(map(_INT.pack, descriptors))
         try:
-            return self._out.sendmsg(
-                pieces, [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _INT.pack(fd))], _socket.MSG_DONTWAIT
-            )
+            return self._out.sendmsg(pieces, [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)], _socket.MSG_DONTWAIT)
         except BlockingIOError:
             return 0
 

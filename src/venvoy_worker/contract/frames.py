@@ -23,6 +23,7 @@ BUFFER_INLINE = 0
 BUFFER_SEGMENT = 1  # in a segment
 BUFFER_BODY = 2  # no buffer but the body, in a segment
 SEGMENT_GIVEN = 1  # flag of SEGMENT: it is used for one frame, and belongs to whoever receives that
+SEGMENT_SHARED = 8  # flag of SEGMENT, with GIVEN: it is shared memory, whose bytes every process is to see
 SEGMENT_KEPT = 2  # flag of SEGMENT_FREE: the borrower keeps these for good
 SEGMENT_GONE = 4  # flag of SEGMENT_FREE: it is the lender who speaks, and has given these up
 LANE_SHIFT = 48  # of a call id: from this bit on it is the number of the channel, among several to one worker

@@ -11,7 +11,7 @@ from __future__ import annotations
 import _thread
 
 from . import frames, messages
-from .mapping import Mapping, make_file
+from .mapping import Mapping, make_file, shared_here, shared_memory
 
 _MOST_SEGMENTS = 8  # each takes one or two descriptors on either side
 _MOST_OWN = 4  # parts of one frame that get a segment of their own, so that it can be given back alone
@@ -70,7 +70,9 @@ class Lender:
             tag: of the frame, for `take_back`: the id of the call for CALL and its last reply, else a negative number.
         """
         placed: list[Part] = list(buffers)
-        for group in self._groups(body, buffers):
+        if shared_here:
+            self._place_shared(placed)
+        for group in self._groups(body, placed):
             size = sum([_aligned(part[3]) for part in group])
             segment = self._lend(size, tag, group)
             if segment is None:
@@ -86,12 +88,32 @@ class Lender:
                 offset += _aligned(length)
         return body, placed
 
-    def _groups(self, body: Sequence[Data], buffers: Sequence[Data]) -> list[list[_Large]]:
+    def _place_shared(self, placed: list[Part]) -> None:
+        """Pass on the shared memory among the buffers; that needs no copy.
+
+        Raises:
+            FrameError: it cannot be passed on; a copy would not be shared.
+        """
+        numbers: dict[int, int | None] = {}
+        for index, buffer in enumerate(placed):
+            memory = shared_memory(buffer)
+            if memory is None:
+                continue
+            if memory.fd not in numbers:
+                with self._lock:
+                    flags = frames.SEGMENT_GIVEN | frames.SEGMENT_SHARED
+                    numbers[memory.fd] = self._announce_next(memory.fd, flags)
+            number = numbers[memory.fd]
+            if number is None:
+                raise frames.FrameError("shared memory cannot be passed on now: the other process does not listen")
+            placed[index] = frames.Stretch(frames.BUFFER_SEGMENT, number, 0, len(memory))
+
+    def _groups(self, body: Sequence[Data], buffers: Sequence[Part]) -> list[list[_Large]]:
         """Return what is large, in groups of parts that share a segment."""
         large: list[_Large] = [
             (frames.BUFFER_SEGMENT, index, (buffer,), len(buffer))
             for index, buffer in enumerate(buffers)
-            if len(buffer) >= self.least
+            if not isinstance(buffer, frames.Stretch) and len(buffer) >= self.least
         ]
         size = sum(map(len, body))
         if size >= self.least:

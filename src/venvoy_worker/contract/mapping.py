@@ -48,6 +48,18 @@ def _fcntl(fd: int, command: int, argument: int = 0) -> int:
     return fcntl.fcntl(fd, command, argument)
 
 
+class _Descriptor:
+    """Closes a descriptor when it is dropped; a mapping with a `__del__` of its own could be found while it goes."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
 class Mapping(mmap.mmap):
     """The memory behind a descriptor.
 
@@ -60,37 +72,31 @@ class Mapping(mmap.mmap):
         OSError, ValueError: it cannot be mapped, or is not sealed, so that its other owner could make it smaller.
     """
 
-    __slots__ = ("fd", "is_common", "is_private", "is_readonly", "ready")
+    __slots__ = ("_owner", "fd", "is_common", "is_private", "is_readonly", "ready")
     fd: int
     is_readonly: bool
     is_common: bool
     is_private: bool  # a process was forked that may still read it
+    _owner: _Descriptor
     ready: int  # bytes from the start that are known to be there
 
     def __new__(cls, fd: int, is_readonly: bool = False, is_common: bool = False) -> Mapping:
-        try:
-            if not _fcntl(fd, _GET_SEALS) & _SHRINK:
-                raise ValueError("the memory is not sealed")
-            protection = mmap.PROT_READ if is_readonly else mmap.PROT_READ | mmap.PROT_WRITE
-            size = os.fstat(fd).st_size
-            self = super().__new__(cls, fd, size, mmap.MAP_SHARED, protection, **_UNTRACKED)
-        except BaseException:
-            os.close(fd)
-            raise
-        self.fd = fd
+        owner = _Descriptor(fd)
+        if not _fcntl(fd, _GET_SEALS) & _SHRINK:
+            raise ValueError("the memory is not sealed")
+        protection = mmap.PROT_READ if is_readonly else mmap.PROT_READ | mmap.PROT_WRITE
+        size = os.fstat(fd).st_size
+        self = super().__new__(cls, fd, size, mmap.MAP_SHARED, protection, **_UNTRACKED)
+        self._owner, self.fd = owner, fd
         self.is_readonly = is_readonly
         self.is_common = is_common
         self.is_private = False
         self.ready = 0
-        _living[fd] = ref(self)
+        _living[fd] = ref(self, lambda _: _living.pop(fd, None))
         return self
 
     def __init__(self, fd: int, is_readonly: bool = False, is_common: bool = False) -> None:
         pass
-
-    def __del__(self) -> None:
-        _living.pop(self.fd, None)
-        os.close(self.fd)
 
     def fill(self, offset: int, pieces: Sequence[Data]) -> int:
         """Copy pieces of bytes into the memory, one behind the other, and return where they end.
@@ -140,6 +146,52 @@ class Mapping(mmap.mmap):
         remap.restype = ctypes.c_void_p
         remap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
         remap(place, len(self), mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _FIXED, self.fd, 0)
+
+
+class SharedMemory(Mapping):
+    """Memory that is meant to be seen by several processes, and by those they fork.
+
+    Args:
+        fd: as for `Mapping`.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, fd: int) -> SharedMemory:
+        self: SharedMemory = super().__new__(cls, fd, is_common=True)  # type: ignore[assignment]
+        number = os.fstat(fd).st_ino
+
+        def forget(reference: object) -> None:
+            if shared_here.get(number) is reference:
+                del shared_here[number]
+
+        shared_here[number] = ref(self, forget)
+        return self
+
+    def __init__(self, fd: int) -> None:
+        pass
+
+    @classmethod
+    def of(cls, fd: int) -> SharedMemory:
+        """Return the mapping of this memory that is here already, or a new one; the descriptor is owned from now on."""
+        known = shared_here.get(os.fstat(fd).st_ino)
+        memory = None if known is None else known()
+        if memory is None:
+            return cls(fd)
+        os.close(fd)
+        return memory
+
+
+shared_here: dict[int, ref[SharedMemory]] = {}  # by the number of the file; changed by single calls in C
+
+
+def shared_memory(holder: object) -> SharedMemory | None:
+    """Return the shared memory in which an array, or a view of memory, lies; None if it does not."""
+    while not isinstance(holder, memoryview) and hasattr(holder, "base"):
+        holder = holder.base
+    if isinstance(holder, memoryview):
+        holder = holder.obj
+    return holder if isinstance(holder, SharedMemory) else None
 
 
 def _before_fork() -> None:

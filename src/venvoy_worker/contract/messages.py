@@ -30,17 +30,25 @@ STACK = 37  # worker -> host: there
 RECORD = 38  # worker -> host: something was logged
 SEGMENT = 39  # both ways, with a descriptor: memory for large parts of frames
 SEGMENT_FREE = 40  # both ways: these segments are not lent any more, or not there any more
+RELEASE = 42  # host -> worker: these objects have no proxy any more
 
-FROM_HOST = frozenset({HELLO, CALL, DEFINE, PING, CANCEL, RETRACT, DUMP, SEGMENT, SEGMENT_FREE})
-FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, PONG, STACK, RECORD, SEGMENT, SEGMENT_FREE})
+# On the control socket of a template, which forks workers and runs no calls.
+FORK = 43  # host -> template, with descriptors: fork a worker that has these
+FORKED = 44  # template -> host: there it is
+REAPED = 45  # template -> host: how a worker ended
+REAP = 46  # host -> template: this worker has ended, and its process id is needed no more
+
+FROM_HOST = frozenset({HELLO, CALL, DEFINE, PING, CANCEL, RETRACT, DUMP, SEGMENT, SEGMENT_FREE, RELEASE, FORK, REAP})
+FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, PONG, STACK, RECORD, SEGMENT, SEGMENT_FREE, FORKED, REAPED})
 TERMINAL = frozenset({RESULT, ERROR})
 
 # Flags of CALL: what kind of target, and whether the body is one call or a chunk of a map.
-KIND_MASK = 3
+KIND_MASK = 11
 KIND_NAME = 0
 KIND_SOURCE = 1
 KIND_VALUE = 2
 KIND_EVAL = 3
+KIND_OBJECT = 8
 FLAG_CHUNK = 4
 
 # Flags of RESULT: calls of a chunk raised; the body is (values, {index: snapshot of the error}).
@@ -52,6 +60,14 @@ FLAG_DIRTY = 16
 
 # Flag of CALL: the target begins with the most bytes its result may have, in decimal digits, and a space.
 FLAG_LIMITED = 32
+
+# Flag of CALL: the result stays in the worker, and its reply is a reference.
+FLAG_KEEP = 64
+
+# Flag of RESULT: objects stay in the worker for it; their handles are in the target, in the form of `pack_ids`.
+FLAG_REFERENCE = 64
+# Flag of FORKED and REAPED: it could not be done; the number of FORKED is the system's error number then.
+FLAG_FAILED = 1
 
 CAPABILITIES = ("signals", "segments")
 
@@ -77,12 +93,12 @@ def read_greeting(target: bytes | bytearray) -> tuple[int, int, tuple[str, ...]]
 
 
 def pack_ids(ids: list[int]) -> bytes:
-    """Return call ids as the body of RETRACT and RETRACTED: 8 bytes each."""
+    """Return call ids, or handles of objects, as they are in RETRACT, RETRACTED and RELEASE: 8 bytes each."""
     return b"".join([number.to_bytes(8, "little") for number in ids])
 
 
 def read_ids(body: Body) -> list[int]:
-    """Return the call ids in the body of RETRACT or RETRACTED."""
+    """Return the ids in the body of RETRACT, RETRACTED or RELEASE."""
     return [int.from_bytes(body[offset : offset + 8], "little") for offset in range(0, len(body), 8)]
 
 

@@ -76,7 +76,7 @@ class Table(dict):  # type: ignore[type-arg]
         return reducer
 
     def _find(self, kind: type) -> Reducer | None:
-        registered = _registered.get(kind)
+        registered = _registered.get(kind) or kind.__dict__.get("__venvoy_reduce__")
         if registered is not None or issubclass(kind, type):  # a class itself is a name, whatever its metaclass is
             return registered
         module = str(kind.__module__)

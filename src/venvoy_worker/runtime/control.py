@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import os
 import select
+import sys
 
 from ..contract import codec, frames, messages
 from ..contract.failures import main_stack
@@ -94,7 +95,8 @@ class Control:
         """Write a frame with a descriptor; see `loans`."""
         return self.send_record(pieces, _PATIENCE, fd)
 
-    def _send(self, pieces: Pieces) -> None:
+    def send(self, pieces: Pieces) -> None:
+        """Write one frame; safe from any thread."""
         with self._write_lock:
             self._channel.send(pieces)
 
@@ -119,12 +121,16 @@ class Control:
             taken = _retract(wanted)
             reply = self._replies[wanted[0] >> frames.LANE_SHIFT if wanted else 0]
             reply(frames.pack(messages.RETRACTED, body=[messages.pack_ids(taken)]))
+        elif frame.opcode == messages.RELEASE:
+            objects = sys.modules.get("venvoy_worker.runtime.objects")  # not imported: there are none
+            if objects is not None:
+                objects.release(messages.read_ids(frame.body))
         elif frame.opcode == messages.PING:
-            self._send(frames.pack(messages.PONG, call_id=frame.call_id))
+            self.send(frames.pack(messages.PONG, call_id=frame.call_id))
         elif frame.opcode == messages.DUMP:
             text = main_stack(interrupt.main_thread())
             pieces, _ = codec.encode(text)
-            self._send(frames.pack(messages.STACK, codec=codec.PICKLE, body=pieces))
+            self.send(frames.pack(messages.STACK, codec=codec.PICKLE, body=pieces))
         elif frame.opcode in (messages.SEGMENT, messages.SEGMENT_FREE) and self.loans is not None:
             fd = self._channel.take_descriptor() if frame.opcode == messages.SEGMENT else None
             self.loans.hear(frame, fd)

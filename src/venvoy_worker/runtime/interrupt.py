@@ -14,11 +14,13 @@ import _thread
 import venvoy_worker as _face
 
 _SIGNAL = _signal.SIGURG  # ignored by default, and used by nobody for anything else
+_SHIELDED = -1  # in place of a call's id: nothing of the user's is to run now, though a call does
 _armed = 0
 _requested = 0
 _has_struck = False  # an interrupt was raised in the call that runs, or ran last
 _cut_import = False  # for good: what is half imported stays so
 _main = _thread.get_ident()
+chores: list[Callable[[], object]] = []  # what other threads want done between two calls
 
 
 def install() -> None:
@@ -58,7 +60,7 @@ def shielded(function: Callable[..., None], *args: object) -> None:
     if not call_id or _thread.get_ident() != _main:
         function(*args)
         return
-    _armed = 0
+    _armed = _SHIELDED
     try:
         function(*args)
     finally:
@@ -73,6 +75,23 @@ def request(call_id: int) -> None:
     _face._cancelled = call_id
     _requested = call_id
     _signal.pthread_kill(_main, _SIGNAL)
+
+
+def do_soon(chore: Callable[[], object]) -> None:
+    """From any thread: run something on the main thread, now if no call runs there, else after it."""
+    chores.append(chore)
+    if not _armed:  # else the main thread looks for chores itself, once it has disarmed
+        _signal.pthread_kill(_main, _SIGNAL)
+
+
+def do_chores() -> None:
+    """On the main thread, between two calls: run what other threads want done."""
+    while chores:
+        try:
+            chore = chores.pop(0)
+        except IndexError:  # the signal of the next one has struck here, and has done this one too
+            return
+        chore()
 
 
 def is_dirty(error: BaseException | None) -> bool:
@@ -91,7 +110,9 @@ def main_thread() -> int:
 
 def _on_cancel(number: int, frame: FrameType | None) -> None:
     global _requested, _has_struck
-    if _armed and _armed == _requested:
+    if not _armed:
+        do_chores()
+    elif _armed == _requested:
         _requested = 0
         _has_struck = True
         _note_import(frame)
@@ -101,7 +122,7 @@ def _on_cancel(number: int, frame: FrameType | None) -> None:
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
     """SIGINT is an error of the call that runs; between calls it must not tear a frame apart."""
     global _has_struck
-    if _armed:
+    if _armed > 0:
         _has_struck = True
         _note_import(frame)
         raise KeyboardInterrupt

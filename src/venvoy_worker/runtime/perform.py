@@ -14,6 +14,7 @@ from .coroutines import COROUTINE, finish, finishing
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MOST_MICROSECONDS = 0xFFFFFFFF
+_MAY_STAY = messages.KIND_OBJECT | messages.FLAG_KEEP
 
 
 def perform(frame: Frame, begin: float) -> Pieces:
@@ -22,6 +23,8 @@ def perform(frame: Frame, begin: float) -> Pieces:
     frame.body, frame.buffers = b"", []
     kind = frame.flags & messages.KIND_MASK
     limit, target = replies.limit_of(frame.flags, frame.target)
+    if frame.flags & _MAY_STAY:
+        return _perform_for_proxy(frame, begin, value, target.decode(), limit)
     result: Any = None
     problems: dict[int, dict[str, object]] = {}
     if kind == messages.KIND_EVAL:
@@ -30,11 +33,7 @@ def perform(frame: Frame, begin: float) -> Pieces:
         text, values, mode, place = value
         result = snippets.evaluate(text, values, mode, target.decode(), place)
     else:
-        if kind == messages.KIND_VALUE:
-            owner, method, *value = value
-            function = getattr(owner, method)
-        else:
-            function = resolve(kind, target.decode())
+        function, value = _function_of(kind, target.decode(), value)
         if frame.flags & messages.FLAG_CHUNK:
             goes_on = value[3]
             result, problems = _chunk(finishing(function), *value)
@@ -43,17 +42,58 @@ def perform(frame: Frame, begin: float) -> Pieces:
             result = function(*args, **kwargs)
             if type(result) is COROUTINE:
                 result = finish(result)
-    value = args = kwargs = owner = None
+    value = args = kwargs = None
     if frame.flags & messages.FLAG_CHUNK:
-        (body, buffers), flags = replies.encode_chunk(result, problems, limit, goes_on)
+        encoded, flags = replies.encode_chunk(result, problems, limit, goes_on)
     else:
-        (body, buffers), flags = replies.encode_result(result, limit), 0
-    placed: Any = (body, buffers)
+        encoded, flags = replies.encode_result(result, limit), 0
+    return _packed(frame, begin, encoded, flags)
+
+
+def _perform_for_proxy(frame: Frame, begin: float, value: Any, target: str, limit: int | None) -> Pieces:
+    """As `perform`, where the result may stay here."""
+    from . import objects  # start-up time: most workers have none
+
+    kind = frame.flags & messages.KIND_MASK
+    if kind == messages.KIND_OBJECT:
+        args, kwargs = value
+        result, rule, subject = objects.operate(target, args, kwargs)
+    else:
+        function, (args, kwargs) = _function_of(kind, target, value)
+        result, rule, subject = function(*args, **kwargs), "", objects.NOBODY
+        if type(result) is COROUTINE:
+            result = objects.finished(result)
+    value = args = kwargs = None
+    encoded, flags, handles = objects.reply(result, rule, subject, frame, limit)
+    return _packed(frame, begin, encoded, flags, handles)
+
+
+def disown_result(frame: Frame) -> None:
+    """A call that was interrupted on its way back has raised: what was to stay for it is nobody's."""
+    if frame.flags & _MAY_STAY:
+        from . import objects
+
+        objects.disown(frame.call_id)
+
+
+def _function_of(kind: int, target: str, value: Any) -> tuple[Callable[..., Any], Any]:
+    """Return what a call runs, and what of its body are the arguments."""
+    if kind == messages.KIND_VALUE:
+        owner, method, *rest = value
+        return getattr(owner, method), rest
+    return resolve(kind, target), value
+
+
+def _packed(frame: Frame, begin: float, encoded: codec.Encoded, flags: int, target: bytes = b"") -> Pieces:
+    body, buffers = encoded
+    placed: Any = encoded
     if buffers or len(body) > 1:
         placed = lent.place(frame.call_id, body, buffers)
     if interrupt.is_dirty(None):
         flags |= messages.FLAG_DIRTY
-    return frames.pack(messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, microseconds_since(begin), b"", *placed)
+    return frames.pack(
+        messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, microseconds_since(begin), target, *placed
+    )
 
 
 def resolve(kind: int, name: str) -> Callable[..., object]:
@@ -112,6 +152,8 @@ def report(error: BaseException) -> dict[str, object]:
     """Return the snapshot of what ended a call."""
     if isinstance(error, targets.NotFound):
         return failure("target_not_found", str(error))
+    if isinstance(error, targets.Gone):
+        return failure("stale_proxy", str(error))
     if isinstance(error, codec.CodecError):
         return replies.report_of(error, _cause(error))
     if isinstance(error, targets.NotParsable):

@@ -18,7 +18,7 @@ from . import interrupt, stdio
 _PATIENCE = 0.1  # seconds
 _MOST_CHARACTERS = 16_000  # of a message, and of a traceback: a record has to fit into a socket's buffer
 _PLAIN = (type(None), bool, int, float, str)
-_send: Callable[[Pieces, float], bool]
+_send: Callable[[Pieces, float], bool] | None = None
 _levels: dict[str, int] = {}
 _dropped = 0
 _patience = _PATIENCE
@@ -26,14 +26,17 @@ _standard: set[str] = set()  # attributes that every record has
 
 
 def relay(send: Callable[[Pieces, float], bool], levels: dict[str, int]) -> None:
-    """Send records from now on.
+    """Send records from now on; once more in a worker whose template has done so, for which only `send` is another.
 
     Args:
         send: writes a frame within so many seconds, or returns False.
         levels: by name of a logger, "" being the root; the host's own.
     """
     global _send, _levels
-    _send, _levels = send, levels
+    is_forked, _send = _send is not None, send
+    if is_forked:  # preload may have set other levels meanwhile
+        return
+    _levels = levels
     if "logging" in sys.modules:
         _install(sys.modules["logging"])
     else:
@@ -166,7 +169,7 @@ def _cut(value: object) -> str:
 def _write(body: bytes, call_id: int) -> None:
     global _dropped, _patience
     pieces = frames.pack(messages.RECORD, 0, codec.PICKLE, call_id=call_id, number=_dropped, body=[body])
-    if _send(pieces, _patience):
+    if _send is not None and _send(pieces, _patience):
         _dropped, _patience = 0, _PATIENCE
     else:
         _dropped, _patience = _dropped + 1, 0.0

@@ -29,6 +29,15 @@ def encode_result(value: object, limit: int | None = None) -> codec.Encoded:
         path, part = codec.failing_part(value)
         where = "result%s" % path if path else "the result"
         raise codec.CodecError("%s (a %s) %s" % (where, type(part).__name__, error)) from error.__cause__
+    return encoded if limit is None else within(encoded, value, limit)
+
+
+def within(encoded: codec.Encoded, value: object, limit: int | None) -> codec.Encoded:
+    """Return an encoded result.
+
+    Raises:
+        MessageTooLarge: it takes more than `limit` bytes.
+    """
     if limit is not None:
         size = codec.size_of(encoded)
         if size > limit:

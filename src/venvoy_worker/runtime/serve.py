@@ -23,22 +23,27 @@ from ..contract.failures import failure
 from ..contract.reducers import Table
 from . import control, interrupt, lent, records, replies, stdio, targets
 from .coroutines import COROUTINE, finish
-from .perform import microseconds_since, perform, report, resolve
+from .perform import disown_result, microseconds_since, perform, report, resolve
 
 _put_word = Struct("<Q").pack_into
 _WORDS = 16  # bytes in the status page for each lane: `started` and `finished`
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], outputs: list[int] | None = None) -> None:
     """Serve until the host closes the call channel.
 
     Args:
         arguments: descriptors of call channel (one socket, or two as "READ,WRITE"; several channels are separated by
             colons), control socket, lifeline and status page, as on the command line.
+        outputs: descriptors of stdout and stderr, in a worker that a template has forked.
     """
     lane_fds = [[int(fd) for fd in lane.split(",")] for lane in arguments[0].split(":")]
     control_fd, lifeline, page_fd = (int(fd) for fd in arguments[1:])
-    stdio.guard([*(fd for lane in lane_fds for fd in lane), control_fd, lifeline], page_fd)
+    private = [*(fd for lane in lane_fds for fd in lane), control_fd, lifeline]
+    if outputs is None:
+        stdio.guard(private, page_fd)
+    else:
+        stdio.guard_anew(private, page_fd, outputs)
     stdio.tie_to_host(lifeline)
     interrupt.install()
     page = mmap.mmap(page_fd, mmap.PAGESIZE)
@@ -54,7 +59,7 @@ def main(arguments: list[str]) -> None:
     replies_to = [server.send for server in servers]
     line = control.Control(DescriptorChannel(_socket.socket(fileno=control_fd)), replies_to, cancel)
     line.start()
-    if not servers[0].greet(line):
+    if not servers[0].greet(line, _prepare if outputs is None else _initialize):
         return
     if len(servers) == 1:
         servers[0].serve()
@@ -88,8 +93,12 @@ class Server:
         with self._write_lock:
             self._channel.send(pieces)
 
-    def greet(self, line: control.Control) -> bool:
-        """Answer HELLO with READY or with the error that stands in the way; return True when ready."""
+    def greet(self, line: control.Control, prepare: Prepare) -> bool:
+        """Answer HELLO with READY or with the error that stands in the way; return True when ready.
+
+        Args:
+            prepare: does what the settings say; returns what READY says besides the facts, if anything.
+        """
         capabilities = messages.capabilities()
         try:
             frame = self._channel.receive()
@@ -104,12 +113,12 @@ class Server:
                 records.relay(line.send_record, settings["log_levels"])
             if "segments" in abilities and "segments" in capabilities:
                 self._channel.parser.borrower = lent.open_line(line, settings["segments"])
-            interrupt.run(0, _prepare, (settings,), {})
+            found: Any = interrupt.run(0, prepare, (settings,), {})
         except BaseException as error:
             self._fail_to_start(error)
         stdio.leave_if_forked()
         stdio.flush()
-        pieces, _ = codec.encode(_facts())
+        pieces, _ = codec.encode(dict(_facts(), **found) if found else _facts())
         target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, capabilities)
         self.send(frames.pack(messages.READY, codec=codec.PICKLE, target=target, body=pieces))
         return True
@@ -136,6 +145,8 @@ class Server:
         while frame is not None:
             if frame.opcode == messages.CALL:
                 self._call(frame)
+                if interrupt.chores:
+                    interrupt.do_chores()
             elif frame.opcode == messages.DEFINE:
                 targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame), self._lane)
             frame = None  # an argument must not live until the next call
@@ -155,6 +166,7 @@ class Server:
             stdio.leave_if_forked()
             stdio.flush()
             _put_word(self._page, self._finished, call_id)
+            disown_result(frame)
             lent.take_back(call_id)
             self._send_error(call_id, report(error), interrupt.is_dirty(error), begin, frame)
             return
@@ -182,12 +194,24 @@ class Server:
 
 def _prepare(settings: Settings) -> None:
     """Do what the pool asks for before a worker is ready."""
+    settle(settings)
+    for name in settings["preload"]:
+        targets.import_module(name)
+    _initialize(settings)
+
+
+def settle(settings: Settings) -> None:
+    """Say where modules are found, and how values travel."""
     if settings["sys_path"] is not None:
         sys.path[:] = settings["sys_path"]
     sys.path[:0] = settings["paths"]
     is_home = settings["is_home"]
     codec.use(Table(is_home, not is_home, tuple(settings["classes"]), tuple(settings["paths"])))
     targets.configure(settings["module"], settings["sources_folder"], settings["host_version"])
+
+
+def _initialize(settings: Settings) -> None:
+    """Run what every worker runs for itself, whether it was spawned or forked."""
     if settings["module"]:
         targets.import_module(settings["module"])
     if settings["initializer"] is not None:
@@ -214,10 +238,11 @@ def _facts() -> dict[str, object]:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Iterable, List, Union
+    from typing import Any, Callable, Dict, Iterable, List, Optional, Union
 
     from ..contract.frames import Frame
 
     Run = Callable[[int, Callable[..., object], Iterable[object], Dict[str, object]], object]
     Settings = Dict[str, Any]
+    Prepare = Callable[[Settings], Optional[Dict[str, object]]]
     Pieces = List[Union[bytes, bytearray, memoryview]]

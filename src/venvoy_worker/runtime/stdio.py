@@ -13,6 +13,8 @@ import os
 import sys
 
 _is_fork = False
+_private: list[int] = []  # the descriptors of this process that a fork has to close
+_page = -1  # the status page's
 _flush_libc: Callable[[None], object] | None = None
 
 
@@ -23,24 +25,59 @@ def guard(descriptors: list[int], page: int) -> None:
         descriptors: of the sockets and of the lifeline.
         page: of the status page's file; behind the page, the Python stack is written should this process crash.
     """
-    for fd in [*descriptors, page]:
-        os.set_inheritable(fd, False)
-    os.register_at_fork(after_in_child=lambda: _leave_to_parent(descriptors, page))
-    os.lseek(page, mmap.PAGESIZE, os.SEEK_SET)
-    faulthandler.enable(page)  # user code may enable it for another file, and has the stack there then
+    _keep_private(descriptors, page)
+    os.register_at_fork(after_in_child=_leave_to_parent)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # an exotic env_vars may have closed them
             stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
 
-def _leave_to_parent(descriptors: list[int], page: int) -> None:
+def guard_anew(descriptors: list[int], page: int, outputs: list[int]) -> None:
+    """In a worker that a guarded template has forked: as `guard`, with its own descriptors in place of the template's.
+
+    Args:
+        outputs: of its own stdout and stderr.
+    """
+    global _is_fork
+    _is_fork = False
+    old_page = _page  # the number of a copy of the template's stderr by now
+    for number, fd in enumerate([os.open(os.devnull, os.O_RDONLY), *outputs]):
+        os.dup2(fd, number)
+        os.close(fd)
+    _keep_private(descriptors, page)
+    _close([old_page])
+
+
+def keep_standard() -> None:
+    """Open what user code has closed of 0, 1 and 2, so that no other descriptor gets these numbers."""
+    fd = 0
+    while fd <= 2:
+        fd = os.open(os.devnull, os.O_RDWR)
+    os.close(fd)
+
+
+def _keep_private(descriptors: list[int], page: int) -> None:
+    global _private, _page
+    for fd in [*descriptors, page]:
+        os.set_inheritable(fd, False)
+    _private, _page = descriptors, page
+    os.lseek(page, mmap.PAGESIZE, os.SEEK_SET)
+    faulthandler.enable(page)  # user code may enable it for another file, and has the stack there then
+
+
+def _leave_to_parent() -> None:
     """In a process that user code forked: it must neither answer calls nor keep the host's sockets open."""
     global _is_fork
     _is_fork = True
+    descriptors = _private
     try:
-        os.dup2(2, page, inheritable=False)  # a crash there is no crash of the worker: its stack goes to stderr
+        os.dup2(2, _page, inheritable=False)  # a crash there is no crash of the worker: its stack goes to stderr
     except OSError:
-        descriptors = [*descriptors, page]
+        descriptors = [*descriptors, _page]
+    _close(descriptors)
+
+
+def _close(descriptors: list[int]) -> None:
     for fd in descriptors:
         try:
             os.close(fd)

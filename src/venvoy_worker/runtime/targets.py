@@ -25,6 +25,10 @@ class NotFound(Exception):
     """There is no such module or attribute; becomes `TargetNotFound` at the host."""
 
 
+class Gone(Exception):
+    """There is no such object any more; becomes `StaleProxy` at the host."""
+
+
 class NotParsable(Exception):
     """This Python cannot parse the text of a function; becomes `EncodingError` at the host."""
 
@@ -182,7 +186,7 @@ def _execute(digest: str) -> object:
         code = compile(text, filename, "exec", dont_inherit=True)
     except SyntaxError as error:
         raise _not_parsable(error) from None
-    _show_lines_of(filename, text)
+    show_lines_of(filename, text)
     sys.modules[name] = module
     try:
         exec(code, module.__dict__)
@@ -202,7 +206,7 @@ def _not_parsable(error: SyntaxError) -> NotParsable:
     )
 
 
-def _show_lines_of(filename: str, text: str) -> None:
+def show_lines_of(filename: str, text: str) -> None:
     """Let tracebacks show the lines of text whose file is not on this side, such as a notebook's."""
     if not os.path.exists(filename):
         import linecache

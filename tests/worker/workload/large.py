@@ -60,6 +60,18 @@ def die_then_echo(value, marker):
     return value
 
 
+def set_item(array, place, value):
+    """Write into an array."""
+    array[place] = value
+    return array
+
+
+def set_item_and_die(array, place, value):
+    """Write into an array, and end this worker."""
+    array[place] = value
+    os._exit(1)
+
+
 def segments():
     """Return how many mappings and descriptors of segments this worker has."""
     with open("/proc/self/maps") as maps:
