@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         FeedStalled,
         InterpreterNotFound,
         MessageTooLarge,
+        NestedTooDeeply,
         PoolClosed,
         PoolError,
         ProtocolError,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from .isolation import Isolated, isolated
     from .lease import Lease, NamedWorker
     from .objects import close, instance, keep, options, run_module, run_object, run_script, value, worker_info
-    from .options import OutputChunk, WorkerOptions
+    from .options import OutputChunk, Progress, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from .proxies import RemoteProxy
     from .source import by_source
     from .sqlite_store import SqliteCallStore
-    from .values import Record, register
+    from .values import Record, callback, register
 
 __version__ = "0.1.0"
 
@@ -100,6 +101,7 @@ _HOMES = {
         "FeedStalled",
         "InterpreterNotFound",
         "MessageTooLarge",
+        "NestedTooDeeply",
         "PoolClosed",
         "PoolError",
         "ProtocolError",
@@ -144,6 +146,7 @@ _HOMES = {
     ),
     "options": (
         "OutputChunk",
+        "Progress",
         "WorkerOptions",
     ),
     "pool.jobs": ("CallFuture",),
@@ -155,7 +158,7 @@ _HOMES = {
     "proxies": ("RemoteProxy",),
     "source": ("by_source",),
     "sqlite_store": ("SqliteCallStore",),
-    "values": ("Record", "register"),
+    "values": ("Record", "callback", "register"),
 }  # where each public name lives: they are imported at their first use, since together they take 50 ms
 
 __all__ = [
@@ -186,6 +189,7 @@ __all__ = [
     "MemoryCallStore",
     "MessageTooLarge",
     "NamedWorker",
+    "NestedTooDeeply",
     "OutputChunk",
     "Peek",
     "Pool",
@@ -193,6 +197,7 @@ __all__ = [
     "PoolError",
     "PoolSpec",
     "PoolStats",
+    "Progress",
     "ProtocolError",
     "Record",
     "RemoteError",
@@ -216,6 +221,7 @@ __all__ = [
     "WorkerStartError",
     "build",
     "by_source",
+    "callback",
     "close",
     "collect_garbage",
     "environments",

@@ -154,4 +154,5 @@ def _setup(worker: WorkerOptions, options: PoolOptions) -> Setup:
         watch=options.get("watch", False),
         classes=declared_names(options.get("classes", ())),
         is_safe=options.get("unpickle") == "safe",
+        expose=options.get("expose") or {},
     )

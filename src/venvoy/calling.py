@@ -5,14 +5,15 @@ Stateless: everything is encoded here, in the caller's thread, before a lock or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from venvoy_worker.contract import codec, messages, reducers
+from venvoy_worker.contract.host_functions import Passing
 
 from .errors import EncodingError, MessageTooLarge, StaleProxy
-from .exchange import Call, Convert, Definition
+from .exchange import Call, Convert, Definition, Dialogue
 from .options import CallOptions, Target, WorkerOptions
 from .places import placed
 from .pool.recipe import EncodedInitializer
@@ -46,18 +47,23 @@ def make_call(
     if resolved.bound_args or resolved.bound_kwargs:
         args = resolved.bound_args + args
         kwargs = {**resolved.bound_kwargs, **kwargs}
+    passed: list[Callable[..., object]] = []
     try:
         if resolved.kind == VALUE:
             assert resolved.value is not None
-            encoded = codec.encode((*resolved.value, args, kwargs), table)
+            with Passing(passed):
+                encoded = codec.encode((*resolved.value, args, kwargs), table)
+        elif kwargs or not codec.is_small(args):
+            with Passing(passed):
+                encoded = codec.encode((args, kwargs), table)
         else:
-            encoded = codec.encode_call(args, kwargs, table)
+            encoded = codec.encode_small(args)
     except codec.CodecError as error:
         _check_lent(error)
         raise _cannot_travel(resolved.name.rpartition(":")[2], args, kwargs, error, table) from error.__cause__
     if options.max_bytes is not None:
         _check_size(resolved.name, encoded, options.max_bytes)
-    call = _call(resolved, resolved.kind, encoded, options)
+    call = _call(resolved, resolved.kind, encoded, options, passed)
     if lent:
         call.keeps = borrowed()
     return call
@@ -162,8 +168,10 @@ def make_chunk(
     elif not is_starred:
         first = None
     value: tuple[Any, ...] = (items, first, dict(target.bound_kwargs), goes_on)
+    passed: list[Callable[..., object]] = []
     try:
-        encoded = codec.encode((*target.value, *value) if target.value is not None else value, table)
+        with Passing(passed):
+            encoded = codec.encode((*target.value, *value) if target.value is not None else value, table)
     except codec.CodecError as error:
         _check_lent(error)
         path, part = codec.failing_part(items, table)
@@ -173,7 +181,7 @@ def make_chunk(
     if limit is not None and codec.size_of(encoded) > limit:
         for item in items:
             _check_size(target.name, codec.encode(item, table), limit)
-    call = _call(target, target.kind | messages.FLAG_CHUNK, encoded, options)
+    call = _call(target, target.kind | messages.FLAG_CHUNK, encoded, options, passed)
     if lent:
         call.keeps = borrowed()
     if goes_on and call.convert is not None:
@@ -296,10 +304,20 @@ def definition_of(target: Resolved) -> Definition | None:
     return source and Definition(source.digest, source.text, source.filename, dict(source.bindings))
 
 
-def _call(target: Resolved, flags: int, encoded: codec.Encoded, options: CallOptions) -> Call:
+def _call(
+    target: Resolved,
+    flags: int,
+    encoded: codec.Encoded,
+    options: CallOptions,
+    passed: list[Callable[..., object]],
+) -> Call:
     definition = definition_of(target)
     shown = target.name.partition(":")[2] if target.kind == SOURCE else target.name
-    return _made(shown, flags, target.name.encode(), encoded, definition, options)
+    call = _made(shown, flags, target.name.encode(), encoded, definition, options)
+    if passed:
+        call.dialogue = call.dialogue or Dialogue()
+        call.dialogue.passed = passed
+    return call
 
 
 def _made(

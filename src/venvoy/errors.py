@@ -71,6 +71,12 @@ class TooManyWaiting(PoolError):
     code = "too_many_waiting"
 
 
+class NestedTooDeeply(PoolError, RecursionError):
+    """Functions of the host's, called by a worker, call the pool, whose worker calls them, more than 16 levels deep."""
+
+    code = "nested_too_deeply"
+
+
 # --- detached calls ---------------------------------------------------------------------------
 
 

@@ -1,14 +1,16 @@
 """One call on one worker as a state machine without I/O: frames in, events out.
 
 A driver (a blocked caller, a queue thread, the collector for an exchange whose driver left) moves the bytes and asks
-here what they mean. Law: an exchange ends exactly once, by the terminal frame with its own id; a frame of an earlier
-exchange is discarded, a frame of a later one is a protocol error.
+here what they mean. Laws: an exchange ends exactly once, by the terminal frame with its own id; before that, its
+interim frames (`messages.INTERIM`) are for `talk`; a frame of another exchange that was begun here is discarded, one of
+an exchange that never was is a protocol error.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from venvoy_worker.contract.frames import Frame
 from venvoy_worker.contract.loans import Loans
 
 from .errors import CallTimeout, ProtocolError
-from .options import CallOptions
+from .options import CallOptions, Progress
 
 if TYPE_CHECKING:
     from venvoy_worker.contract.frames import Part
@@ -66,6 +68,21 @@ class SourceMemory:
         return pieces
 
 
+@dataclass(slots=True)
+class Dialogue:
+    """What can be said between a call and its reply; a plain call has none.
+
+    Args:
+        passed: functions of the host's that are among the arguments, by their number.
+        news: the newest progress, until `on_progress` has been told of it.
+        listener: told of progress besides that, by whoever reads; it must not block.
+    """
+
+    passed: list[Callable[..., object]] = field(default_factory=list)
+    news: deque[Progress] = field(default_factory=lambda: deque(maxlen=1))
+    listener: Callable[[Progress], object] | None = None
+
+
 class Call:
     """One unit of work, encoded, before it has a worker.
 
@@ -77,8 +94,9 @@ class Call:
         definition: source text it needs, if any.
         options: of this call.
 
-    `convert` makes of the result what the caller asked for, None leaves it as it is; `reply` is what a blocked caller
-    got, for those who are interrupted before they can look at it; `keeps` is what has to live until the call has ended.
+    `convert` makes of the result what the caller asked for, None leaves it as it is; `dialogue` is None where nothing
+    but the reply is expected; `reply` is what a blocked caller got, for those who are interrupted before they can look
+    at it; `keeps` is what has to live until the call has ended.
     """
 
     __slots__ = (
@@ -88,6 +106,7 @@ class Call:
         "convert",
         "deadline",
         "definition",
+        "dialogue",
         "flags",
         "keeps",
         "name",
@@ -118,6 +137,7 @@ class Call:
         self.retries = options.retries
         self.attempts = 0
         self.convert: Convert | None = None
+        self.dialogue = Dialogue() if options.on_progress is not None else None
         self.reply: Frame | None = None
         self.keeps: object = None
         if len(self.body) == 1 and not self.buffers:
@@ -125,11 +145,12 @@ class Call:
         else:
             self.size = len(target) + sum(map(len, self.body)) + sum(map(len, self.buffers))
 
-    def request(self, call_id: int, loans: Loans | None = None) -> Pieces:
+    def request(self, call_id: int, loans: Loans | None = None, flags: int = 0) -> Pieces:
         """Return the CALL frame under the id it has on one worker.
 
         Args:
             loans: with that worker; what is large goes into them.
+            flags: come to those of the call.
         """
         body: Sequence[bytes | bytearray | memoryview] = self.body
         buffers: Sequence[Part] = self.buffers
@@ -138,7 +159,7 @@ class Call:
         remaining = 0 if self.deadline is None else max(1, int((self.deadline - monotonic()) * 1000))
         return frames.pack(
             messages.CALL,
-            self.flags,
+            self.flags | flags,
             codec.PICKLE,
             0,
             call_id,
@@ -160,11 +181,14 @@ class Call:
         return CallTimeout(f"{self.name} did not finish before its deadline")
 
 
-def ends(frame: Frame, call_id: int) -> bool:
-    """Return True when a frame of the call channel ends the exchange of that id, False when it is to be passed over.
+def ends(frame: Frame, call_id: int, newest: int) -> bool:
+    """Return True when a frame of the call channel ends the exchange of that id.
+
+    Else it is interim, or of another exchange, or to be passed over; see `talk`.
 
     Args:
-        call_id: the number of the call on its worker, larger than all before.
+        call_id: the number of the call on its worker.
+        newest: the largest there is.
 
     Raises:
         ProtocolError: the worker may not send this now.
@@ -172,8 +196,8 @@ def ends(frame: Frame, call_id: int) -> bool:
     if frame.opcode in messages.TERMINAL:
         if frame.call_id == call_id:
             return True
-        if frame.call_id < call_id:
-            return False  # of an exchange that was given up
-    elif frame.opcode == messages.RETRACTED:
+        if frame.call_id <= newest:
+            return False  # of an exchange that was given up, or of one around this
+    elif frame.opcode in messages.INTERIM or frame.opcode == messages.RETRACTED:
         return False
     raise ProtocolError(f"unexpected {frame!r} while waiting for call {call_id}")

@@ -21,6 +21,7 @@ from .collector import Collector
 from .errors import EncodingError, ProtocolError
 from .exchange import Call, Pieces, SourceMemory, ends
 from .road import Road
+from .talk import Talk
 from .worker_state import MOVES, Reason, State
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Lane:
         self._sources = SourceMemory()
         self._collector = collector
         self._road = Road(self, collector)
+        self.talk = Talk(worker.listener.responder)
 
     # --- from start to exit -----------------------------------------------------------------
 
@@ -116,25 +118,31 @@ class Lane:
         if reason is not None and self.worker.reason is None:
             self.worker.reason = reason
 
-    def begin(self, call: Call) -> tuple[int, Pieces]:
+    def begin(self, call: Call, is_nested: bool = False) -> tuple[int, Pieces]:
         """Give a call its id here; return it and the pieces to be written.
+
+        Args:
+            is_nested: it runs within the open call, which stays the one that is settled when its driver leaves.
 
         Raises:
             EncodingError: its source text or its target does not fit into a frame.
         """
-        call_id = self.open_call = self.last_id = self.last_id + 1
-        self._sends_before = self.channel.sends
-        self.call_name = call.name
+        call_id = self.last_id = self.last_id + 1
+        if not is_nested:
+            self.open_call = call_id
+            self._sends_before = self.channel.sends
+            self.call_name = call.name
         if self._lent and self._loans is not None:
             self._loans.borrower.give_back()
         try:
-            pieces = call.request(call_id, self._loans)
+            pieces = call.request(call_id, self._loans, messages.FLAG_NESTED if is_nested else 0)
             if call.definition is not None:
                 pieces = self._sources.pieces_for(call.definition) + pieces
         except (FrameError, codec.CodecError) as error:
-            self.open_call = 0
+            if not is_nested:
+                self.open_call = 0
             raise EncodingError(f"{call.name[:200]}: {error}") from error
-        if self.is_attributed:
+        if self.is_attributed and not is_nested:
             self.worker.author = (call_id, call.name)
         return call_id, pieces
 
@@ -153,7 +161,9 @@ class Lane:
                 frame = channel.receive(deadline)
                 if frame is None:
                     raise WorkerLost(self, call, call_id)
-                if ends(frame, call_id):
+                if not ends(frame, call_id, self.last_id):
+                    frame = self.talk.hear(frame, call, call_id, self)
+                if frame is not None:
                     call.reply = frame
                     self.open_call = 0
                     channel.parser.last = None

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from queue import SimpleQueue
 from time import monotonic
 from types import TracebackType
@@ -20,8 +21,9 @@ from venvoy_worker.contract.frames import Frame
 
 from .calling import make_call, make_eval, placeholder
 from .errors import CallTimeout, EncodingError, VenvoyError, WorkerError
-from .exchange import Call
+from .exchange import Call, Dialogue
 from .lane import Lane
+from .nesting import place_on
 from .objects import make_kept, object_on, residence_of
 from .options import CallOptions, Target
 from .pool.calls import result_of
@@ -136,6 +138,9 @@ class Hold:
         return result_of(call, self._run_once, self.core)
 
     def _run_once(self, call: Call) -> Frame:
+        place = place_on(self.living())
+        if place is not None:  # the worker waits for an answer of this very thread, whose turn it is
+            return self.core.engine.run_within(place, call)
         with self.turn:
             self.living()
             return self.core.engine.run_on(self.ticket, call)
@@ -175,6 +180,8 @@ class Hold:
             with self.turn:
                 lane = self.living()
                 job.place = (lane, lane.last_id + 1)
+                dialogue = job.call.dialogue = job.call.dialogue or Dialogue()
+                dialogue.listener = partial(setattr, job.future, "progress")
                 frame = self.core.engine.run_on(self.ticket, job.call)
         except VenvoyError as error:
             job.fail(job.cancelled_error() if job.is_given_up else error)

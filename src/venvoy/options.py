@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from .call_store import CallStore
 from .checks import check_seconds
@@ -35,6 +35,14 @@ class OutputChunk:
     pool: str = ""
     call: int = 0
     target: str = ""
+
+
+class Progress(NamedTuple):
+    """How far a call is, as it said with `venvoy_worker.progress(done, total, message)`."""
+
+    done: float
+    total: float | None
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +177,8 @@ class CallOptions:
         kill_on_exception: end the worker if the call raises; None as the pool's `WorkerOptions` say.
         returns: the type that a result is converted to, or "plain" for values that JSON can say; see `returns`.
         max_bytes: the most bytes that the arguments or the result may take, encoded; for `map` those of one item.
+        on_progress: called with each `Progress` of the call: in the thread that waits for it, and for `submit` and
+            `map` on a background thread.
     """
 
     timeout: float | None = None
@@ -179,6 +189,7 @@ class CallOptions:
     kill_on_exception: bool | None = None
     returns: Any = None
     max_bytes: int | None = None
+    on_progress: Callable[[Progress], object] | None = None
 
     def __post_init__(self) -> None:
         if self.timeout is not None:
@@ -198,7 +209,7 @@ class CallOptions:
             check_seconds("queue_timeout", self.queue_timeout)
         if self.kill_on_exception not in (None, True, False):
             raise TypeError(f"kill_on_exception is True, False or None, not {self.kill_on_exception!r}")
-
+        _check_function("on_progress", self.on_progress)
         _check_bytes("max_bytes", self.max_bytes)
         if isinstance(self.returns, str) and self.returns != "plain":
             raise ValueError(f'returns is a type or "plain", not {self.returns!r}')
@@ -221,6 +232,7 @@ class CallOptionsDict(TypedDict, total=False):
     kill_on_exception: bool | None
     returns: Any
     max_bytes: int | None
+    on_progress: Callable[[Progress], object] | None
 
 
 class PoolOptions(TypedDict, total=False):
@@ -234,6 +246,7 @@ class PoolOptions(TypedDict, total=False):
     `classes` lists the classes, modules and packages whose instances come back from workers of another environment as
     themselves, where their fields are the same here; all others come in their plain form. With `unpickle="safe"` a
     reply can construct builtins, standard value types, arrays, frames, and these and registered classes, nothing else.
+    `expose` gives names to functions of this process that a running call may call: `venvoy_worker.host(name)(...)`.
     """
 
     name: str
@@ -248,6 +261,7 @@ class PoolOptions(TypedDict, total=False):
     build_timeout: float
     classes: Iterable[str | type]
     unpickle: Literal["full", "safe"]
+    expose: Mapping[str, Callable[..., Any]]
     call_store: CallStore | None
 
 
@@ -273,6 +287,7 @@ def check_pool_options(module: object, worker: object, options: Mapping[str, Any
     for name in ("max_waiting", "max_named"):
         if isinstance(options.get(name), bool) or (options.get(name) or 0) < 0:
             raise ValueError(f"{name} is a whole number from 0 up, not {options[name]!r}")
+    _check_exposed(options.get("expose") or {})
     check_seconds("build_timeout", options.get("build_timeout", 0.0))
     if options.get("unpickle", "full") not in ("full", "safe"):
         raise ValueError(f'unpickle is "full" or "safe", not {options["unpickle"]!r}')
@@ -288,6 +303,7 @@ _POOL_OPTIONS: dict[str, tuple[Any, str]] = {
     "max_waiting": (int, "a number of calls"),
     "max_named": (int, "a number of workers"),
     "watch": (bool, "True or False"),
+    "expose": (Mapping, "a dict of names to functions"),
     "call_store": (CallStore, "a MemoryCallStore(...) or a SqliteCallStore(...)"),
 }
 
@@ -329,6 +345,17 @@ def _pair(workers: Any) -> tuple[int, int]:
     if not isinstance(least, int) or not isinstance(most, int):
         raise TypeError(f"workers is a pair of whole numbers (least, most), not {workers!r}")
     return least, most
+
+
+def _check_function(name: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} is a function, not {value!r}")
+
+
+def _check_exposed(functions: Mapping[Any, Any]) -> None:
+    for name, function in functions.items():
+        if not isinstance(name, str) or not callable(function):
+            raise TypeError(f"expose is a dict of names to functions, not {{{name!r}: {function!r}}}")
 
 
 def _check_bytes(name: str, value: object, is_optional: bool = True) -> None:

@@ -38,7 +38,7 @@ class Operation(Call):
     id: int
     is_given_up: bool
 
-    def request(self, call_id: int, loans: Loans | None = None) -> Pieces:
+    def request(self, call_id: int, loans: Loans | None = None, flags: int = 0) -> Pieces:
         """Return the CALL frame under the id it has on one worker.
 
         Raises:
@@ -47,7 +47,7 @@ class Operation(Call):
         self.id = call_id
         if self.is_given_up:
             raise self.timeout_error()
-        return super().request(call_id, loans)
+        return super().request(call_id, loans, flags)
 
     def stop(self, worker: Worker) -> None:
         """Give it up: stop it if it runs on its worker; else it never will."""

@@ -46,10 +46,10 @@ class Road:
 
     def _insist(self, call_id: int, is_last: bool) -> None:
         lane = self._lane
-        is_running = lane.worker.page.finished(lane.index) < call_id == lane.started
+        is_running = lane.worker.page.finished(lane.index) < call_id <= lane.started
         if not is_last and is_running:
             lane.worker.control.say(messages.CANCEL, call_id)
-        if is_last and (is_running or (lane.state is State.ABANDONED and lane.last_id == call_id)):
+        if is_last and (is_running or (lane.state is State.ABANDONED and lane.open_call == call_id)):
             self._lose()
 
     def _lose(self) -> None:
@@ -62,7 +62,8 @@ class Road:
 
     def abandon(self, is_to_stop: bool) -> None:
         """On the collector thread: stop the call whose driver left, if it is to stop, and read until it has ended."""
-        lane, call_id = self._lane, self._lane.last_id
+        lane, call_id = self._lane, self._lane.open_call
+        lane.talk.forget()
         if is_to_stop:
             self.stop(call_id)
         if lane.state is State.ABANDONED:
@@ -77,6 +78,8 @@ class Road:
                 frame = lane.channel.try_receive()
                 if frame is None:
                     return
+                if frame.opcode == messages.ASK and not lane.talk.refuse(frame, lane.channel):
+                    self._lose()  # it has not read for very long
         except (EOFError, OSError, FrameError):
             self._collector.unwatch(lane.channel.fileno())
             self._timers.later(_EXIT_SECONDS, lane.worker.process.kill_tree)  # usually it is exiting already

@@ -23,6 +23,7 @@ from .collector import Collector, Timers
 from .lane import Lane
 from .limits import Limits
 from .process import Process, Sink, StatusPage, explain
+from .talk import Responder
 from .worker_ends import ControlLine, Ends
 from .worker_start import Launcher, Recipe, Start
 from .worker_state import Reason, State
@@ -53,6 +54,10 @@ class Listener(Protocol):
     @property
     def router(self) -> Router:
         """What gets all that it prints and logs."""
+
+    @property
+    def responder(self) -> Responder:
+        """What answers while a call runs."""
 
 
 class Router(Protocol):

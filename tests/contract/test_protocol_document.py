@@ -110,6 +110,9 @@ def test_flags_codecs_limits_and_capabilities_are_those_of_the_code() -> None:
     flags = {row["flag"].strip("`"): int(row["bits"]) for row in table("flag", "bits", "on", "meaning")}
     mask = {"KIND_MASK": messages.KIND_MASK}
     assert flags | mask == constants(messages, "FLAG_", "KIND_")
+    for opcode in ("CALL", "RESULT", "ERROR", "ASK", "ANSWER"):
+        on_it = [flags[row["flag"].strip("`")] for row in table("flag", "bits", "on", "meaning") if opcode in row["on"]]
+        assert len(set(on_it)) == len(on_it), f"flags of {opcode} collide"
     codecs = {row["name"].strip("`"): int(row["codec"]) for row in table("codec", "name", "body")}
     assert codecs == {"NONE": codec.NONE, "PICKLE": codec.PICKLE}
     limits = {row["constant"].strip("`"): int(row["value"].split()[0]) for row in table("limit", "value", "constant")}

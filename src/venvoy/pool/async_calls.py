@@ -210,10 +210,11 @@ async def drive(lane: Lane, call: Call, port: Port) -> Frame:
             await port.wait_readable(channel.fileno(), deadline)
             frame = channel.try_receive()
             while frame is not None:
-                if ends(frame, call_id):
+                reply = frame if ends(frame, call_id, lane.last_id) else lane.talk.hear(frame, call, call_id, lane)
+                if reply is not None:
                     lane.open_call, channel.parser.last = 0, None
-                    lane.note_duration(frame)
-                    return frame
+                    lane.note_duration(reply)
+                    return reply
                 frame = channel.buffered()
     except TimeoutError:
         raise

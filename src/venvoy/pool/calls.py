@@ -10,7 +10,9 @@ from typing import Any, Protocol
 from venvoy_worker.contract.frames import Frame
 
 from ..collector import Timer
+from ..errors import VenvoyError
 from ..exchange import Call
+from ..talk import serving
 from .direct import Direct
 from .engine import Engine
 from .job_queue import JobQueue
@@ -36,7 +38,8 @@ def result_of(call: Call, run: Callable[[Call], Frame], pool: Later) -> Any:
         As `run`; besides this, what the call raises.
     """
     while True:
-        value, error = pool.decoder.outcome(run(call), call.convert)
+        frame = run(call)  # which opens the pool, and only then its decoder is known
+        value, error = pool.decoder.outcome(frame, call.convert)
         if error is None:
             return value
         if not call.may_repeat(error):
@@ -91,5 +94,20 @@ class Calls:
         self._queue.requeue([job])
 
     def read(self, job: Job, timeout: float | None) -> None:
-        """Read the reply of a job in this thread, if nobody else does yet."""
-        self._direct.read(job, timeout)
+        """Read the reply of a job in this thread, if nobody else does yet.
+
+        One that waits for a worker which waits for an answer of this very thread is run there, now.
+        """
+        place = self._queue.place_within(job) if serving.get() else None
+        if place is None:
+            self._direct.read(job, timeout)
+        elif job.begin():
+            try:
+                frame = self._engine.run_within(place, job.call)
+            except VenvoyError as error:
+                job.fail(error)
+            except BaseException:
+                job.fail(job.cancelled_error())
+                raise
+            else:
+                self._pool.decoder.complete(job, frame)

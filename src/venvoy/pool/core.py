@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ from .phase import Phase
 from .pinned import Pinned
 from .recipe import EncodedInitializer, make_recipe
 from .renewal import Renewal
+from .responder import Responder
 from .roster import ErrorMaker, Roster, Rules
 from .staff import Staff
 from .supervisor import Opened, Supervisor
@@ -68,6 +69,7 @@ class Setup:
         watch: reload when the code changes.
         classes: names of the classes that results may become.
         is_safe: replies are decoded with an allow-list.
+        expose: functions of the host's that running calls may call, by name.
         templates: what a named worker is forked from, if it is its pool's.
     """
 
@@ -81,6 +83,7 @@ class Setup:
     watch: bool = False
     classes: tuple[str, ...] = ()
     is_safe: bool = False
+    expose: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     templates: Templates | None = None
 
 
@@ -116,9 +119,12 @@ class Core:
         self.async_calls = AsyncCalls(self.engine, self.queue, self.opening, self)
         self.renewal = Renewal(self.roster, self)
         self._router = Router(options.output, name)
-        self.staff = Staff(self.roster, self.queue, self, self._router, self.direct.answered)
         is_home = env is None or getattr(env, "is_current", False)
         self.table = reducers.HOME if is_home else reducers.ARGUMENTS  # how arguments are encoded
+        self.responder = Responder(
+            setup.expose, self.table, lambda: self.decoder, lambda tell: self._notifier.post_output(tell, 0)
+        )
+        self.staff = Staff(self.roster, self.queue, self, self._router, self.direct.answered, self.responder)
         self.decoder: Decoder = Decoder(Classes(is_home, setup.classes, setup.is_safe))
         self.env: Env | None = None
         self.templates = setup.templates  # what workers are forked from, if they are, once the pool is open

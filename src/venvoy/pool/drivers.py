@@ -126,7 +126,7 @@ class Drive:
         job.ticket.lane = job.ticket = self._lane.direct = None
         self._running[call_id] = job
         self._room -= job.call.size
-        self._is_alone = self._queue.kills(self._worker, job.call)
+        self._is_alone = self._queue.is_alone(self._worker, job.call)
         if self._channel.is_torn:
             raise BrokenPipeError
         frame = job.reply or self._channel.parser.last  # what a reader before us has taken off the channel
@@ -146,7 +146,7 @@ class Drive:
                 job.place = (self._lane, call_id)
                 if job.call.deadline is not None:
                     self._has_deadlines = True
-                self._is_alone = self._queue.kills(self._worker, job.call)
+                self._is_alone = self._queue.is_alone(self._worker, job.call)
                 self._running[call_id] = job
                 self._room -= job.call.size
                 self._unsent += pieces
@@ -240,7 +240,12 @@ class Drive:
             self._take_back(messages.read_ids(frame.body))
             return
         job = self._running.get(frame.call_id)
-        if job is None or not ends(frame, frame.call_id):
+        if frame.opcode in messages.INTERIM:
+            self._hear(frame, job)
+            return
+        if job is None or not ends(frame, frame.call_id, frame.call_id):
+            if frame.call_id <= self._lane.last_id:
+                return  # of a call that was nested into one of ours and given up
             raise ProtocolError(f"unexpected {frame!r}")
         del self._running[frame.call_id]
         self._room += job.call.size
@@ -254,6 +259,19 @@ class Drive:
             job.fail_aside(job.cancelled_error())  # unless its deadline did that already
         else:
             self._answered.append((job, frame))
+
+    def _hear(self, frame: Frame, job: Job | None) -> None:
+        """Take what a call says before its reply; a function of the host's that it asks for is called here."""
+        if job is None:  # of a call that was given up
+            return
+        if frame.opcode == messages.PROGRESS:
+            job.future.progress = self._lane.talk.report(frame, job.call) or job.future.progress
+            return
+        job.is_answered = True  # a deadline that passes meanwhile is seen to by `JobQueue.expire`
+        reply = self._lane.talk.hear(frame, job.call, frame.call_id, self._lane, self._unsent.extend)
+        job.is_answered = False
+        if reply is not None:
+            self._accept(reply)
 
     def _take_back(self, call_ids: list[int]) -> None:
         self._is_retracting = False

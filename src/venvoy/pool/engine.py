@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
+from typing import Literal, overload
 
 from venvoy_worker.contract import messages
 from venvoy_worker.contract.frames import Frame
@@ -24,6 +25,7 @@ from venvoy_worker.contract.frames import Frame
 from ..errors import CallTimeout
 from ..exchange import Call
 from ..lane import Lane, WorkerLost
+from ..nesting import Place, place_within
 from ..post_mortem import crash_error
 from ..worker_state import Reason, State
 from .job_queue import Hands, JobQueue
@@ -62,10 +64,11 @@ class Engine:
         while True:
             ticket = Ticket()
             try:
-                frame = (self.ask(ticket, call) or self.await_turn(ticket, call)).run(call)
+                frame = (self.ask(ticket, call, may_nest=True) or self.await_turn(ticket, call)).run(call)
                 if frame.opcode == messages.ERROR:
                     self._queue.note_failure(ticket.lane, call)
-                self.release(ticket)
+                if ticket.lane is not None:
+                    self.release(ticket)
                 return frame
             except WorkerLost as lost:
                 self.astray.append(ticket)
@@ -115,6 +118,21 @@ class Engine:
         if frame.opcode == messages.ERROR:
             self._queue.note_failure(lane, call)
 
+    def run_within(self, place: Place, call: Call) -> Frame:
+        """Run a call on a worker that waits for an answer of this thread.
+
+        Raises:
+            CallTimeout: its deadline passed, or that of the call it runs within.
+            WorkerCrashed: the worker ended.
+        """
+        try:
+            return place.run(call)
+        except WorkerLost as lost:
+            lost.worker.await_exit()
+            raise crash_error(lost) from None
+        except TimeoutError as error:
+            raise self.timed_out(call, error) from None
+
     def timed_out(self, call: Call, error: BaseException) -> CallTimeout:
         """Count a time-out and return its error."""
         with self._lock:
@@ -142,8 +160,17 @@ class Engine:
         """
         return self.ask(ticket, call) or self.await_turn(ticket, call)
 
-    def ask(self, ticket: Ticket, call: Call) -> Lane | None:
+    @overload
+    def ask(self, ticket: Ticket, call: Call) -> Lane | None: ...
+
+    @overload
+    def ask(self, ticket: Ticket, call: Call, may_nest: Literal[True]) -> Lane | Place | None: ...
+
+    def ask(self, ticket: Ticket, call: Call, may_nest: bool = False) -> Lane | Place | None:
         """Return an idle lane, which belongs to the ticket now; else put the ticket into the queue.
+
+        Args:
+            may_nest: if all are at work, one that waits for an answer of this thread will do.
 
         Raises:
             TooManyWaiting: it may not wait.
@@ -157,6 +184,9 @@ class Engine:
                 del idle[-1]
                 lane.state = State.BUSY
                 return lane
+            place = place_within(roster.workers, may_nest) if roster.all_at_work else None
+            if place is not None:
+                return place
             roster.check_may_wait(call.options.queue_timeout)
             ticket.wait_in(roster.waiting)
             is_short = roster.may_need_workers()

@@ -16,6 +16,7 @@ from ..errors import TooManyWaiting
 from ..events import Kind
 from ..exchange import Call
 from ..lane import Lane, WorkerLost
+from ..nesting import Place, place_within
 from ..post_mortem import crash_error
 from ..template import Template
 from ..worker import Worker
@@ -127,7 +128,11 @@ class JobQueue:
             most = min(most, 1 + len(waiting) // max(1, others))
             while waiting and len(jobs) < most and worker.reason is None:
                 entry = waiting[0]
-                if not isinstance(entry, Job) or entry.call.size > min(room, largest) or self.kills(worker, entry.call):
+                if (
+                    not isinstance(entry, Job)
+                    or entry.call.size > min(room, largest)
+                    or self.is_alone(worker, entry.call)
+                ):
                     break
                 room -= entry.call.size
                 jobs.append(entry)
@@ -172,15 +177,23 @@ class JobQueue:
         self._hands.attend()
 
     def expire(self, job: Job) -> None:
-        """The deadline of a job passed: if it waits still, it will never run. A running one is its driver's."""
-        if self._withdraw(job):
-            with self._lock:
-                self._roster.calls_timed_out += 1
-            self._hands.fail([job], job.call.timeout_error)
+        """The deadline of a job passed: if it waits still, it will never run.
+
+        A running one is its driver's, unless that runs a function of the user's now, which may take its time.
+        """
+        if not self.withdraw(job):
+            if not job.is_answered or job.is_given_up:
+                return
+            job.is_given_up = True
+            if job.call.options.on_timeout == "cancel":
+                self.stop(job)
+        with self._lock:
+            self._roster.calls_timed_out += 1
+        self._hands.fail([job], job.call.timeout_error)
 
     def tire(self, job: Job) -> None:
         """The `queue_timeout` of a job passed: if it waits still, it will never run."""
-        if self._withdraw(job):
+        if self.withdraw(job):
             self._hands.fail([job], lambda: self.tired_error(job.call))
 
     def tired_error(self, call: Call) -> TooManyWaiting:
@@ -200,9 +213,13 @@ class JobQueue:
         wish = call.options.kill_on_exception
         return worker.recipe.options.kill_on_exception if wish is None else wish
 
+    def is_alone(self, worker: Worker, call: Call) -> bool:
+        """Return True if nothing is to be sent to the worker before the reply to this call."""
+        return self.kills(worker, call) or call.dialogue is not None or worker.listener.responder.is_asked
+
     def stop(self, job: Job) -> bool:
         """Cancel a job whose future is RUNNING; return False when it has ended meanwhile."""
-        if self._withdraw(job):  # taken back from a worker before it started
+        if self.withdraw(job):  # taken back from a worker before it started
             self._hands.fail([job], job.cancelled_error)
             return True
         place = job.place
@@ -214,7 +231,14 @@ class JobQueue:
         lane.stop_call(call_id)
         return True
 
-    def _withdraw(self, job: Job) -> bool:
+    def place_within(self, job: Job) -> Place | None:
+        """Return where a waiting job is to run now, since this thread is what its workers wait for; it is taken out."""
+        roster = self._roster
+        place = place_within(roster.workers) if roster.all_at_work else None
+        return place if place is not None and self.withdraw(job) else None
+
+    def withdraw(self, job: Job) -> bool:
+        """Take a job out of the queue; return False if it is not there any more."""
         with self._lock:
             try:
                 self._roster.waiting.remove(job)

@@ -21,6 +21,8 @@ from ..collector import Timer
 from ..errors import CallCancelled, EncodingError
 from ..exchange import Call, Convert
 from ..lane import Lane
+from ..options import Progress
+from ..talk import serving
 
 if TYPE_CHECKING:
     from .roster import Ticket
@@ -83,6 +85,8 @@ class CallFuture(Future[Any]):
     _done_callbacks = _OnDemand(list)
     _is_watched = False  # somebody may be waiting for it
     _job: Job | None = None  # until it is done, else future and job would keep each other
+    progress: Progress | None = None
+    """How far the call said it is, last; None before it said so."""
     _runner: Runner
 
     def __init__(self) -> None:  # the attributes above need nothing
@@ -128,7 +132,7 @@ class CallFuture(Future[Any]):
 
     def _read(self, timeout: float | None) -> None:
         job = self._job
-        if job is not None and job.ticket is not None:
+        if job is not None and (job.ticket is not None or serving.get()):
             self._runner.read(job, timeout)
 
     def _begin(self) -> bool:
@@ -198,6 +202,7 @@ class Job:
     __slots__ = (
         "call",
         "future",
+        "is_answered",
         "is_begun",
         "is_given_up",
         "place",
@@ -215,6 +220,7 @@ class Job:
         self.future = CallFuture()
         self.is_begun = False  # the future was told that it runs, which may be done once only
         self.is_given_up = False  # by its deadline or by cancel(): what comes back is discarded
+        self.is_answered = False  # by its driver, which runs a function of the user's for it right now
         self.place: tuple[Lane, int] | None = None  # where it runs, and under which id
         self.seconds = 0.0  # it took in the worker
         self.timer: Timer | None = None
@@ -320,6 +326,17 @@ class Decoder:
             return None, failed
         except EncodingError as mismatch:
             return None, mismatch
+
+    def arguments(self, frame: Frame, what: str) -> Any:
+        """Return the value of a frame that is no reply.
+
+        Raises:
+            EncodingError: it cannot be decoded here; the message names `what` it is for.
+        """
+        try:
+            return codec.decode_frame(frame, self._find_class, self._trusts)
+        except codec.CodecError as error:
+            raise EncodingError(f"an argument of {what} {error}") from error.__cause__
 
     def complete(self, job: Job, frame: Frame) -> None:
         """Complete a job with its reply; the value of a chunk is (values, the error that ended it early or None)."""

@@ -15,6 +15,7 @@ from ..lane import Lane
 from ..latch import Latch
 from ..log import logger
 from ..post_mortem import start_error
+from ..talk import Responder
 from ..worker import Worker
 from ..worker_state import Reason, State
 from . import leaving, policy
@@ -37,6 +38,7 @@ class Staff:
         hands: does what is decided.
         router: gets what workers print and log.
         answered: is told of a reply that nobody waits for.
+        responder: answers the workers while a call runs.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Staff:
         hands: Hands,
         router: Router,
         answered: Callable[[Lane], None],
+        responder: Responder,
     ) -> None:
         self._roster = roster
         self._lock = roster.lock
@@ -53,6 +56,7 @@ class Staff:
         self._hands = hands
         self.router = router
         self._answered = answered
+        self.responder = responder
         self.gone = Latch()  # set once nothing of the pool is left
 
     # --- workers come and go ----------------------------------------------------------------

@@ -145,9 +145,12 @@ def encode_call(args: tuple[object, ...], kwargs: dict[str, object], table: Tabl
     Raises:
         CodecError: an argument cannot be pickled.
     """
-    if not kwargs and is_small(args):
-        return (_pickle.dumps((args, kwargs), _PROTOCOL),), ()
-    return encode((args, kwargs), table)
+    return encode_small(args) if not kwargs and is_small(args) else encode((args, kwargs), table)
+
+
+def encode_small(args: tuple[object, ...]) -> Encoded:
+    """Return body and buffers of a call's arguments, for which `is_small` holds."""
+    return (_pickle.dumps((args, {}), _PROTOCOL),), ()
 
 
 def encode_result(value: object) -> Encoded:

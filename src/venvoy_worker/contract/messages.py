@@ -19,6 +19,9 @@ RESULT = 4  # worker -> host: its value
 ERROR = 5  # worker -> host: its error; with call id 0: the worker could not start
 DEFINE = 6  # host -> worker, no reply: source text for later CALLs
 RETRACTED = 7  # worker -> host: these calls were taken back before they started
+ASK = 9  # worker -> host: call a function of the host's for the call that runs
+PROGRESS = 10  # worker -> host: how far the call is
+ANSWER = 11  # host -> worker: what came of an ASK
 
 # On the control socket.
 PING = 32  # host -> worker
@@ -38,9 +41,14 @@ FORKED = 44  # template -> host: there it is
 REAPED = 45  # template -> host: how a worker ended
 REAP = 46  # host -> template: this worker has ended, and its process id is needed no more
 
-FROM_HOST = frozenset({HELLO, CALL, DEFINE, PING, CANCEL, RETRACT, DUMP, SEGMENT, SEGMENT_FREE, RELEASE, FORK, REAP})
-FROM_WORKER = frozenset({READY, RESULT, ERROR, RETRACTED, PONG, STACK, RECORD, SEGMENT, SEGMENT_FREE, FORKED, REAPED})
+FROM_HOST = frozenset(
+    {HELLO, CALL, DEFINE, ANSWER, PING, CANCEL, RETRACT, DUMP, SEGMENT, SEGMENT_FREE, RELEASE, FORK, REAP}
+)
+FROM_WORKER = frozenset(
+    {READY, RESULT, ERROR, RETRACTED, ASK, PROGRESS, PONG, STACK, RECORD, SEGMENT, SEGMENT_FREE, FORKED, REAPED}
+)
 TERMINAL = frozenset({RESULT, ERROR})
+INTERIM = frozenset({ASK, PROGRESS})  # come before the reply
 
 # Flags of CALL: what kind of target, and whether the body is one call or a chunk of a map.
 KIND_MASK = 11
@@ -66,6 +74,14 @@ FLAG_KEEP = 64
 
 # Flag of RESULT: objects stay in the worker for it; their handles are in the target, in the form of `pack_ids`.
 FLAG_REFERENCE = 64
+# Flag of CALL: made by a function that answers an ASK, so it is to run now, within the call that waits for that answer.
+FLAG_NESTED = 128
+
+# Flag of ASK: the target is the number of a function that came with the arguments, not the name of one.
+FLAG_PASSED = 4
+
+# Flag of ANSWER: the body is the snapshot of an error.
+FLAG_RAISED = 16
 # Flag of FORKED and REAPED: it could not be done; the number of FORKED is the system's error number then.
 FLAG_FAILED = 1
 

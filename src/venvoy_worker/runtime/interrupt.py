@@ -17,6 +17,7 @@ _SIGNAL = _signal.SIGURG  # ignored by default, and used by nobody for anything 
 _SHIELDED = -1  # in place of a call's id: nothing of the user's is to run now, though a call does
 _armed = 0
 _requested = 0
+_around: tuple[int, ...] = ()  # calls that wait for the answer to a question, and within which the newest runs
 _has_struck = False  # an interrupt was raised in the call that runs, or ran last
 _cut_import = False  # for good: what is half imported stays so
 _main = _thread.get_ident()
@@ -43,7 +44,7 @@ def run(call_id: int, function: Callable[..., object], args: Iterable[object], k
     try:
         try:
             _armed = call_id
-            if call_id and call_id == _requested:  # it was cancelled before it began
+            if call_id and _requested and _concerns(call_id):  # it was cancelled before it began
                 _on_cancel(_SIGNAL, None)
             return function(*args, **kwargs)
         finally:
@@ -53,20 +54,72 @@ def run(call_id: int, function: Callable[..., object], args: Iterable[object], k
         _face._call_id = 0
 
 
-def shielded(function: Callable[..., None], *args: object) -> None:
+def run_within(call_id: int, function: Callable[..., object], args: Iterable[object]) -> object:
+    """As `run`, while another call waits, whose interruption reaches this one too; threads cannot be interrupted."""
+    global _armed, _around, _has_struck
+    thread = _thread.get_ident()
+    if thread != _main:
+        return _run_elsewhere(thread, call_id, function, args)
+    outer, has_struck = _face._call_id, _has_struck
+    _around += (outer,)
+    try:
+        return run(call_id, function, args, {})
+    finally:
+        _armed = _SHIELDED
+        _around = _around[:-1]
+        _face._call_id, _has_struck = outer, has_struck
+
+
+def _run_elsewhere(thread: int, call_id: int, function: Callable[..., object], args: Iterable[object]) -> object:
+    outer = _face._call_ids.get(thread, 0)
+    _face._call_ids[thread] = call_id
+    try:
+        return function(*args)
+    finally:
+        if outer:
+            _face._call_ids[thread] = outer
+        else:
+            del _face._call_ids[thread]
+
+
+def outermost() -> int:
+    """Return the call of the main thread that all others there run within; 0 for none."""
+    return _around[0] if _around else _face._call_id
+
+
+def is_open(call_id: int) -> bool:
+    """Return True while a call runs, or waits for others that run within it."""
+    return call_id == _face._call_id or call_id in _around or call_id in _face._call_ids.values()
+
+
+def shielded(function: Callable[..., object], *args: object) -> object:
     """Run something of our own in the middle of user code: an interrupt that comes meanwhile strikes after it."""
     global _armed
     call_id = _armed
     if not call_id or _thread.get_ident() != _main:
-        function(*args)
-        return
+        return function(*args)
     _armed = _SHIELDED
     try:
-        function(*args)
+        return function(*args)
     finally:
         _armed = call_id
-        if call_id == _requested:
+        if _requested and _concerns(call_id):
             _on_cancel(_SIGNAL, None)
+
+
+def exposed(function: Callable[..., object], *args: object) -> object:
+    """In the middle of something shielded, on the main thread: wait in a way that an interrupt may end."""
+    global _armed
+    try:
+        try:
+            _armed = _face._call_id
+            if _requested and _concerns(_armed):
+                _on_cancel(_SIGNAL, None)
+            return function(*args)
+        finally:
+            _armed = _SHIELDED  # twice, as in `run`
+    finally:
+        _armed = _SHIELDED
 
 
 def request(call_id: int) -> None:
@@ -112,11 +165,17 @@ def _on_cancel(number: int, frame: FrameType | None) -> None:
     global _requested, _has_struck
     if not _armed:
         do_chores()
-    elif _armed == _requested:
-        _requested = 0
+    elif _armed > 0 and _concerns(_armed):
+        if _armed == _requested:
+            _requested = 0
         _has_struck = True
         _note_import(frame)
         raise _face.Cancelled("call %d was cancelled" % _armed)
+
+
+def _concerns(call_id: int) -> bool:
+    """Return True if this call, or one that it runs within, is to be interrupted."""
+    return call_id == _requested or _requested in _around
 
 
 def _on_interrupt(number: int, frame: FrameType | None) -> None:

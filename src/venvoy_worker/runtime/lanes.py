@@ -22,17 +22,19 @@ _MAIN = threading.get_ident()
 _loop: asyncio.AbstractEventLoop
 _context: Context  # of the main thread, with what an initializer has put there: calls begin with a copy
 _running: dict[int, Running] = {}  # by lane: its call, or the last one
+_around: list[int] = []  # calls that wait while others run within them, on their lanes
 _cancelled: dict[int, int] = {}  # by lane: the call that was asked to stop last, which may not have begun
 
 
 class Running:
     """A call, as its thread or task knows it."""
 
-    __slots__ = ("id", "is_cancelled", "task")
+    __slots__ = ("id", "is_cancelled", "is_over", "task")
 
     def __init__(self, call_id: int) -> None:
         self.id = call_id
         self.is_cancelled = False
+        self.is_over = False
         self.task: asyncio.Task[object] | None = None  # on the loop
 
 
@@ -98,9 +100,30 @@ def run(call_id: int, function: Callable[..., object], args: Iterable[object], k
     """
     lane = call_id >> LANE_SHIFT
     running = _running[lane] = Running(call_id)
-    if _cancelled.get(lane) == call_id:
-        raise _face.Cancelled("call %d was cancelled" % call_id)
-    return _context.copy().run(_run, running, function, args, kwargs)
+    try:
+        if _cancelled.get(lane) == call_id:
+            raise _face.Cancelled("call %d was cancelled" % call_id)
+        return _context.copy().run(_run, running, function, args, kwargs)
+    finally:
+        running.is_over = True
+
+
+def run_within(call_id: int, function: Callable[..., object], args: Iterable[object]) -> object:
+    """As `run`, while another call of that lane waits."""
+    lane = call_id >> LANE_SHIFT
+    around = _running[lane]
+    _around.append(around.id)
+    try:
+        return run(call_id, function, args, {})
+    finally:
+        _around.remove(around.id)
+        _running[lane] = around
+
+
+def is_open(call_id: int) -> bool:
+    """Return True while a call runs, or waits for others that run within it."""
+    running = _running.get(call_id >> LANE_SHIFT)
+    return (running is not None and running.id == call_id and not running.is_over) or call_id in _around
 
 
 def _run(running: Running, function: Callable[..., object], args: Iterable[object], kwargs: Any) -> object:

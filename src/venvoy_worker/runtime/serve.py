@@ -16,16 +16,17 @@ from _struct import Struct
 from functools import partial
 from time import perf_counter
 
-from ..contract import codec, frames, messages
+from ..contract import codec, frames, host_functions, messages
 from ..contract.channel import Channel
 from ..contract.descriptors import DescriptorChannel
 from ..contract.failures import failure
 from ..contract.reducers import Table
 from . import control, interrupt, lent, records, replies, stdio, targets
 from .coroutines import COROUTINE, finish
+from .line import Line
 from .perform import disown_result, microseconds_since, perform, report, resolve
 
-_put_word = Struct("<Q").pack_into
+_put_word, _get_word = Struct("<Q").pack_into, Struct("<Q").unpack_from
 _WORDS = 16  # bytes in the status page for each lane: `started` and `finished`
 
 
@@ -47,17 +48,16 @@ def main(arguments: list[str], outputs: list[int] | None = None) -> None:
     stdio.tie_to_host(lifeline)
     interrupt.install()
     page = mmap.mmap(page_fd, mmap.PAGESIZE)
-    run: Run = interrupt.run
-    cancel = interrupt.request
+    calls: Any = interrupt
     if len(lane_fds) > 1:
         from . import lanes  # start-up time: it brings asyncio along
 
         lanes.open_loop()
-        run, cancel = lanes.run, lanes.request
+        calls = lanes
     channels = [Channel(*[_socket.socket(fileno=fd) for fd in lane]) for lane in lane_fds]
-    servers = [Server(channel, page, index, run) for index, channel in enumerate(channels)]
+    servers = [Server(channel, page, index, calls) for index, channel in enumerate(channels)]
     replies_to = [server.send for server in servers]
-    line = control.Control(DescriptorChannel(_socket.socket(fileno=control_fd)), replies_to, cancel)
+    line = control.Control(DescriptorChannel(_socket.socket(fileno=control_fd)), replies_to, calls.request)
     line.start()
     if not servers[0].greet(line, _prepare if outputs is None else _initialize):
         return
@@ -76,17 +76,20 @@ class Server:
         channel: the call channel; read by one thread only, which is the main one where there is one channel.
         page: the status page shared with the host: `started`, `finished`, eight bytes each, for each lane.
         lane: the number of the channel.
-        run: runs a function as a call.
+        calls: the module that runs a function as a call: `interrupt` or `lanes`.
     """
 
-    def __init__(self, channel: Channel, page: mmap.mmap, lane: int, run: Run) -> None:
+    def __init__(self, channel: Channel, page: mmap.mmap, lane: int, calls: Any) -> None:
         self._channel = channel
         self._page = page
         self._lane = lane
         self._started = lane * _WORDS
         self._finished = lane * _WORDS + _WORDS // 2
-        self._run = run
+        self._run = calls.run
+        self._run_within = calls.run_within
         self._write_lock = _thread.allocate_lock()  # one frame at a time; the control thread writes RETRACTED
+        self._line = Line(channel, self.send, self._call_within, calls.is_open)
+        host_functions.lines.append(self._line)
 
     def send(self, pieces: Pieces) -> None:
         """Write one frame; safe from any thread."""
@@ -140,7 +143,7 @@ class Server:
 
     def serve(self) -> None:
         """Run calls until the host closes the channel."""
-        receive = self._channel.receive
+        receive, line = self._channel.receive, self._line
         frame = receive()
         while frame is not None:
             if frame.opcode == messages.CALL:
@@ -152,7 +155,7 @@ class Server:
             frame = None  # an argument must not live until the next call
             if lent.by_host:
                 lent.give_back()  # an error's traceback had it
-            frame = receive()
+            frame = line.next_frame() if line.is_used else receive()
 
     def _call(self, frame: Frame) -> None:
         call_id = frame.call_id
@@ -165,6 +168,8 @@ class Server:
         except BaseException as error:
             stdio.leave_if_forked()
             stdio.flush()
+            if self._line.is_used:
+                self._line.end(call_id)
             _put_word(self._page, self._finished, call_id)
             disown_result(frame)
             lent.take_back(call_id)
@@ -172,10 +177,33 @@ class Server:
             return
         stdio.leave_if_forked()
         stdio.flush()
+        if self._line.is_used:
+            self._line.end(call_id)
         _put_word(self._page, self._finished, call_id)
         if lent.by_host:
             lent.give_back()
-        self.send(pieces)  # type: ignore[arg-type]
+        self.send(pieces)
+
+    def _call_within(self, frame: Frame) -> None:
+        """Run a call that the host makes while it answers a question of another, on the thread that waits there."""
+        call_id, begin = frame.call_id, perf_counter()
+        (outer,) = _get_word(self._page, self._started)
+        _put_word(self._page, self._started, call_id)
+        problem = None
+        try:
+            pieces = self._run_within(call_id, perform, (frame, begin))
+        except BaseException as error:
+            problem = report(error)
+        stdio.leave_if_forked()
+        stdio.flush()
+        self._line.end(call_id)
+        if problem is None:
+            self.send(pieces)
+        else:
+            disown_result(frame)
+            lent.take_back(call_id)
+            self._send_error(call_id, problem, False, begin, frame)
+        _put_word(self._page, self._started, outer)
 
     def _send_error(
         self,
@@ -238,11 +266,10 @@ def _facts() -> dict[str, object]:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Iterable, List, Optional, Union
+    from typing import Any, Callable, Dict, List, Optional, Union
 
     from ..contract.frames import Frame
 
-    Run = Callable[[int, Callable[..., object], Iterable[object], Dict[str, object]], object]
     Settings = Dict[str, Any]
     Prepare = Callable[[Settings], Optional[Dict[str, object]]]
     Pieces = List[Union[bytes, bytearray, memoryview]]

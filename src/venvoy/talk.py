@@ -1,0 +1,151 @@
+"""What is said between a call and its reply: a worker asks for a function of the host's, or reports progress.
+
+`Talk` belongs to one lane of a worker and owns the calls whose driver is busy with an answer right now, and the replies
+that come to such a call meanwhile. Law: a function that answers a question may call the pool.
+When no other worker is free, that call is nested: it runs on the very lane that waits for the answer, which the
+context variable `serving` knows (see `nesting`). A thread reads for all the calls that it drives, so each frame goes to
+its call by id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from time import monotonic
+from typing import NamedTuple, Protocol
+
+from venvoy_worker.contract import messages
+from venvoy_worker.contract.channel import Channel
+from venvoy_worker.contract.frames import Frame
+
+from .exchange import Call, Pieces
+from .options import Progress
+
+_MOST_INTERLEAVED = 8  # answers within answers to other threads of the same call
+
+
+class Asker(Protocol):
+    """A lane of a worker, as far as is needed here."""
+
+    channel: Channel
+
+
+class Serving(NamedTuple):
+    """A lane whose call waits for an answer, and the deadline of that call."""
+
+    lane: Asker
+    deadline: float | None
+
+
+serving: ContextVar[tuple[Serving, ...]] = ContextVar("venvoy_serving", default=())  # outermost first
+
+
+class Responder(Protocol):
+    """What a pool has to say to the calls of its workers."""
+
+    is_asked: bool
+    """True when any call may have questions."""
+
+    def answer(self, call: Call, frame: Frame, is_caller: bool) -> Pieces:
+        """Call the function that an ASK is for, and return the ANSWER.
+
+        Args:
+            is_caller: this thread waits for the call, so what is meant to end the thread goes through to it.
+        """
+
+    def failure(self, ask: Frame, error: BaseException) -> Pieces:
+        """Return the ANSWER that raises an error in the worker."""
+
+    def report(self, call: Call, frame: Frame, is_caller: bool) -> Progress | None:
+        """Return what a PROGRESS says, None if that is not to be understood, and tell whoever wants to know.
+
+        Args:
+            is_caller: tell here and now; else in the background.
+        """
+
+
+class Talk:
+    """See the module.
+
+    Args:
+        responder: of the worker's pool.
+    """
+
+    def __init__(self, responder: Responder) -> None:
+        self._responder = responder
+        self._driven: dict[int, Call] = {}
+        self._replies: dict[int, Frame] = {}
+        self._asked: list[Frame] = []  # and not answered yet
+
+    def hear(
+        self, frame: Frame, call: Call, call_id: int, lane: Asker, send: Callable[[Pieces], object] | None = None
+    ) -> Frame | None:
+        """Take a frame that is not the reply to a call; return the reply if that came meanwhile.
+
+        Args:
+            call: the innermost call that this thread drives.
+            send: takes the ANSWERs, if this thread is not that of whoever waits for the call.
+
+        Raises:
+            TimeoutError: the call's deadline passed meanwhile.
+            OSError: the worker is gone. Besides this, what a function of the host's raises to end this thread.
+        """
+        if frame.opcode == messages.ASK:
+            self._driven[call_id] = call
+            try:
+                self._asked.append(frame)
+                self._answer(call_id, lane, send)
+            finally:
+                self._driven.pop(call_id, None)
+            return self._replies.pop(call_id, None)
+        owner = call if frame.call_id == call_id else self._driven.get(frame.call_id)
+        if owner is None:  # of a call that was given up
+            return None
+        if frame.opcode == messages.PROGRESS:
+            self._responder.report(owner, frame, is_caller=send is None)
+        elif frame.opcode in messages.TERMINAL:
+            self._replies[frame.call_id] = frame
+        return None
+
+    def _answer(self, call_id: int, lane: Asker, send: Callable[[Pieces], object] | None) -> None:
+        """Answer what is asked, as far as it is not put off.
+
+        While a nested call is waited for, other threads of the outer calls may ask too. They are answered within it, up
+        to a depth that no chain of such accidents exceeds; then they are put off until it is done.
+        """
+        chain = serving.get()
+        is_deep = len(chain) >= _MOST_INTERLEAVED
+        while True:
+            ask = next((ask for ask in self._asked if not is_deep or ask.call_id == call_id), None)
+            if ask is None:
+                return
+            self._asked.remove(ask)
+            owner = self._driven.get(ask.call_id)
+            if owner is None:  # of a call that was given up
+                continue
+            token = serving.set((*chain, Serving(lane, owner.deadline)))
+            try:
+                pieces = self._responder.answer(owner, ask, is_caller=send is None)
+            finally:
+                serving.reset(token)
+            if send is None and owner.deadline is not None and monotonic() >= owner.deadline:
+                raise TimeoutError
+            if send is None:
+                lane.channel.send(pieces, owner.deadline)
+            else:
+                send(pieces)
+
+    def report(self, frame: Frame, owner: Call) -> Progress | None:
+        """Return what a PROGRESS says, and tell whoever wants to know, in the background."""
+        return self._responder.report(owner, frame, is_caller=False)
+
+    def refuse(self, ask: Frame, channel: Channel) -> bool:
+        """Answer a call that goes on unseen and must not wait for ever; return False if that cannot be written."""
+        pieces = self._responder.failure(ask, RuntimeError("nobody waits for this call any more"))
+        return channel.try_send(pieces) == sum(map(len, pieces))
+
+    def forget(self) -> None:
+        """The calls have been given up."""
+        self._driven.clear()
+        self._replies.clear()
+        self._asked.clear()
