@@ -110,6 +110,7 @@ class Hold:
     def __init__(self, core: Core) -> None:
         self.core = core
         self.ticket = Ticket()
+        self.ticket.is_whole = core.roster.concurrency > 1
         self.session = f"lease-{next(_numbers)}"
         self.turn = threading.Lock()  # one call at a time on the worker's channel
         self.lane: Lane | None = None
@@ -230,7 +231,8 @@ class Hold:
 class Lease(OneWorker):
     """Exclusive use of one worker; made by `Pool.lease()`, used in a `with`.
 
-    Calls of several threads on one lease run one after another. After a time-out or a crash the worker is gone, and
+    It serves nobody else meanwhile, also where workers run several calls at once. Calls of several threads on one lease
+    run one after another. After a time-out or a crash the worker is gone, and
     every further use raises `WorkerError`.
 
     Args:

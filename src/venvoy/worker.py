@@ -105,6 +105,8 @@ class Worker:
         self.reason: Reason | None = None  # why it is to end as soon as it is free
         self.due: Reason | None = None  # why it is to end as soon as others can do its work
         self.limits: Limits | None = None
+        self.is_aside = False  # it takes no calls from the queue: it is, or is to become, one user's alone,
+        self.occupant: Any = None  # who then has this ticket
         self.is_leased = False  # whoever holds it may do so for ever
         self.born = monotonic()
         self.ready_at: float | None = None

@@ -369,3 +369,73 @@ def test_a_wrong_number_is_refused_at_once(wrong: Any) -> None:
     """Before anything starts, naming the option."""
     with pytest.raises(ValueError, match="concurrency"):
         vv.WorkerOptions(concurrency=wrong)
+
+
+def test_workers_of_a_template_run_several_calls_at_once(shared_pool: Callable[..., vv.Pool], extreme: str) -> None:
+    """Forked ones have their lanes, their loop and their threads."""
+    pool = shared_pool(extreme, workers=2, options={"start": "zygote", "preload": ["together", "asyncio"]})
+    pool.warm()
+    assert list(pool.map("anap", [0.2] * 16)) == [None] * 16
+    assert list(pool.map("nap", [0.2] * 16)) == [None] * 16
+    with pytest.raises(vv.CallTimeout):
+        pool.options(timeout=0.2).call("anap", 60)
+    assert pool.call("awho", 5)[0] == 5
+
+
+def test_large_values_of_many_calls_do_not_cross(shared_pool: Callable[..., vv.Pool], extreme: str) -> None:
+    """They share memory with the host, which all lanes use at once."""
+    pool = shared_pool(extreme)
+    pool.warm()
+
+    def work(thread: int) -> None:
+        for number in range(20):
+            data = bytes([(thread * 20 + number) % 256]) * 500_000
+            assert pool.call("poolwork:double", data) == 2 * data
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+
+
+# --- what calls say while they run ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["ask", "aask", "ask_aside"])
+def test_callbacks_of_calls_at_once_never_cross(shared_pool: Callable[..., vv.Pool], extreme: str, target: str) -> None:
+    """Each is answered by the function that it was given, from functions, coroutines and threads of the loop's."""
+    pool = shared_pool(extreme)
+
+    def work(thread: int) -> None:
+        for _ in range(10):
+            assert pool.call(target, vv.callback(lambda value: (thread, value)), [1, 2]) == [(thread, 1), (thread, 2)]
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+    futures = [pool.submit(target, vv.callback(lambda value, n=n: (n, value)), "ab") for n in range(20)]
+    assert [future.result(20) for future in futures] == [[(n, "a"), (n, "b")] for n in range(20)]
+
+
+@pytest.mark.parametrize("start", ["spawn", "zygote"])
+def test_exposed_functions_that_call_the_pool_wait_for_nobody(shared_pool: Callable[..., vv.Pool], start: str) -> None:
+    """Four callers on a worker of two lanes, each of which calls the pool again from its callback."""
+    pools: list[vv.Pool] = []
+
+    def again(value: int) -> int:
+        return int(pools[0].call("poolwork:double", value))
+
+    pools.append(shared_pool(concurrency=2, options={"start": start}, expose={"again": again}))
+    with ThreadPoolExecutor(4) as threads:
+        results = threads.map(lambda value: pools[0].call("ask_by_name", "again", value), range(40))
+        assert list(results) == list(range(0, 80, 2))
+    pools.clear()
+
+
+def test_progress_belongs_to_its_call(shared_pool: Callable[..., vv.Pool]) -> None:
+    """Four calls at once, each of which is seen at its end."""
+    pool = shared_pool(concurrency=4)
+    seen: dict[int, list[str]] = {number: [] for number in range(4)}
+    futures = [
+        pool.options(on_progress=lambda report, n=n: seen[n].append(report.message)).submit("advance", n, 5)
+        for n in range(4)
+    ]
+    assert [future.result(20) for future in futures] == [0, 1, 2, 3]
+    assert all(set(messages) == {str(number)} for number, messages in seen.items())

@@ -8,7 +8,7 @@ import venvoy as vv
 from venvoy.limits import Limits
 from venvoy.options import Size, WorkerOptions
 from venvoy.policies import RestartPolicy, ScalePolicy
-from venvoy.pool import policy
+from venvoy.pool import leaving, policy
 from venvoy.pool.phase import Phase
 from venvoy.pool.restarts import Restarts
 from venvoy.pool.roster import Roster, Rules, Ticket
@@ -84,11 +84,11 @@ def test_who_is_due_may_go_only_when_others_can_do_the_work() -> None:
     old.due = Reason.AGE
     assert policy.wanted(roster) - len(policy.staying(roster)) == 1
     assert policy.spare(roster) == 0
-    assert roster.let_due_go() == []
+    assert leaving.let_due_go(roster) == []
     fresh = roster.workers[3] = Worker(3, None, None, policy.free_slot(roster))  # type: ignore[arg-type]
     assert policy.spare(roster) == 0  # it is starting
     fresh.lanes[0].state = State.IDLE
-    assert roster.let_due_go() == [old]
+    assert leaving.let_due_go(roster) == [old]
     assert (old.state, old.reason) == (State.RETIRING, Reason.AGE)
     assert fresh.slot == old.slot
 

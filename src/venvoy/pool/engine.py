@@ -28,6 +28,7 @@ from ..lane import Lane, WorkerLost
 from ..nesting import Place, place_within
 from ..post_mortem import crash_error
 from ..worker_state import Reason, State
+from . import exclusive, leaving
 from .job_queue import Hands, JobQueue
 from .jobs import Job
 from .phase import Phase
@@ -179,7 +180,7 @@ class Engine:
         roster = self._roster
         idle = roster.idle
         with self._lock:
-            if idle and roster.phase is Phase.OPEN:
+            if idle and roster.phase is Phase.OPEN and not ticket.is_whole:
                 lane = ticket.lane = idle[-1]  # from here on no call, see the module
                 del idle[-1]
                 lane.state = State.BUSY
@@ -188,7 +189,10 @@ class Engine:
             if place is not None:
                 return place
             roster.check_may_wait(call.options.queue_timeout)
-            ticket.wait_in(roster.waiting)
+            if ticket.is_whole:
+                exclusive.claim(roster, ticket)
+            else:
+                ticket.wait_in(roster.waiting)
             is_short = roster.may_need_workers()
         if is_short:
             self._hands.attend()
@@ -248,7 +252,8 @@ class Engine:
             if lane.state is State.BUSY:
                 worker.calls += 1
                 roster.calls_done += 1
-                if worker.reason is None and worker.due is None and roster.phase is Phase.OPEN:
+                is_staying = worker.reason is None and worker.due is None and not worker.is_aside
+                if is_staying and roster.phase is Phase.OPEN:
                     if worker.suitors:
                         queue = queue_of(worker, queue)
                     entry = queue[0] if queue else None
@@ -285,6 +290,11 @@ class Engine:
                 self._settle(self.astray[0])
             finally:
                 self.astray.popleft()
+        if self._roster.concurrency > 1:
+            with self._lock:
+                served = exclusive.mend(self._roster)
+            for lane, job, state in served:
+                self._queue.after_release(lane, job, state)
 
     def _settle(self, ticket: Ticket) -> None:
         roster = self._roster
@@ -295,7 +305,7 @@ class Engine:
             if lane is not None and lane.state is State.BUSY:
                 if lane.channel.is_torn:
                     lane.move(State.RETIRING, Reason.DRAINED)
-                    roster.withdraw(lane.worker)
+                    leaving.withdraw(roster, lane.worker)
                 elif lane.open_call and lane.was_sent:
                     lane.move(State.ABANDONED)
                 else:

@@ -84,7 +84,7 @@ class Pinned:
         with self._lock:
             roster.check_open()
             for lane in worker.lanes:
-                if lane.state is State.IDLE:
+                if lane.state is State.IDLE and not worker.is_aside:
                     index = idle.index(lane)
                     ticket.lane = lane  # from here on no call, see `engine`
                     del idle[index]

@@ -29,7 +29,8 @@ def staying(roster: Roster) -> list[Worker]:
 def wanted(roster: Roster) -> int:
     """Return how many workers the pool should have now."""
     lanes = [lane for worker in roster.workers.values() for lane in worker.lanes]
-    calls = len(roster.waiting) + sum(lane.state in _AT_WORK for lane in lanes)
+    calls = len(roster.waiting) + sum(lane.state in _AT_WORK or lane.worker.is_aside for lane in lanes)
+    calls += len(roster.claims) * roster.concurrency
     least = roster.goal if roster.phase is Phase.OPEN else 0
     return min(roster.size.most, max(least, -(-calls // roster.concurrency)))  # rounded up
 
@@ -53,7 +54,7 @@ def may_start(roster: Roster, now: float) -> tuple[bool, float]:
     number = len(staying(roster))
     if wanted(roster) <= number:
         return False, 0.0
-    if roster.restarts.is_hopeless and not (roster.waiting or roster.warming or roster.renewing):
+    if roster.restarts.is_hopeless and not (roster.waiting or roster.claims or roster.warming or roster.renewing):
         return False, 0.0  # nobody asks: not to be tried for ever
     wait = roster.restarts.delay(now)
     if number >= roster.size.least and roster.phase is not Phase.CLOSING:
@@ -63,7 +64,7 @@ def may_start(roster: Roster, now: float) -> tuple[bool, float]:
 
 def has_no_work(roster: Roster) -> bool:
     """Return True when a closing pool needs no worker any more."""
-    return roster.phase is Phase.CLOSING and not roster.workers and not roster.waiting
+    return roster.phase is Phase.CLOSING and not (roster.workers or roster.waiting or roster.claims)
 
 
 def wants_probe(roster: Roster) -> bool:

@@ -12,7 +12,7 @@ from time import monotonic
 from ..errors import PoolClosed
 from ..worker import Worker
 from ..worker_state import Reason, State
-from . import policy
+from . import leaving, policy
 from .job_queue import Hands
 from .roster import Probe, Roster, Ticket
 
@@ -52,11 +52,11 @@ class Renewal:
         with self._lock:
             now = monotonic()
             waits = self._find_old(now)
-            leaving = self._roster.let_due_go()
+            ending = leaving.let_due_go(self._roster)
             before = len(policy.staying(self._roster))
             idle, wait = self._find_idle(now)
-            leaving += idle
-        for worker in leaving:
+            ending += idle
+        for worker in ending:
             worker.retire()
         if idle:
             self._hands.emit("scaled", detail=f"{before} -> {before - len(idle)} workers")
@@ -66,10 +66,10 @@ class Renewal:
         """End the idle workers above the least number now, the one idle longest first; return how many."""
         with self._lock:
             idle = [worker for worker in policy.idle(self._roster) if not worker.tenants]
-            leaving = self._shrink(idle[: policy.surplus(self._roster)])
-        for worker in leaving:
+            ending = self._shrink(idle[: policy.surplus(self._roster)])
+        for worker in ending:
             worker.retire()
-        return len(leaving)
+        return len(ending)
 
     def _find_old(self, now: float) -> list[float]:
         """Locked: mark those past their age; return in how many seconds others will be."""
@@ -100,14 +100,14 @@ class Renewal:
             self._idle_since[worker.id] = (worker.calls, since)
             if now - since >= timeout and not worker.tenants:
                 late.append(worker)
-        leaving = self._shrink(late[:surplus])
-        return leaving, max(_LEAST_REST, timeout / _LOOKS) if surplus > len(leaving) else 0.0
+        ending = self._shrink(late[:surplus])
+        return ending, max(_LEAST_REST, timeout / _LOOKS) if surplus > len(ending) else 0.0
 
     def _shrink(self, workers: list[Worker]) -> list[Worker]:
         """Locked: take these out of service."""
         roster = self._roster
         for worker in workers:
-            roster.withdraw(worker, Reason.IDLE)
+            leaving.withdraw(roster, worker, Reason.IDLE)
         if workers:
             roster.goal = roster.size.least
         return list(workers)
@@ -171,6 +171,6 @@ class Renewal:
                 self._roster.renewing.remove(ticket)
         self._raise(ticket)
         with self._lock:
-            leaving = self._roster.let_due_go(all_of_them=True)
-        for worker in leaving:
+            ending = leaving.let_due_go(self._roster, all_of_them=True)
+        for worker in ending:
             worker.retire()

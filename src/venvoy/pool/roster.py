@@ -25,7 +25,7 @@ from ..policies import RestartPolicy, ScalePolicy
 from ..template import Template
 from ..worker import Worker
 from ..worker_state import Reason, State
-from . import policy
+from . import exclusive, leaving, policy
 from .jobs import Job
 from .phase import Phase
 from .restarts import Restarts
@@ -60,12 +60,13 @@ class Rules:
 class Ticket:
     """One caller's claim on a lane of a worker, made before it is asked for; see `engine` for why it is never lost."""
 
-    __slots__ = ("error", "event", "is_to_stop", "is_waiting", "lane", "queue")
+    __slots__ = ("error", "event", "is_to_stop", "is_waiting", "is_whole", "lane", "queue")
 
     def __init__(self) -> None:
         self.lane: Lane | None = None
         self.error: ErrorMaker | None = None
         self.is_waiting = False
+        self.is_whole = False  # the worker is to have no other call on any lane
         self.is_to_stop = True  # the call, when its caller leaves early
         self.event: Any = None  # a lock, or what a task sleeps on: `release()` wakes the owner
         self.queue: deque[Any] | list[Ticket] = []  # that it waits in
@@ -126,6 +127,7 @@ class Roster:
         self.templates: set[Template] = set()  # that live, the older ones included
         self.idle: list[Lane] = []  # first lanes on top, so that workers share the work; of these, the last used
         self.waiting: deque[Ticket | Job] = deque()
+        self.claims: list[Ticket] = []  # who waits for a whole worker; see `exclusive`
         self.warming: list[Ticket] = []  # who waits for `goal` ready workers
         self.renewing: list[Ticket] = []  # who waits for the last worker of an older generation to be replaced
         self.goal = size.least
@@ -172,9 +174,13 @@ class Roster:
             worker.reason = worker.reason or worker.due
         if worker.reason is not None:  # somebody wants it to end
             lane.move(State.RETIRING)
-            self.withdraw(worker)
+            leaving.withdraw(self, worker)
             return None
         lane.move(State.IDLE)
+        if self.claims:
+            exclusive.look(self)
+        if worker.is_aside:
+            return None
         queue = queue_of(worker, self.waiting) if worker.suitors else self.waiting
         if queue:
             lane.move(State.BUSY)
@@ -194,13 +200,6 @@ class Roster:
     def place_of(self, lane: Lane) -> int:
         """Locked: return where a lane belongs in the idle stack."""
         return len(self.idle) if not lane.index else bisect(self.idle, -lane.index, key=lambda other: -other.index)
-
-    def withdraw(self, worker: Worker, reason: Reason | None = None) -> None:
-        """Locked: the idle lanes of a worker take no more calls."""
-        for lane in worker.lanes:
-            if lane.state is State.IDLE:
-                self.idle.remove(lane)
-                lane.move(State.RETIRING, reason)
 
     def pair_up(self) -> list[tuple[Lane, Job]]:
         """Locked: give idle lanes to those who wait; return the pairs that need a driver."""
@@ -223,23 +222,6 @@ class Roster:
     def may_need_workers(self) -> bool:
         """Locked: return False when it is certain, at a glance, that no worker is to be started."""
         return self.phase is Phase.NEW or (self.has_recipe and len(self.workers) < self.size.most)
-
-    def let_due_go(self, all_of_them: bool = False) -> list[Worker]:
-        """Locked: of those to be replaced, let go as many as others can do the work of; return the idle ones."""
-        due = policy.due(self)
-        leaving = []
-        for worker in due[: len(due) if all_of_them else policy.spare(self)]:
-            if worker.state is State.IDLE:
-                self.withdraw(worker, worker.due)
-                leaving.append(worker)
-            else:
-                self.withdraw(worker)
-                worker.reason = worker.due
-        if self.renewing and not any(worker.due and not worker.reason for worker in self.workers.values()):
-            for ticket in self.renewing:
-                ticket.grant(None)
-            self.renewing.clear()
-        return leaving
 
     def count(self, *states: State) -> int:
         """Locked: return how many workers are in one of the states."""
@@ -290,6 +272,9 @@ class Roster:
     def fail_waiting(self, error: ErrorMaker) -> list[Job]:
         """Locked: empty the queue; tickets are told here, the jobs are returned to be failed outside."""
         jobs = []
+        for ticket in self.claims:
+            ticket.grant(None, error)
+        self.claims.clear()
         while self.waiting:
             entry = self.waiting.popleft()
             if isinstance(entry, Job):

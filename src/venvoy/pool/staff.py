@@ -163,7 +163,7 @@ class Staff:
             if roster.probe is not None and roster.probe.worker is worker:
                 roster.begin_generation()
             served = [(lane, roster.serve_next(lane), lane.state) for lane in worker.lanes]
-            replaced = roster.let_due_go()
+            replaced = leaving.let_due_go(roster)
             roster.tell_warming()
         logger.debug("pool %r: worker %d is ready, pid %d", roster.name, worker.id, worker.process.pid)
         if was_open:
@@ -201,7 +201,7 @@ class Staff:
                 return  # it has ended just now
             lane.is_lost = True
             worker.reason = worker.reason or Reason.DRAINED
-            self._roster.withdraw(worker)
+            leaving.withdraw(self._roster, worker)
         worker.condemn()
         self._hands.attend()
 
@@ -261,6 +261,7 @@ class Staff:
             worker.retire()
         for worker in unborn:
             worker.kill()
+        self._hands.mend()  # what was set aside for somebody
         self.check_gone()
         return dropped
 

@@ -110,6 +110,7 @@ def shielded(function: Callable[..., object], *args: object) -> object:
 def exposed(function: Callable[..., object], *args: object) -> object:
     """In the middle of something shielded, on the main thread: wait in a way that an interrupt may end."""
     global _armed
+    before = _armed
     try:
         try:
             _armed = _face._call_id
@@ -117,9 +118,9 @@ def exposed(function: Callable[..., object], *args: object) -> object:
                 _on_cancel(_SIGNAL, None)
             return function(*args)
         finally:
-            _armed = _SHIELDED  # twice, as in `run`
+            _armed = before  # twice, as in `run`
     finally:
-        _armed = _SHIELDED
+        _armed = before
 
 
 def request(call_id: int) -> None:

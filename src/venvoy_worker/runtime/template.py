@@ -57,7 +57,7 @@ class Template:
 
     def greet(self) -> bool:
         """Import what is to be imported; return True when workers can be forked."""
-        return serve.Server(self._call, self._page, 0, interrupt.run).greet(self._line, self._prepare)
+        return serve.Server(self._call, self._page, 0, interrupt).greet(self._line, self._prepare)
 
     def _prepare(self, settings: dict[str, Any]) -> dict[str, object]:
         serve.settle(settings)

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 
 import venvoy_worker
 
@@ -167,3 +167,29 @@ async def asay(text, times):
     for number in range(times):
         print(f"{text} {number}")
         await asyncio.sleep(0.002)
+
+
+def ask(function, values):
+    return [function(value) for value in values]
+
+
+async def aask(function, values):
+    return [function(value) for value in values]
+
+
+async def ask_aside(function, values):
+    """From threads of the loop's, which know their call where the context goes with them."""
+    loop = asyncio.get_event_loop()
+    calls = [loop.run_in_executor(None, copy_context().run, function, value) for value in values]
+    return await asyncio.gather(*calls)
+
+
+def ask_by_name(name, value):
+    return venvoy_worker.host(name)(value)
+
+
+def advance(value, count):
+    for number in range(count):
+        venvoy_worker.progress(number + 1, count, str(value))
+        time.sleep(0.06)
+    return value
