@@ -127,4 +127,4 @@ async def _ended(cores: list[Core], seconds: float | None) -> bool:
 
 def _kill(cores: list[Core]) -> None:
     for core in cores:
-        core.kill()
+        core.staff.end()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
+from functools import partial
 from typing import Unpack
 
 from .call_store import MemoryCallStore
@@ -138,7 +139,8 @@ class AnyPool:
 
 
 def _drop(core: Core, named: NamedWorkers) -> None:
-    core.drop()
+    """From a finalizer: end when the work is done."""
+    core.call_soon(partial(core.staff.close, drop_waiting=False))
     named.drop()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -86,7 +87,7 @@ class NamedWorkers:
             await entry.core.async_calls.warm(1, port)
         except BaseException:
             if is_new:
-                entry.core.kill()
+                entry.core.staff.end()
             raise
         return entry.handle
 
@@ -193,4 +194,4 @@ class NamedWorkers:
     def drop(self) -> None:
         """From a finalizer: end all when their work is done. Takes no lock."""
         for entry in list(self._entries.values()):
-            entry.core.drop()
+            entry.core.call_soon(partial(entry.core.staff.close, drop_waiting=False))

@@ -285,10 +285,6 @@ class Core:
 
     # --- ending -----------------------------------------------------------------------------
 
-    def drop(self) -> None:
-        """From a finalizer: end when the work is done. Takes no lock."""
-        self.call_soon(lambda: self.staff.close(drop_waiting=False))
-
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Take no more calls; end when the work is done."""
         for job in self.staff.close(drop_waiting=cancel_futures):
@@ -301,13 +297,8 @@ class Core:
         self.staff.stop()
         patience = self.options.grace_period if timeout is None else timeout
         if not self.join(patience) and threading.current_thread() not in self._own_threads():
-            self.kill()
+            self.staff.end()
             self.join(JOIN_SECONDS)
-
-    def kill(self) -> None:
-        """End what is left of a pool that takes no calls, at once. Waits for nothing."""
-        self.staff.stop()  # what has come back to the queue meanwhile
-        self.staff.kill()
 
     def abort(self, why: str) -> int:
         """End everything now; return how many waiting calls were dropped."""

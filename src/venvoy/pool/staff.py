@@ -303,6 +303,11 @@ class Staff:
         for template in templates:
             template.kill()
 
+    def end(self) -> None:
+        """End what is left of a pool that takes no calls, at once. Waits for nothing."""
+        self.stop()  # what has come back to the queue meanwhile
+        self.kill()
+
     def check_gone(self) -> None:
         """See whether a closing pool has nothing left, and end it then."""
         with self._lock:
