@@ -241,6 +241,7 @@ class Process:
 
     def after_fork_in_child(self) -> None:
         """In a process the host forked: close our copies, and never wait for a child that is not ours."""
+        self._is_over = True  # for us: it is sent no signal from here
         self._child.forget()
         self._lock = threading.Lock()
         for output in self.outputs.values():
