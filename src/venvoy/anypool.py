@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
-from functools import partial
 from typing import Unpack
 
 from .call_store import MemoryCallStore
@@ -20,7 +19,7 @@ from .ledger import Ledger
 from .named import NamedWorkers
 from .options import CallOptions, PoolOptions, WorkerOptions, check_pool_options, pool_size
 from .policies import RestartPolicy, ScalePolicy
-from .pool.core import Core, Setup, check_platform
+from .pool.core import Core, Setup, check_platform, drop
 from .pool.roster import Rules
 from .pool.stats import PoolStats, WorkerInfo, pool_stats, worker_infos
 
@@ -139,8 +138,7 @@ class AnyPool:
 
 
 def _drop(core: Core, named: NamedWorkers) -> None:
-    """From a finalizer: end when the work is done."""
-    core.call_soon(partial(core.staff.close, drop_waiting=False))
+    drop(core)
     named.drop()
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count
 from typing import Any
 
@@ -17,7 +16,7 @@ from .collector import tell_after_fork
 from .errors import PoolError, WorkerError
 from .lease import NamedWorker
 from .options import Size, WorkerOptions
-from .pool.core import Core
+from .pool.core import Core, drop
 from .pool.phase import Phase
 from .pool.port import Port
 from .pool.roster import Rules
@@ -194,4 +193,4 @@ class NamedWorkers:
     def drop(self) -> None:
         """From a finalizer: end all when their work is done. Takes no lock."""
         for entry in list(self._entries.values()):
-            entry.core.call_soon(partial(entry.core.staff.close, drop_waiting=False))
+            drop(entry.core)

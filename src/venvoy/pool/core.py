@@ -329,6 +329,11 @@ class Core:
         self.staff.gone.set()
 
 
+def drop(core: Core) -> None:
+    """From a finalizer: end a pool when its work is done. Takes no lock."""
+    core.call_soon(partial(core.staff.close, drop_waiting=False))
+
+
 def check_platform() -> None:
     """Raise PoolError where workers cannot be run."""
     import os
