@@ -298,12 +298,13 @@ class Engine:
 
     def _settle(self, ticket: Ticket) -> None:
         roster = self._roster
-        job = None
+        job, is_torn = None, False
         with self._lock:
             roster.forget(ticket)
             lane, ticket.lane = ticket.lane, None
             if lane is not None and lane.state is State.BUSY:
-                if lane.channel.is_torn:
+                is_torn = lane.channel.is_torn  # later it may be somebody else who is sending
+                if is_torn:
                     lane.move(State.RETIRING, Reason.DRAINED)
                     leaving.withdraw(roster, lane.worker)
                 elif lane.open_call and lane.was_sent:
@@ -314,7 +315,7 @@ class Engine:
             state = lane.state if lane is not None else None
         if lane is None or state is None:
             return
-        if lane.channel.is_torn:
+        if is_torn:
             lane.cut()
         if state is State.ABANDONED:
             lane.abandon_call(ticket.is_to_stop)
