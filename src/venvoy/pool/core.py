@@ -248,7 +248,7 @@ class Core:
         self.decoder = Decoder(classes)
         home = Path(home_folder(setup.home))
         if setup.watch and self._watcher is None:
-            places = code_places(self.options.paths, self.module, env)
+            places = code_places(self.options, self.module, env)
             with self._start_lock:
                 self._watcher = Watcher(places, self.reload, self.roster.name)
                 if self._threads:  # it was closed meanwhile
@@ -267,7 +267,7 @@ class Core:
             WorkerStartError: the first fresh one did not start; the old ones go on serving.
         """
         if self.env is not None:
-            forget_bytecode(code_places(self.options.paths, self.module, self.env))
+            forget_bytecode(code_places(self.options, self.module, self.env))
         ready = self.renewal.reload(self.options.start_timeout)
         for worker in self.staff.known():
             if (worker.is_leased or worker.tenants) and worker.generation < self.roster.generation:
