@@ -13,6 +13,7 @@ from .anypool import AnyPool
 from .async_faces import AsyncCalling, AsyncView
 from .async_lease import AsyncLease, Naming, gather
 from .options import CallOptionsDict
+from .places import placed
 from .pool.async_calls import reached
 from .pool.core import JOIN_SECONDS, Core
 
@@ -60,6 +61,12 @@ class AsyncPool(AsyncCalling, AnyPool):
         """Replace all workers by fresh ones that import the code as it is now; as `Pool.reload`."""
         return await asyncio.to_thread(self._core.reload)
 
+    async def define(self, text: str, /) -> None:
+        """Add source text to the namespace of all workers, now and later; as `Pool.define`."""
+        if not isinstance(text, str):
+            raise TypeError(f"define() takes source text, not {type(text).__name__}")
+        await asyncio.to_thread(self._define, *placed(text, "define"))
+
     async def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls and end the workers once all calls are done; as `Pool.shutdown`.
 
@@ -70,6 +77,7 @@ class AsyncPool(AsyncCalling, AnyPool):
         cores = self._begin_shutdown(cancel_futures)
         if wait:
             await _ended(cores, None)
+            self._ledger.flush()
 
     async def close(self, timeout: float | None = None) -> None:
         """End the pool within a bounded time; as `Pool.close`. A cancelled close ends everything at once."""
@@ -82,6 +90,7 @@ class AsyncPool(AsyncCalling, AnyPool):
         if not is_gone:
             _kill(cores)
             await _ended(cores, JOIN_SECONDS)
+        self._ledger.flush()
 
     async def __aenter__(self) -> Self:
         try:

@@ -9,12 +9,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from .anypool import AnyPool
-from .calling import make_call
 from .faces import Calling, View
 from .lease import Lease, NamedWorker, gather
 from .options import CallOptionsDict
 from .places import placed
-from .pool.sources import check_parses, spread
 
 if TYPE_CHECKING:
     from .aio import AsyncPool
@@ -115,14 +113,7 @@ class Pool(Calling, AnyPool, Executor):
         """
         if not isinstance(text, str):
             raise TypeError(f"define() takes source text, not {type(text).__name__}")
-        core, source = self._core, placed(text, "define")
-        core.opening.warm(0)  # then the version of its Python is known
-        assert core.env is not None
-        check_parses(source, core.env.version)
-        with core.setup.sources.turn:
-            number = len(core.setup.sources.texts) + 1
-            core.calls.run(make_call("venvoy_worker.runtime.sources:add", (number, *source), {}))
-            spread(source, [core, *self._named.all().values()])
+        self._define(*placed(text, "define"))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls and end the workers once all calls are done, as every Executor does.
