@@ -21,7 +21,8 @@ from .async_faces import begun
 from .calling import make_call, make_eval, placeholder
 from .errors import CallTimeout
 from .exchange import Call
-from .lease import Hold, NamedWorker, check_count
+from .lease import NamedWorker, check_count
+from .lease_hold import Hold
 from .options import CallOptions, Target
 from .pool.async_calls import TaskTicket
 from .pool.core import Core

@@ -27,6 +27,7 @@ _LOCAL = frozenset(
     [
         *("__class__", "__reduce_ex__", "__reduce__", "__copy__", "__deepcopy__"),
         *("__await__", "__aenter__", "__aexit__", "__anext__"),  # asyncio asks instances for these
+        *("__array_struct__", "__array_interface__"),  # memory of another process; numpy takes `__array__` instead
     ]
 )
 _NOTHING: dict[str, Any] = {}
@@ -236,7 +237,7 @@ def _deep_copy(self: Any, memo: Any) -> Any:
 
 async def _operate_async(proxy: Any, operation: str, args: tuple[Any, ...] = ()) -> Any:
     """As `operate`, on a thread of its own; cancelling it stops what runs in the worker."""
-    import asyncio  # start-up time: whoever awaits has imported it
+    import asyncio  # half the time of importing venvoy; who awaits has it already
 
     loop = asyncio.get_running_loop()
     options, own = options_of(proxy), reference_of(proxy)
