@@ -38,7 +38,7 @@ PAIRS = [
     (DetachedCalls, AsyncDetachedCalls),
 ]
 MADE_OTHERWISE = (vv.NamedWorker, DetachedCalls)
-BLOCKING_ONLY = {"aio", "object"}  # a proxy's operators cannot be awaited
+BLOCKING_ONLY = {"aio", "object", "stream"}  # a proxy's operators cannot be awaited
 
 
 def public(kind: type) -> dict[str, Any]:

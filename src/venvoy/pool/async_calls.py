@@ -7,17 +7,20 @@ that is interrupted: its ticket goes astray, and the collector mends the rest.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from time import monotonic
 from typing import Any
 
 from venvoy_worker.contract import messages
-from venvoy_worker.contract.channel import rest_of
+from venvoy_worker.contract.channel import Channel, rest_of
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..errors import ProtocolError
-from ..exchange import Call, ends
+from ..exchange import Call, Pieces, ends
 from ..lane import Lane, WorkerLost
 from ..latch import Latch
+from ..nesting import Place
 from ..post_mortem import crash_error
+from ..talk import Serving, serving
 from ..worker import EXIT_SECONDS, Worker
 from .calls import Later
 from .engine import Engine
@@ -27,6 +30,7 @@ from .mapping import Mapping
 from .opening import Opening
 from .port import Port
 from .roster import Ticket
+from .turn import Turn
 
 
 class TaskTicket(Ticket):
@@ -62,6 +66,7 @@ class AsyncCalls:
         self._queue = queue
         self._opening = opening
         self._pool = pool
+        self._turns: dict[tuple[Lane, int], Turn] = {}  # of calls within calls, by how deep they are
 
     async def result(self, call: Call, run: Callable[[Call, Port], Awaitable[Frame]], port: Port) -> Any:
         """Run a call, as often as its options say, and return its result; `calls.result_of` for tasks.
@@ -85,7 +90,9 @@ class AsyncCalls:
         while True:
             ticket = self.ticket(port)
             try:
-                lane = engine.ask(ticket, call) or await self._granted(ticket, call)
+                lane = engine.ask(ticket, call, may_nest=True) or await self._granted(ticket, call)
+                if isinstance(lane, Place):
+                    return await self._within(lane, call, port)
                 frame = await drive(lane, call, port)
                 if frame.opcode == messages.ERROR:
                     self._queue.note_failure(lane, call)
@@ -147,6 +154,22 @@ class AsyncCalls:
         patience, error = self._engine.patience(call)
         return self._engine.granted(ticket, None if await bell.wait(patience) else error)
 
+    async def _within(self, place: Place, call: Call, port: Port) -> Frame:
+        """Run a call on a worker that waits for an answer of this task, or of one that it started.
+
+        Several tasks may have been started for the same answer; they take turns.
+        """
+        key = (place.lane, len(serving.get()))
+        turn, ticket = self._turns.setdefault(key, Turn()), TaskTicket(port)
+        try:
+            if not turn.take(ticket):
+                await ticket.event.wait(None)
+            return await drive_within(place, call, port)
+        finally:
+            turn.leave(ticket)
+            if turn.is_free:
+                self._turns.pop(key, None)
+
     def _leave(self, ticket: Ticket, call: Call, error: BaseException) -> None:
         """Let go of whatever a ticket has, because of an error.
 
@@ -199,27 +222,83 @@ async def drive(lane: Lane, call: Call, port: Port) -> Frame:
     call_id, pieces = lane.begin(call)
     channel, deadline = lane.channel, call.deadline
     try:
-        channel.is_torn = True  # an exception from here on leaves it so
-        pieces = rest_of(pieces, channel.try_send(pieces))
-        while pieces:
-            await port.wait_writable(channel.fileno_to_write(), deadline)
-            pieces = rest_of(pieces, channel.try_send(pieces))
-        channel.is_torn = False
-        channel.sends += 1
-        while True:
-            await port.wait_readable(channel.fileno(), deadline)
-            frame = channel.try_receive()
-            while frame is not None:
-                reply = frame if ends(frame, call_id, lane.last_id) else lane.talk.hear(frame, call, call_id, lane)
-                if reply is not None:
-                    lane.open_call, channel.parser.last = 0, None
-                    lane.note_duration(reply)
-                    return reply
-                frame = channel.buffered()
+        await send(channel, pieces, deadline, port)
+        reply = await reply_to(call, call_id, lane, deadline, port)
+        lane.open_call, channel.parser.last = 0, None
+        lane.note_duration(reply)
+        return reply
     except TimeoutError:
         raise
     except (OSError, EOFError, FrameError, ProtocolError) as error:
         raise WorkerLost(lane, call, call_id) from error
+
+
+async def drive_within(place: Place, call: Call, port: Port) -> Frame:
+    """Run a call within another and return its reply; `Place.run` for tasks."""
+    lane, deadline = place.lane, place.deadline_of(call)
+    call_id, pieces = lane.begin(call, is_nested=True)
+    try:
+        await send(lane.channel, pieces, deadline, port)
+        return await reply_to(call, call_id, lane, deadline, port)
+    except TimeoutError:
+        if call.options.on_timeout == "cancel":
+            lane.stop_call(call_id)
+        raise
+    except (OSError, EOFError, FrameError, ProtocolError) as error:
+        raise WorkerLost(lane, call, call_id) from error
+    except BaseException:
+        lane.stop_call(call_id)
+        raise
+
+
+async def reply_to(call: Call, call_id: int, lane: Lane, deadline: float | None, port: Port) -> Frame:
+    """Read until the reply is there, and return it.
+
+    Raises:
+        TimeoutError, OSError, EOFError, FrameError, ProtocolError: as whoever reads is used to.
+    """
+    channel = lane.channel
+    frame = channel.buffered()
+    while True:
+        while frame is not None:
+            is_reply = ends(frame, call_id, lane.last_id)
+            reply = frame if is_reply else await hear(frame, call, call_id, lane, port)
+            if reply is not None:
+                return reply
+            frame = channel.buffered()
+        await port.wait_readable(channel.fileno(), deadline)
+        frame = channel.try_receive()
+
+
+async def send(channel: Channel, pieces: Pieces, deadline: float | None, port: Port) -> None:
+    """Write the pieces of a frame whole; `Channel.send` for tasks."""
+    channel.is_torn = True  # an exception from here on leaves it so
+    pieces = rest_of(pieces, channel.try_send(pieces))
+    while pieces:
+        await port.wait_writable(channel.fileno_to_write(), deadline)
+        pieces = rest_of(pieces, channel.try_send(pieces))
+    channel.is_torn = False
+    channel.sends += 1
+
+
+async def hear(frame: Frame, call: Call, call_id: int, lane: Lane, port: Port) -> Frame | None:
+    """Take a frame that is not the reply; return the reply if that came meanwhile. `Talk.hear` for tasks."""
+    talk, chain = lane.talk, serving.get()
+    if frame.opcode != messages.ASK:
+        return talk.hear(frame, call, call_id, lane)
+    try:
+        for owner, ask in talk.asked(frame, call, call_id):
+            token = serving.set((*chain, Serving(lane, owner.deadline)))
+            try:
+                pieces = await talk.responder.answer_on_loop(owner, ask)
+            finally:
+                serving.reset(token)
+            if owner.deadline is not None and monotonic() >= owner.deadline:
+                raise TimeoutError
+            await send(lane.channel, pieces, owner.deadline, port)
+    finally:
+        reply = talk.answered(call_id)
+    return reply
 
 
 async def _exit_of(worker: Worker, port: Port) -> None:

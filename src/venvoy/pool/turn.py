@@ -29,6 +29,11 @@ class Turn:
             self._waiting.append(ticket)
             return False
 
+    @property
+    def is_free(self) -> bool:
+        """Not locked: True when nobody has it."""
+        return self._holder is None
+
     def leave(self, ticket: Ticket) -> None:
         """Give the turn to the next, or wait for it no longer."""
         with self._lock:
