@@ -47,7 +47,8 @@ def processes_with(mark: str) -> list[psutil.Process]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "script", ["call_latency.py", "throughput.py", "start.py", "environments.py", "feed.py", "supervision.py"]
+    "script",
+    ["call_latency.py", "throughput.py", "start.py", "environments.py", "feed.py", "supervision.py", "concurrency.py"],
 )
 def test_benchmark_with_all_peers_prints_a_table_writes_figures_and_leaves_no_process(
     script: str, tmp_path: Path
