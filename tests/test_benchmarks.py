@@ -48,7 +48,10 @@ def processes_with(mark: str) -> list[psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
-    ["call_latency.py", "throughput.py", "start.py", "environments.py", "feed.py", "supervision.py", "concurrency.py"],
+    [
+        *("call_latency.py", "throughput.py", "start.py", "environments.py", "feed.py", "supervision.py"),
+        *("proxies.py", "concurrency.py"),
+    ],
 )
 def test_benchmark_with_all_peers_prints_a_table_writes_figures_and_leaves_no_process(
     script: str, tmp_path: Path

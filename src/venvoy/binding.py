@@ -10,7 +10,7 @@ CallAs = Callable[..., Any]
 """Called as `call_as(returns, target, args, kwargs)`: runs a target and converts its result; None converts nothing."""
 
 
-def bind(protocol: type, call_as: CallAs, prefix: str) -> Any:
+def bind(protocol: object, call_as: CallAs, prefix: str) -> Any:
     """Return an object with the methods of a protocol, each a call of the function of that name in a worker.
 
     Args:

@@ -169,7 +169,7 @@ class Calling:
         """Return a handle whose attributes are functions of a module of the worker's environment."""
         return Module(self.call, name, ())
 
-    def bind(self, protocol: type[T], module: str | None = None) -> T:
+    def bind(self, protocol: Callable[..., T], module: str | None = None) -> T:
         """Return a typed handle: each method of a protocol is a call of the function of that name in a worker.
 
         Results are converted to the types that the methods declare, as by `options(returns=)`.

@@ -143,7 +143,7 @@ class Lane:
                 self.open_call = 0
             raise EncodingError(f"{call.name[:200]}: {error}") from error
         if self.is_attributed and not is_nested:
-            self.worker.author = (call_id, call.name)
+            self.worker.begin_output(call_id, call.name)
         return call_id, pieces
 
     def run(self, call: Call) -> Frame:

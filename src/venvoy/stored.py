@@ -78,9 +78,13 @@ def unpack_request(data: bytes) -> Call:
 
 def pack_reply(frame: Frame) -> Pieces:
     """Return the reply of a worker."""
-    body = [memoryview(frame.body)]
-    buffers = [memoryview(buffer) for buffer in frame.buffers]
-    return frames.pack(frame.opcode, frame.flags, frame.codec, body=body, buffers=buffers)
+    body, *buffers = (_kept(piece) for piece in (frame.body, *frame.buffers))
+    return frames.pack(frame.opcode, frame.flags, frame.codec, body=[body], buffers=buffers)
+
+
+def _kept(piece: Any) -> bytes | memoryview:
+    """Return a piece of a frame; what lies in memory that is lent by the worker is copied, so that it is given back."""
+    return bytes(piece) if isinstance(piece, memoryview) else memoryview(piece)
 
 
 def pack_failure(error: BaseException) -> Pieces:

@@ -77,6 +77,10 @@ class Template:
     author = (0, "")  # no call of anybody's
     oom_hint = ""
 
+    def name_of(self, call_id: int) -> str:
+        """Return "": no call runs there."""
+        return ""
+
     def __init__(self, generation: int, collector: Collector, listener: Listener) -> None:
         self.generation = generation
         self.reason: Reason | None = None  # why it ends

@@ -129,10 +129,10 @@ def test_flags_codecs_limits_and_capabilities_are_those_of_the_code() -> None:
 def test_settings_are_what_host_and_worker_use() -> None:
     """The keys of HELLO's body: those the host writes, and those the worker reads."""
     documented = set(names(table("setting", "value"), "setting"))
-    serve = ast.parse((PACKAGE / "runtime" / "serve.py").read_text(encoding="utf-8"))
+    greeting = ast.parse((PACKAGE / "runtime" / "greeting.py").read_text(encoding="utf-8"))
     read = {
         node.slice.value
-        for node in ast.walk(serve)
+        for node in ast.walk(greeting)
         if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and _is_name(node.value, "settings")
     }
     recipe = ast.parse((ROOT / "src" / "venvoy" / "pool" / "recipe.py").read_text(encoding="utf-8"))
@@ -152,8 +152,8 @@ def test_what_fork_asks_for_is_what_the_template_reads() -> None:
 
 def test_facts_are_what_the_worker_sends() -> None:
     """The keys of READY's body."""
-    serve = ast.parse((PACKAGE / "runtime" / "serve.py").read_text(encoding="utf-8"))
-    assert set(names(table("fact", "value"), "fact")) == _keys_returned_by(serve, "_facts")
+    greeting = ast.parse((PACKAGE / "runtime" / "greeting.py").read_text(encoding="utf-8"))
+    assert set(names(table("fact", "value"), "fact")) == _keys_returned_by(greeting, "_facts")
 
 
 def _is_name(node: ast.expr, name: str) -> bool:

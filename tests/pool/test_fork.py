@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -21,7 +22,7 @@ FORK = """
     import venvoy as vv
     warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of forks in processes with threads
 
-    pool = vv.Pool(workers=2, name="parents")
+    pool = vv.Pool(workers=2, name="parents", worker=vv.WorkerOptions(start={start!r}))
     pool.warm()
     pids = {{info.pid for info in pool.workers()}}
     stop = threading.Event()
@@ -85,9 +86,18 @@ CHILDREN = {
 @pytest.mark.parametrize("child", CHILDREN)
 def test_a_forked_child_owns_nothing_and_disturbs_nobody(run_script: RunScript, child: str, active: bool) -> None:
     """It gets PoolClosed, can make its own pool, exits cleanly; the parent's workers answer as before."""
-    done = run_script(FORK.format(active=active, forks=3, child=CHILDREN[child]))
+    done = run_script(FORK.format(active=active, forks=3, child=CHILDREN[child], start="spawn"))
     lines = [line for line in done.stdout.splitlines() if line]
     assert lines == ["children [0, 0, 0]", "parent [] True"], done.stdout + done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has templates")
+@pytest.mark.parametrize("child", ["exits as a program does", "makes a pool of its own"])
+def test_nor_does_it_own_a_template(run_script: RunScript, child: str) -> None:
+    """The same where the parent's workers are forked themselves."""
+    done = run_script(FORK.format(active=True, forks=3, child=CHILDREN[child], start="zygote"))
+    assert done.stdout.split("\n")[:2] == ["children [0, 0, 0]", "parent [] True"], done.stdout + done.stderr
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -7,7 +7,7 @@ import sys
 import typer
 
 import venvoy
-from venvoy.cli import env, run
+from venvoy.cli import doctor, env, fleet, run, stubs
 from venvoy.cli.feed import feed
 from venvoy.cli.specs import WrongUsage
 from venvoy.errors import VenvoyError
@@ -21,6 +21,10 @@ app = typer.Typer(
 app.add_typer(env.app, name="env")
 app.command(context_settings={"allow_interspersed_args": False})(run.run)  # what follows the script is the script's
 app.command()(run.call)
+app.command()(fleet.up)
+app.command()(fleet.check)
+app.command()(doctor.doctor)
+app.command()(stubs.stubs)
 
 
 def _show_version(wanted: bool) -> None:

@@ -25,6 +25,11 @@ class Reporter:
         self._progress = progress
         self._tasks = {name: progress.add_task(name, total=1, step="") for name in names} if progress else {}
 
+    def close(self) -> None:
+        """Show no more."""
+        if self._progress is not None:
+            self._progress.stop()
+
     def __call__(self, name: str, step: Step) -> None:
         """Show one step of one build."""
         if self._progress is not None:

@@ -1,4 +1,4 @@
-"""From the frame of a call to its reply: decode, run, encode. Stateless."""
+"""From the frame of a call to its reply: decode, run, encode. Owns nothing but what it has imported late."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .coroutines import COROUTINE, finish, finishing
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MOST_MICROSECONDS = 0xFFFFFFFF
+_objects: Any = None  # the module, once it is needed
 _MAY_STAY = messages.KIND_OBJECT | messages.FLAG_KEEP
 
 
@@ -52,8 +53,7 @@ def perform(frame: Frame, begin: float) -> Pieces:
 
 def _perform_for_proxy(frame: Frame, begin: float, value: Any, target: str, limit: int | None) -> Pieces:
     """As `perform`, where the result may stay here."""
-    from . import objects  # start-up time: most workers have none
-
+    objects = _load_objects() if _objects is None else _objects
     kind = frame.flags & messages.KIND_MASK
     if kind == messages.KIND_OBJECT:
         args, kwargs = value
@@ -68,12 +68,18 @@ def _perform_for_proxy(frame: Frame, begin: float, value: Any, target: str, limi
     return _packed(frame, begin, encoded, flags, handles)
 
 
+def _load_objects() -> Any:
+    global _objects
+    from . import objects  # start-up time: most workers have none
+
+    _objects = objects
+    return objects
+
+
 def disown_result(frame: Frame) -> None:
     """A call that was interrupted on its way back has raised: what was to stay for it is nobody's."""
-    if frame.flags & _MAY_STAY:
-        from . import objects
-
-        objects.disown(frame.call_id)
+    if frame.flags & _MAY_STAY and _objects is not None:
+        _objects.disown(frame.call_id)
 
 
 def _function_of(kind: int, target: str, value: Any) -> tuple[Callable[..., Any], Any]:

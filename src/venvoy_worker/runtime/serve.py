@@ -1,4 +1,4 @@
-"""The worker: greet the host, import what the pool wants, then run one call after another on the main thread.
+"""The worker: greet the host, then run one call after another on the main thread.
 
 Owns the call channel. Laws: user code (unpickling, importing, the call, pickling) runs only inside the armed
 region of `interrupt.run`; a reply is encoded whole before its first byte is written; whatever a call does, the
@@ -10,8 +10,6 @@ from __future__ import annotations
 import _socket
 import _thread
 import mmap
-import os
-import sys
 from _struct import Struct
 from functools import partial
 from time import perf_counter
@@ -19,12 +17,9 @@ from time import perf_counter
 from ..contract import codec, frames, host_functions, messages
 from ..contract.channel import Channel
 from ..contract.descriptors import DescriptorChannel
-from ..contract.failures import failure
-from ..contract.reducers import Table
-from . import control, interrupt, lent, records, replies, stdio, targets
-from .coroutines import COROUTINE, finish
+from . import control, greeting, interrupt, lent, replies, stdio, targets
 from .line import Line
-from .perform import disown_result, microseconds_since, perform, report, resolve
+from .perform import disown_result, microseconds_since, perform, report
 
 _put_word, _get_word = Struct("<Q").pack_into, Struct("<Q").unpack_from
 _WORDS = 16  # bytes in the status page for each lane: `started` and `finished`
@@ -55,12 +50,12 @@ def main(arguments: list[str], outputs: list[int] | None = None) -> None:
         lanes.open_loop()
         calls = lanes
     channels = [Channel(*[_socket.socket(fileno=fd) for fd in lane]) for lane in lane_fds]
-    del host_functions.lines[:]  # a template's
     servers = [Server(channel, page, index, calls) for index, channel in enumerate(channels)]
     replies_to = [server.send for server in servers]
     line = control.Control(DescriptorChannel(_socket.socket(fileno=control_fd)), replies_to, calls.request)
     line.start()
-    if not servers[0].greet(line, _prepare if outputs is None else _initialize):
+    prepare = greeting.prepare_spawned if outputs is None else greeting.prepare_forked
+    if not greeting.greet(channels[0], servers[0].send, line, prepare):
         return
     if len(servers) == 1:
         servers[0].serve()
@@ -96,51 +91,6 @@ class Server:
         """Write one frame; safe from any thread."""
         with self._write_lock:
             self._channel.send(pieces)
-
-    def greet(self, line: control.Control, prepare: Prepare) -> bool:
-        """Answer HELLO with READY or with the error that stands in the way; return True when ready.
-
-        Args:
-            prepare: does what the settings say; returns what READY says besides the facts, if anything.
-        """
-        capabilities = messages.capabilities()
-        try:
-            frame = self._channel.receive()
-            if frame is None:
-                return False
-            oldest, newest, abilities = messages.read_greeting(frame.target)
-            if not oldest <= frames.PROTOCOL_VERSION <= newest:
-                self._refuse(oldest, newest)
-                return False
-            settings = codec.decode_frame(frame)
-            if settings.get("log_levels") is not None:
-                records.relay(line.send_record, settings["log_levels"])
-            if "segments" in abilities and "segments" in capabilities:
-                self._channel.parser.borrower = lent.open_line(line, settings["segments"])
-            found: Any = interrupt.run(0, prepare, (settings,), {})
-        except BaseException as error:
-            self._fail_to_start(error)
-        stdio.leave_if_forked()
-        stdio.flush()
-        pieces, _ = codec.encode(dict(_facts(), **found) if found else _facts())
-        target = messages.greeting(frames.OLDEST_PROTOCOL, frames.PROTOCOL_VERSION, capabilities)
-        self.send(frames.pack(messages.READY, codec=codec.PICKLE, target=target, body=pieces))
-        return True
-
-    def _refuse(self, oldest: int, newest: int) -> None:
-        text = "the host speaks protocol %d to %d, this worker %d to %d" % (
-            oldest,
-            newest,
-            frames.OLDEST_PROTOCOL,
-            frames.PROTOCOL_VERSION,
-        )
-        self._send_error(0, failure("protocol_error", text))
-
-    def _fail_to_start(self, error: BaseException) -> None:
-        stdio.leave_if_forked()
-        stdio.flush()
-        self._send_error(0, report(error))
-        os._exit(1)  # threads of a module half imported must not keep the process
 
     def serve(self) -> None:
         """Run calls until the host closes the channel."""
@@ -221,56 +171,10 @@ class Server:
         self.send(frames.pack(messages.ERROR, flags, codec.PICKLE, call_id=call_id, number=number, body=pieces))
 
 
-def _prepare(settings: Settings) -> None:
-    """Do what the pool asks for before a worker is ready."""
-    settle(settings)
-    for name in settings["preload"]:
-        targets.import_module(name)
-    _initialize(settings)
-
-
-def settle(settings: Settings) -> None:
-    """Say where modules are found, and how values travel."""
-    if settings["sys_path"] is not None:
-        sys.path[:] = settings["sys_path"]
-    sys.path[:0] = settings["paths"]
-    is_home = settings["is_home"]
-    codec.use(Table(is_home, not is_home, tuple(settings["classes"]), tuple(settings["paths"])))
-    targets.configure(settings["module"], settings["sources_folder"], settings["host_version"])
-
-
-def _initialize(settings: Settings) -> None:
-    """Run what every worker runs for itself, whether it was spawned or forked."""
-    if settings["module"]:
-        targets.import_module(settings["module"])
-    if settings["initializer"] is not None:
-        kind, name, definition, body = settings["initializer"]
-        if definition is not None:
-            digest, encoded = definition
-            targets.define([digest], partial(codec.decode, encoded, []))
-        arguments = codec.decode(body, [])
-        result = resolve(kind, name)(*arguments[0], **arguments[1])
-        if type(result) is COROUTINE:
-            finish(result)
-
-
-def _facts() -> dict[str, object]:
-    return {
-        "pid": os.getpid(),
-        "version": sys.version.split()[0],
-        "implementation": sys.implementation.name,
-        "executable": sys.executable,
-        "prefix": sys.prefix,
-        "platform": sys.platform,
-    }
-
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Union
+    from typing import Any, List, Union
 
     from ..contract.frames import Frame
 
-    Settings = Dict[str, Any]
-    Prepare = Callable[[Settings], Optional[Dict[str, object]]]
     Pieces = List[Union[bytes, bytearray, memoryview]]

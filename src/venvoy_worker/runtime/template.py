@@ -11,14 +11,13 @@ import _signal  # type: ignore[import-not-found]
 import _socket
 import errno
 import faulthandler
-import mmap
 import os
 import sys
 
 from ..contract import codec, frames, messages
 from ..contract.channel import Channel
 from ..contract.descriptors import DescriptorChannel
-from . import control, interrupt, preload, serve, stdio
+from . import control, greeting, preload, serve, stdio
 
 _MARK = "VENVOY_WORKER"  # the variable by which the host finds what a worker has started
 
@@ -52,15 +51,14 @@ class Template:
         self._call = Channel(*[_socket.socket(fileno=fd) for fd in call_fds])
         self._control = DescriptorChannel(_socket.socket(fileno=control_fd))
         self._line = control.Control(self._control, [], lambda call_id: None)  # for its writing; no thread
-        self._page = mmap.mmap(page_fd, mmap.PAGESIZE)
         self._on_child: Any = None  # what preload wants to be called with SIGCHLD
 
     def greet(self) -> bool:
         """Import what is to be imported; return True when workers can be forked."""
-        return serve.Server(self._call, self._page, 0, interrupt).greet(self._line, self._prepare)
+        return greeting.greet(self._call, self._call.send, self._line, self._prepare)
 
     def _prepare(self, settings: dict[str, Any]) -> dict[str, object]:
-        serve.settle(settings)
+        greeting.settle(settings)
         reads = preload.run(settings["preload"])
         stdio.keep_standard()
         # Whatever preload has made of it: ignored, or waited for by others, there would be no exit status.

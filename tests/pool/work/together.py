@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import logging
 import os
 import sys
 import threading
@@ -193,3 +194,27 @@ def advance(value, count):
         venvoy_worker.progress(number + 1, count, str(value))
         time.sleep(0.06)
     return value
+
+
+def print_parts(size):
+    print("begun", end="")
+    print(", flushed", end="", flush=True)
+    print("ä" * size, end="")
+    print("end", end="")
+    print("to stderr", end="", file=sys.stderr)
+
+
+def log(text):
+    logger = logging.getLogger("together")
+    logger.warning(text)
+    time.sleep(0.01)
+    logger.warning(text)
+    return venvoy_worker.call_id()
+
+
+async def alog(text):
+    logger = logging.getLogger("together")
+    logger.warning(text)
+    await asyncio.sleep(0.01)
+    logger.warning(text)
+    return venvoy_worker.call_id()
