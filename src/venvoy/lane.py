@@ -8,6 +8,7 @@ there is none.
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,7 @@ class Lane:
         self.is_lost = False  # its call has not stopped in time
         self.is_cut = False  # by us, while the worker may go on for others
         self.is_attributed = False  # what is printed meanwhile is to be known as the call's
+        self.news: deque[Pieces] = deque()  # to be said before the next call, from whatever thread
         self._loans: Loans | None = None
         self._lent: list[Borrowed] = []  # segments of the worker that are, or were, in use here
         self._sources = SourceMemory()
@@ -138,13 +140,21 @@ class Lane:
             pieces = call.request(call_id, self._loans, messages.FLAG_NESTED if is_nested else 0)
             if call.definition is not None:
                 pieces = self._sources.pieces_for(call.definition) + pieces
+            if self.news:
+                pieces = self._with_news(pieces)
         except (FrameError, codec.CodecError) as error:
             if not is_nested:
                 self.open_call = 0
             raise EncodingError(f"{call.name[:200]}: {error}") from error
         if self.is_attributed and not is_nested:
-            self.worker.begin_output(call_id, call.name)
+            self.worker.authors.begin(call_id, call.name)
         return call_id, pieces
+
+    def _with_news(self, pieces: Pieces) -> Pieces:
+        said: Pieces = []
+        while self.news:
+            said += self.news.popleft()
+        return said + pieces
 
     def run(self, call: Call) -> Frame:
         """Run a call and wait for its reply in this thread: the blocking driver.
@@ -169,7 +179,7 @@ class Lane:
                     channel.parser.last = None
                     self.worker.durations.append(frame.number)
                     if self.is_attributed:
-                        self.worker.end_output()
+                        self.worker.authors.end(self.worker.process.outputs.values())
                     return frame
         except TimeoutError:
             raise
@@ -200,7 +210,7 @@ class Lane:
         """Return the seconds that a call took in the worker, as its reply says; they go into `mean_seconds`."""
         self.worker.durations.append(frame.number)
         if self.is_attributed:
-            self.worker.end_output()
+            self.worker.authors.end(self.worker.process.outputs.values())
         seconds, mean = frame.number * 1e-6, self.mean_seconds
         self.mean_seconds = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
         return seconds

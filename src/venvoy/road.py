@@ -88,7 +88,7 @@ class Road:
         self._timers.drop()
         lane.channel.parser.last = None
         if lane.is_attributed:
-            lane.worker.end_output()
+            lane.worker.authors.end(lane.worker.process.outputs.values())
         if frame.opcode == messages.RESULT and frame.flags & messages.FLAG_REFERENCE:
             lane.worker.control.say(messages.RELEASE, body=frame.target)  # nobody will ever have these
         lane.worker.listener.lane_freed(lane, not frame.flags & messages.FLAG_DIRTY)

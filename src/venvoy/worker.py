@@ -20,6 +20,7 @@ from venvoy_worker.contract.loans import Loans
 
 from . import collector as _collector
 from . import memory_kills
+from .authors import Authors
 from .collector import Collector, Timers
 from .lane import Lane
 from .limits import Limits
@@ -118,8 +119,7 @@ class Worker:
         self.is_suitors_turn = False
         self.tenants: set[int] = set()  # handles of objects in it for whose sake it is not replaced
         self.residence: Any = None  # what knows them, see `references`
-        self.author = (0, "")  # id and target of the call that what it prints belongs to, if anybody wants to know
-        self._names: deque[tuple[int, str]] = deque(maxlen=4 * concurrency)  # of the last calls, likewise
+        self.authors = Authors(concurrency)
         self.oom_hint = ""  # once it has exited; and who held a lane then, and has not let go of it
         self.held: set[Lane] = set()
         self._collector = collector
@@ -206,33 +206,12 @@ class Worker:
         """True when a call has been begun on it."""
         return any(lane.has_served for lane in self.lanes)
 
-    def begin_output(self, call_id: int, name: str) -> None:
-        """A call begins, whose output is to be known as its own.
-
-        Where it is the only one, that is what the pipes have from now on; else the worker says whose it is.
-        """
-        if len(self.lanes) == 1:
-            self.author = (call_id, name)
-        self._names.append((call_id, name))
-
-    def name_of(self, call_id: int) -> str:
-        """Return the target of a call that runs, or has ended just now; "" where nobody wants to know."""
-        return next((name for number, name in self._names.copy() if number == call_id), "")
-
     def _on_said(self, frame: Frame) -> None:
         if frame.opcode == messages.RECORD:
             self.listener.router.relog(self, frame)
         else:
             stream = "stderr" if frame.flags & messages.FLAG_STDERR else "stdout"
-            self.process.outputs[stream].put(bytes(frame.body), (frame.call_id, self.name_of(frame.call_id)))
-
-    def end_output(self) -> None:
-        """The call has ended: what is in the pipes was written before its reply was, so it is its own."""
-        if len(self.lanes) > 1:
-            return
-        for output in self.process.outputs.values():
-            output.drain()
-        self.author = (0, "")
+            self.process.outputs[stream].put(bytes(frame.body), (frame.call_id, self.authors.name_of(frame.call_id)))
 
     # --- ending -----------------------------------------------------------------------------
 

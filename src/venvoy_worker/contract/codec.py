@@ -127,6 +127,9 @@ def _pickled(make: Any, value: object, buffers: list[memoryview] | None, table: 
         view = buffer.raw()
         if view.nbytes < _OUT_OF_BAND:
             return True
+        source = view.obj
+        if isinstance(source, memoryview) and source.format == "B" and source.shape == view.shape:
+            view = source  # a view that exports to a view crashes Python's collector if both are in a cycle: gh-77894
         buffers.append(view)  # type: ignore[union-attr]
         return False
 

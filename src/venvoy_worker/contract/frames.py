@@ -119,6 +119,10 @@ def pack(
     head = HEADER.pack(opcode, flags, codec, PROTOCOL_VERSION, epoch, call_id, number, len(target), len(buffers), size)
     if size <= _SMALL and not buffers:
         return [b"".join((head, target, *body))]
+    return _pieces_of(head + target, size, body, buffers)
+
+
+def _pieces_of(head: bytes, size: int, body: _Pieces, buffers: Sequence[Part]) -> list[bytes | bytearray | memoryview]:
     table = b"".join(
         [
             buffer.row if isinstance(buffer, Stretch) else ENTRY.pack(BUFFER_INLINE, 0, 0, len(buffer))
@@ -126,7 +130,9 @@ def pack(
         ]
     )
     inline = [buffer for buffer in buffers if not isinstance(buffer, Stretch) and len(buffer)]
-    return [head + target + table, *body, *inline]
+    if size + sum(map(len, inline)) <= _SMALL:
+        return [b"".join((head, table, *body, *inline))]
+    return [head + table, *body, *inline]
 
 
 def room_for(size: int) -> Room:
@@ -265,6 +271,8 @@ class FrameParser:
         if total > self._limit:
             raise FrameError("a frame of %d bytes is beyond the limit" % total)
         target = bytes(self._buffer[meta_end - target_size : meta_end])
+        if table_end + total <= self._end and not any(row[0] for row in rows):
+            return self._take_whole((opcode, flags, codec, epoch, call_id, number, target), table_end, body_size, rows)
         try:
             rooms: list[Room] = [room_for(size) for size in [body_size, *[row[3] for row in rows if not row[0]]]]
         except (MemoryError, OSError, OverflowError):
@@ -280,6 +288,19 @@ class FrameParser:
             borrower.let_go(used)
         self._fill_holes()
         return self.next_frame()
+
+    def _take_whole(
+        self, fields: Tuple[Any, ...], start: int, body_size: int, rows: Sequence[tuple[int, ...]]
+    ) -> Frame:
+        """Return a frame with buffers, all bytes of which have come."""
+        pieces: list[Buffer] = []
+        for size in [body_size, *[row[3] for row in rows]]:
+            pieces.append(self._buffer[start : start + size])
+            start += size
+        frame = Frame(*(*fields, pieces[0], pieces[1:]))
+        self._start = start
+        self.last = frame
+        return frame
 
     def _add_stretches(self, frame: Frame, rows: Sequence[tuple[int, ...]]) -> list[Borrowed]:
         """Put what is in segments into a frame, in its place; return the segments."""
@@ -327,7 +348,7 @@ class FrameParser:
 
 TYPE_CHECKING = False  # `typing` costs the child 3 ms; checkers understand this name without it
 if TYPE_CHECKING:
-    from typing import Sequence, Union
+    from typing import Any, Sequence, Tuple, Union
 
     from .borrowing import Borrowed, Borrower
 

@@ -63,12 +63,14 @@ class Lender:
         self._newest = 0
         self._gifts: list[tuple[int, int]] = []  # the last ones, as (tag, number)
 
-    def place(self, tag: int, body: Sequence[Data], buffers: Sequence[Data]) -> tuple[Sequence[Data], list[Part]]:
+    def place(self, tag: int, body: Sequence[Data], buffers: Sequence[Data]) -> tuple[Sequence[Data], Sequence[Part]]:
         """Return body and buffers for `frames.pack`, with what is large put into segments.
 
         Args:
             tag: of the frame, for `take_back`: the id of the call for CALL and its last reply, else a negative number.
         """
+        if not shared_here and sum(map(len, body)) + sum(map(len, buffers)) < self.least:
+            return body, buffers
         placed: list[Part] = list(buffers)
         if shared_here:
             self._place_shared(placed)

@@ -12,6 +12,7 @@ import mmap
 import os
 import sys
 from _weakref import ref
+from itertools import count
 
 _SEALS = 1 | 2 | 4  # F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW; fcntl(2)
 _SHRINK = 2
@@ -22,7 +23,8 @@ STEP = 1 << 23  # bytes that are touched or copied in one go: other threads run 
 # One descriptor less for each mapping, since Python 3.13.
 _UNTRACKED = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 
-_living: dict[int, ref[Mapping]] = {}  # by descriptor; changed by single calls in C, from finalizers too
+_living: dict[int, ref[Mapping]] = {}  # by a number of their own; changed by single calls in C, from finalizers too
+_numbers = count()
 _can_populate = True  # until the kernel says otherwise
 
 
@@ -92,7 +94,8 @@ class Mapping(mmap.mmap):
         self.is_common = is_common
         self.is_private = False
         self.ready = 0
-        _living[fd] = ref(self, lambda _: _living.pop(fd, None))
+        number = next(_numbers)
+        _living[number] = ref(self, lambda _: _living.pop(number, None))
         return self
 
     def __init__(self, fd: int, is_readonly: bool = False, is_common: bool = False) -> None:

@@ -88,6 +88,9 @@ FLAG_LIMITED = 32
 # Flag of PRINTED: to standard error.
 FLAG_STDERR = 2
 
+# Flag of DEFINE: the text belongs to the namespace that all workers of the pool have; its number is in the header.
+FLAG_SHARED = 1
+
 # Flag of CALL: the result stays in the worker, and its reply is a reference.
 FLAG_KEEP = 64
 
