@@ -490,3 +490,32 @@ def test_log_records_know_their_call(
     for record in records:
         index = int(record.getMessage().split(" ")[1])
         assert record.__dict__["venvoy_call"] == numbers[index]
+
+
+@pytest.mark.parametrize("target", ["count_up", "acount_up"])
+def test_streams_of_calls_at_once_never_cross(shared_pool: Callable[..., vv.Pool], extreme: str, target: str) -> None:
+    """Eight generators in one worker, each to the end for a consumer of its own."""
+    pool = shared_pool(extreme)
+
+    def work(thread: int) -> None:
+        assert list(pool.stream(target, thread, 3000)) == [(thread, number) for number in range(3000)]
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+
+
+@pytest.mark.parametrize("target", ["count_up", "acount_up"])
+def test_a_stream_that_is_left_ends_in_the_worker(
+    shared_pool: Callable[..., vv.Pool], tmp_path: Path, until: Until, extreme: str, target: str
+) -> None:
+    """Its `finally` runs, a neighbour goes on, and the lane is free again."""
+    pool = shared_pool(extreme, concurrency=2)
+    pid = pool.call("pid")
+    neighbour = pool.submit("anap", 0.5, "neighbour")
+    for _, number in pool.stream(target, "left", 10_000_000, str(tmp_path / "left")):
+        if number == 5:
+            break
+    until((tmp_path / "left").exists)
+    assert neighbour.result(10) == "neighbour"
+    assert [future.result(10) for future in [pool.submit("anap", 0.1, n) for n in range(2)]] == [0, 1]
+    assert pool.call("pid") == pid

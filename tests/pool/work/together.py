@@ -218,3 +218,23 @@ async def alog(text):
     await asyncio.sleep(0.01)
     logger.warning(text)
     return venvoy_worker.call_id()
+
+
+def count_up(name, count, path=None):
+    try:
+        for number in range(count):
+            yield name, number
+    finally:
+        if path:
+            open(path, "w").close()
+
+
+async def acount_up(name, count, path=None):
+    try:
+        for number in range(count):
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+            yield name, number
+    finally:
+        if path:
+            open(path, "w").close()
