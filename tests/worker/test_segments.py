@@ -316,6 +316,16 @@ def test_what_shared_memory_refuses_goes_inline(open_pool: OpenPool, extreme: st
         assert pool.call("large:echo", b"x" * 20_000_000) == b"x" * 20_000_000
 
 
+def test_memory_kept_for_large_values_is_no_reason_to_end_a_worker(open_pool: OpenPool) -> None:
+    """`max_rss` is about what the worker's code takes."""
+    with open_pool(max_rss=100_000_000) as pool:
+        pid = pool.call("os:getpid")
+        results = [pool.call("large:make", 30_000_000) for _ in range(6)]
+        assert len(results) == 6
+        time.sleep(0.05)  # it is not looked at with every call
+        assert pool.call("os:getpid") == pool.call("os:getpid") == pid
+
+
 def test_interrupted_callers_lose_and_mix_up_nothing(open_pool: OpenPool, until: Callable[..., None]) -> None:
     """An exception thrown into the caller anywhere: the next values are right, and segments come back."""
     import ctypes
