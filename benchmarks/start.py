@@ -3,7 +3,9 @@
     python benchmarks/start.py [--json FILE] [--quick] [--only NAME,...]
 
 "bare" is `python -I -c pass` of the same interpreter, from its spawn to its end. "worker ready" is one more worker of
-a pool that is open. The peers start one process of this interpreter and get the first result from it.
+a pool that is open. A "forked" worker comes from a template that has imported numpy, beside spawned ones that import it
+themselves; "ballast" is more memory in the template. The memory of a group of workers is their share of it (PSS), the
+template's included. The peers start one process of this interpreter and get the first result from it.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 
@@ -23,9 +26,11 @@ import contenders
 import measure
 from contenders import RAW, VENVOY, Contender
 from measure import Block, Row, Target
-from venvoy import EnvSpec, Pool, build
+from venvoy import EnvSpec, Pool, WorkerOptions, build
 
 IMPORT, BARE_IMPORT = "import venvoy", "nothing imported"
+SPAWNED, FORKED, BALLAST = "spawned, imports numpy", "forked, has numpy", "forked, has numpy and ballast"
+_MEMORY_OF = 8  # workers
 _OLDEST = (3, 8)
 
 
@@ -99,7 +104,54 @@ def resolve_blocks(home: str) -> tuple[dict[str, Block], Callable[[], int]]:
     return {"cached environment": partial(measure.once, partial(build, spec, home=home))}, lambda: len(begun)
 
 
+_HAS_TEMPLATES = sys.platform == "linux" and find_spec("numpy") is not None
 _STARTS = frozenset({"subprocess.Popen", "os.posix_spawn", "os.fork", "os.exec", "os.system"})
+
+
+def template_blocks(most: int, gigabytes: float, stack: ExitStack) -> dict[str, Block]:
+    """Return blocks of one more worker with numpy: spawned, forked, and forked from a template with so much ballast."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory())
+    text = f"import numpy\nballast = [b'x' * 65536 for _ in range({int(gigabytes * 16384)})]\n"
+    Path(folder, "ballast_of_benchmark.py").write_text(text)
+    kinds = {
+        SPAWNED: WorkerOptions(preload=["numpy"]),
+        FORKED: WorkerOptions(start="zygote", preload=["numpy"]),
+        BALLAST: WorkerOptions(start="zygote", preload=["ballast_of_benchmark"], paths=[folder]),
+    }
+    blocks = {}
+    for name, options in kinds.items():
+        pool = stack.enter_context(Pool(workers=(1, most), worker=options))
+        blocks[name] = partial(measure.once, partial(_warm_one_more, pool, count(2)))
+    return blocks
+
+
+def _warm_one_more(pool: Pool, numbers: Iterator[int]) -> None:
+    pool.warm(next(numbers))
+
+
+def memory_of(options: WorkerOptions, workers: int) -> float:
+    """Return the megabytes of memory that so many workers have together, their template included."""
+    with Pool(workers=workers, worker=options) as pool:
+        pids = [info.pid for info in pool.workers()]
+        if options.start == "zygote":
+            pids.append(pool.call("os:getppid"))
+        return sum(map(_share_of_memory, pids)) / 1e6
+
+
+def _share_of_memory(pid: int) -> int:
+    """Return the bytes of memory of a process, each page divided by the number of those who have it (proc(5), Pss)."""
+    (line,) = (line for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line.startswith("Pss:"))
+    return int(line.split()[1]) * 1024
+
+
+def template_targets(table: Sequence[Row], gigabytes: float, where: str) -> list[Target]:
+    """Return what is aimed at for forked workers."""
+    found = {row.name: row.p50 for row in table}
+    limit = 5.0 + 25.0 * gigabytes
+    return [
+        measure.at_most("forked worker with numpy ready: ms", where, found[FORKED], 5.0 + 25.0 * 0.03),
+        measure.at_most(f"forked with {gigabytes:g} GB of ballast: ms", where, found[BALLAST], limit),
+    ]
 
 
 def worker_target(table: Sequence[Row], version: str, where: str) -> Target:
@@ -122,6 +174,7 @@ class Run:
         self.data = measure.report("start", self._options)
         self._kinds, self.data["skipped"] = contenders.chosen(self._options.only)
         self._blocks = 1 if self._options.quick else 20
+        self._gigabytes = 0.05 if self._options.quick else 1.0
         self._pythons = interpreters()
         if self._options.quick:
             self._pythons = dict(list(self._pythons.items())[:1])
@@ -134,6 +187,8 @@ class Run:
                 self._pass(cpu, "not pinned" if cpu is None else f"pinned to CPU {cpu}")
         if VENVOY in self._kinds:
             self._resolve()
+            if _HAS_TEMPLATES:
+                self._memory()
         measure.show_targets(self.data["targets"])
         measure.write(self.data, self._options.json)
 
@@ -146,7 +201,21 @@ class Run:
                     table = self._note(f"a worker of Python {version}", cpu, where, made, f"{version} bare")
                 targets.append(worker_target(table, version, where))
             targets.append(import_target(self._note("import", cpu, where, import_blocks(), BARE_IMPORT), where))
+            if _HAS_TEMPLATES:
+                with ExitStack() as stack:
+                    made = template_blocks(self._blocks + 2, self._gigabytes, stack)
+                    table = self._note("a worker with numpy", cpu, where, made, SPAWNED)
+                targets += template_targets(table, self._gigabytes, where)
         self._note("from nothing to the first result", cpu, where, first_result_blocks(self._kinds), VENVOY)
+
+    def _memory(self) -> None:
+        """Compare the memory of a group of workers with numpy, spawned and forked."""
+        spawned = memory_of(WorkerOptions(preload=["numpy"]), _MEMORY_OF)
+        forked = memory_of(WorkerOptions(start="zygote", preload=["numpy"]), _MEMORY_OF)
+        self.data["memory"] = {"workers": _MEMORY_OF, "spawned": spawned, "forked": forked}
+        print(f"\nmemory of {_MEMORY_OF} workers with numpy: spawned {spawned:.0f} MB, forked {forked:.0f} MB")
+        what = "memory of forked workers with numpy: x spawned ones"
+        self.data["targets"].append(measure.at_most(what, "not pinned", forked / spawned, 0.5))
 
     def _resolve(self) -> None:
         """Measure the resolving of a cached environment, in which no process is to be started."""

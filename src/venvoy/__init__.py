@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
     from .pool_spec import PoolSpec
+    from .progress_bars import ProgressBar, progress_bar
     from .proxies import RemoteProxy
     from .source import by_source
     from .sqlite_store import SqliteCallStore
@@ -147,6 +148,10 @@ _HOMES = {
         "PoolStats",
         "WorkerInfo",
     ),
+    "progress_bars": (
+        "ProgressBar",
+        "progress_bar",
+    ),
     "pool_spec": ("PoolSpec",),
     "proxies": ("RemoteProxy",),
     "source": ("by_source",),
@@ -188,6 +193,7 @@ __all__ = [
     "PoolSpec",
     "PoolStats",
     "Progress",
+    "ProgressBar",
     "ProtocolError",
     "Record",
     "RemoteError",
@@ -219,6 +225,7 @@ __all__ = [
     "isolated",
     "keep",
     "options",
+    "progress_bar",
     "register",
     "run_module",
     "run_object",

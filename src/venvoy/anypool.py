@@ -21,6 +21,7 @@ from .options import CallOptions, PoolOptions, WorkerOptions, check_pool_options
 from .policies import RestartPolicy, ScalePolicy
 from .pool.core import Core, Setup, check_platform
 from .pool.roster import Rules
+from .pool.sources import Sources
 from .pool.stats import PoolStats, WorkerInfo, pool_stats, worker_infos
 
 _numbers = itertools.count(1)
@@ -152,5 +153,6 @@ def _setup(worker: WorkerOptions, options: PoolOptions) -> Setup:
         watch=options.get("watch", False),
         classes=declared_names(options.get("classes", ())),
         is_safe=options.get("unpickle") == "safe",
+        sources=Sources(worker.sources),
         expose=options.get("expose") or {},
     )

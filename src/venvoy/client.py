@@ -9,9 +9,12 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from .anypool import AnyPool
+from .calling import make_call
 from .faces import Calling, View
 from .lease import Lease, NamedWorker, gather
 from .options import CallOptionsDict
+from .places import placed
+from .pool.sources import check_parses, spread
 
 
 class Pool(Calling, AnyPool, Executor):
@@ -91,6 +94,25 @@ class Pool(Calling, AnyPool, Executor):
             WorkerStartError: the first fresh one did not start; the old ones go on serving.
         """
         return self._core.reload()
+
+    def define(self, text: str, /) -> None:
+        """Add source text to the namespace of all workers, now and later; bare target names are looked up there first.
+
+        It is run in one worker now, and in every other one, named ones included, before its next call.
+
+        Raises:
+            SyntaxError: it cannot be parsed. Besides this, what it raises; then no worker has any of it.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"define() takes source text, not {type(text).__name__}")
+        core, source = self._core, placed(text, "define")
+        core.opening.warm(0)  # then the version of its Python is known
+        assert core.env is not None
+        check_parses(source, core.env.version)
+        with core.setup.sources.turn:
+            number = len(core.setup.sources.texts) + 1
+            core.calls.run(make_call("venvoy_worker.runtime.sources:add", (number, *source), {}))
+            spread(source, [core, *self._named.all().values()])
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls and end the workers once all calls are done, as every Executor does.

@@ -8,6 +8,7 @@ there is none.
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,7 @@ class Lane:
         self.is_lost = False  # its call has not stopped in time
         self.is_cut = False  # by us, while the worker may go on for others
         self.is_attributed = False  # what is printed meanwhile is to be known as the call's
+        self.news: deque[Pieces] = deque()  # to be said before the next call, from whatever thread
         self._loans: Loans | None = None
         self._lent: list[Borrowed] = []  # segments of the worker that are, or were, in use here
         self._sources = SourceMemory()
@@ -138,6 +140,8 @@ class Lane:
             pieces = call.request(call_id, self._loans, messages.FLAG_NESTED if is_nested else 0)
             if call.definition is not None:
                 pieces = self._sources.pieces_for(call.definition) + pieces
+            if self.news:
+                pieces = self._with_news(pieces)
         except (FrameError, codec.CodecError) as error:
             if not is_nested:
                 self.open_call = 0
@@ -145,6 +149,12 @@ class Lane:
         if self.is_attributed and not is_nested:
             self.worker.author = (call_id, call.name)
         return call_id, pieces
+
+    def _with_news(self, pieces: Pieces) -> Pieces:
+        said: Pieces = []
+        while self.news:
+            said += self.news.popleft()
+        return said + pieces
 
     def run(self, call: Call) -> Frame:
         """Run a call and wait for its reply in this thread: the blocking driver.

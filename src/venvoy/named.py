@@ -19,6 +19,7 @@ from .options import Size, WorkerOptions
 from .pool.core import Core
 from .pool.phase import Phase
 from .pool.roster import Rules
+from .pool.sources import Sources
 
 _UNLIMITED = {"max_calls": None, "max_age": None, "max_rss": None}  # the pool's limits would cost it its state
 
@@ -115,11 +116,11 @@ class NamedWorkers:
         )
         worker: WorkerOptions = replace(parent.options, **{**_UNLIMITED, **options})
         initializer = encode_initializer(worker) if "initializer" in options else parent.setup.initializer
+        sources = Sources(worker.sources) if "sources" in options else parent.setup.sources
         is_alike = all(getattr(worker, field) == getattr(parent.options, field) for field in _PRELOADED)
         templates = parent.templates if is_alike else None
-        setup = replace(
-            parent.setup, rules=rules, initializer=initializer, label=name, watch=False, templates=templates
-        )
+        setup = replace(parent.setup, rules=rules, initializer=initializer, label=name, watch=False)
+        setup = replace(setup, sources=sources, templates=templates)
         core = Core(Size(1, 1), f"{parent.roster.name}/{name}", parent.env, parent.module, worker, setup)
         core.roster.closed_why = f"the worker {name!r} is gone"
         return _Entry(core, NamedWorker(core, name), dict(options), place)

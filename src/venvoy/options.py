@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 from .call_store import CallStore
 from .checks import check_seconds
 from .events import Event
+from .places import sources_of
 from .policies import RestartPolicy, ScalePolicy
 
 Target = str | Callable[..., Any]
@@ -55,6 +56,8 @@ class WorkerOptions:
             slot: 0, 1, ... up to the most workers at a time, and the numbers after these for named workers; who
             replaces a worker has its slot. `PYTHON*` variables take effect as they would on a command line.
         cwd: the worker's working folder; None is the host's.
+        sources: source texts run in order, in one namespace, by every worker before it is ready; targets with a bare
+            name are looked up there first. A path is a file that is read now; a pair is (text, file name), for errors.
         preload: modules imported before a worker is ready; with `start="zygote"` once for all workers, and None is the
             pool's module then.
         initializer: a target run once in every worker before it is ready, with `initializer_args`.
@@ -87,6 +90,7 @@ class WorkerOptions:
     paths: Sequence[str | os.PathLike[str]] = ()
     env_vars: Mapping[str, str] | Callable[[int], Mapping[str, str]] | None = None
     cwd: str | os.PathLike[str] | None = None
+    sources: Sequence[str | os.PathLike[str] | tuple[str, Any]] = ()
     preload: Sequence[str] | None = None
     initializer: Target | None = None
     initializer_args: Sequence[Any] = ()
@@ -115,6 +119,7 @@ class WorkerOptions:
             raise TypeError(f"paths is a list of folders, not one: use paths=[{os.fspath(self.paths)!r}]")
         paths = tuple(os.path.abspath(os.fspath(path)) for path in self.paths)
         object.__setattr__(self, "paths", paths)  # frozen, and made absolute while the host's cwd is known
+        object.__setattr__(self, "sources", sources_of(self.sources))
         if not callable(self.env_vars):
             check_env_vars(self.env_vars)
         self._check_start()

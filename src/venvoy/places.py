@@ -6,17 +6,23 @@ Owns the memory of the places found, since texts are mostly run again and again 
 from __future__ import annotations
 
 import linecache
+import os
 import re
 import sys
+import tokenize
 from itertools import islice
 from textwrap import dedent
 from types import CodeType, FrameType
+from typing import Any
 
 _PACKAGE = __name__.partition(".")[0]
 _MOST_KNOWN = 1024
 
 Place = tuple[str, int, tuple[int, ...]]
 """File name, number of the text's first line there, and by how many bytes each of its lines is moved to the right."""
+
+Source = tuple[str, Place]
+"""A text and its place."""
 
 _known: dict[tuple[CodeType, int, str], Place] = {}
 
@@ -43,6 +49,32 @@ def placed(text: str, mode: str) -> tuple[str, Place]:
             _known.clear()
         place = _known[key] = _find(text, frame) or (f"<{mode} at {frame.f_code.co_filename}:{frame.f_lineno}>", 1, ())
     return text, place
+
+
+def sources_of(given: Any) -> tuple[Source, ...]:
+    """Return the texts that `sources=` names, each with its place.
+
+    Raises:
+        TypeError, ValueError: one of them is none.
+        OSError: a file cannot be read.
+    """
+    if isinstance(given, str | os.PathLike):
+        raise TypeError("sources is a list of texts, not one: use sources=[text]")
+    return tuple(_source(source, number) for number, source in enumerate(given))
+
+
+def _source(source: Any, number: int) -> Source:
+    if isinstance(source, os.PathLike):
+        path = os.path.abspath(os.fspath(source))
+        with tokenize.open(path) as file:  # which knows what encoding a Python file has
+            return file.read(), (path, 1, ())
+    if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str):
+        return (source[0], (source[1], 1, ())) if isinstance(source[1], str) else (source[0], source[1])
+    if not isinstance(source, str):
+        raise TypeError(f"sources[{number}] is a text, a path or a pair (text, file name), not {source!r}")
+    if "\n" not in source and os.path.isfile(source):
+        raise ValueError(f"sources[{number}] is a text, but {source!r} is a file: use pathlib.Path({source!r})")
+    return placed(source, "source")
 
 
 def _is_ours(name: object) -> bool:

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from venvoy_worker.contract.codec import CodecError
+from venvoy_worker.contract.plain import plain
+
 from .errors import EncodingError
 from .exchange import Convert
-from .plain import plain
 
 
 def converter(wanted: Any, name: str) -> Convert:
@@ -35,7 +37,7 @@ def converter(wanted: Any, name: str) -> Convert:
 def _plain_result(name: str, value: object) -> object:
     try:
         return plain(value)
-    except EncodingError as error:
+    except CodecError as error:
         raise EncodingError(f"{name}: {error}") from None
 
 

@@ -1,6 +1,7 @@
 """Run by path on any interpreter: load this package by path, leave `sys.path` clean, serve.
 
     python -I .../venvoy_worker/__main__.py PYCACHE CALL_FD CONTROL_FD LIFELINE_FD STATUS_FD [template]
+    python -I .../venvoy_worker/__main__.py --stdio-json [--max-workers N] [--source FILE]...
 
 This file must be readable by every Python, so that one which is too old can say so.
 """
@@ -26,7 +27,9 @@ def load(folder, arguments):  # type: ignore[no-untyped-def]
     module = module_from_spec(spec)
     sys.modules["venvoy_worker"] = module
     spec.loader.exec_module(module)
-    if arguments[-1] == "template":
+    if "--stdio-json" in arguments:
+        from venvoy_worker.runtime.stdio_json import main
+    elif arguments[-1] == "template":
         from venvoy_worker.runtime.template import main
     else:
         from venvoy_worker.runtime.serve import main
@@ -38,7 +41,8 @@ def run(arguments):  # type: ignore[no-untyped-def]
     if sys.path and sys.path[0] == folder:  # without -I, Python puts the script's folder first
         del sys.path[0]
     # A foreign interpreter cannot write byte code into the host's site-packages, and ought not to.
-    previous, sys.pycache_prefix = sys.pycache_prefix, arguments[0] or None
+    pycache = None if "--stdio-json" in arguments else arguments.pop(0)
+    previous, sys.pycache_prefix = sys.pycache_prefix, pycache or sys.pycache_prefix
     try:
         main = load(folder, arguments)
     finally:
@@ -46,7 +50,7 @@ def run(arguments):  # type: ignore[no-untyped-def]
     # User code, and multiprocessing inside it, must find a __main__ that is not this file.
     sys.modules["__main__"] = type(sys)("__main__")
     sys.argv = [""]
-    main(arguments[1:])
+    main(arguments)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 
 import venvoy as vv
-from venvoy.plain import plain
 from venvoy.returns import converter
 from venvoy_worker.contract.arrays import ArrayRecord
+from venvoy_worker.contract.codec import CodecError
+from venvoy_worker.contract.plain import plain
 
 
 class Color(enum.Enum):
@@ -265,7 +266,7 @@ def test_frames_are_records(libraries: None) -> None:
 )
 def test_what_has_no_plain_form_says_where(value: object, text: str) -> None:
     """Never a silent repr."""
-    with pytest.raises(vv.EncodingError, match=text):
+    with pytest.raises(CodecError, match=text):
         plain(value)
 
 
@@ -275,12 +276,12 @@ def test_what_holds_itself_has_no_plain_form() -> None:
     assert plain([shared, shared]) == [[1], [1]]
     cycle: list[Any] = []
     cycle.append(cycle)
-    with pytest.raises(vv.EncodingError, match=r"result\[0\] holds itself"):
+    with pytest.raises(CodecError, match=r"result\[0\] holds itself"):
         plain(cycle)
     deep: list[Any] = []
     for _ in range(5000):
         deep = [deep]
-    with pytest.raises(vv.EncodingError, match="nested too deeply"):
+    with pytest.raises(CodecError, match="nested too deeply"):
         plain(deep)
 
 

@@ -213,16 +213,17 @@ def _needs_watchfiles() -> None:
 
 @pytest.mark.usefixtures("_needs_watchfiles")
 @pytest.mark.parametrize("by_rename", [False, True], ids=["in place", "by rename"])
-@pytest.mark.parametrize("where", ["paths", "sys.path"])
+@pytest.mark.parametrize("where", ["paths", "sys.path", "a template"])
 def test_an_edit_is_seen_by_itself_and_of_two_the_last_wins(
     make_pool: MakePool, app: Path, until: Until, monkeypatch: pytest.MonkeyPatch, by_rename: bool, where: str
 ) -> None:
     """Also within the same second and of the same size; a module of the host's own path is one file of many."""
-    if where == "sys.path":
-        monkeypatch.setattr(sys, "path", [str(app), *sys.path])
-        pool = make_pool(module="app", workers=1, watch=True)
-    else:
+    if where == "paths":
         pool = make_app(make_pool, app, workers=1, watch=True)
+    else:
+        monkeypatch.setattr(sys, "path", [str(app), *sys.path])
+        forked = {"start": "zygote", "preload": ["app", "json"]} if where == "a template" else {}
+        pool = make_pool(module="app", workers=1, watch=True, options=forked)
     assert pool.call("version") == 1
     for version in (2, 4):
         write(app, version, by_rename=by_rename)

@@ -17,6 +17,7 @@ import pytest
 
 import venvoy as vv
 from venvoy import template
+from venvoy.pool.watch import code_places
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has templates")
 
@@ -372,6 +373,14 @@ def test_a_reload_makes_a_new_template(
         with pytest.raises(vv.WorkerStartError, match="ZeroDivisionError"):
             pool.reload()
         assert pool.eval("__import__('code').answer") == 2
+
+
+def test_code_that_is_preloaded_is_watched(folder: Folder, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Where it is found without `paths`, too; not what is installed, or comes with Python."""
+    monkeypatch.setattr(sys, "path", [str(folder.path), *sys.path])
+    options = vv.WorkerOptions(start="zygote", preload=["warm", "json", "psutil"])
+    places = code_places(options, "", vv.build(vv.EnvSpec.current(), home=home))
+    assert places == [str(folder.path / "warm.py")]
 
 
 def test_named_workers_are_forked_from_their_pools_template(zygote: Callable[..., vv.Pool], folder: Folder) -> None:

@@ -10,6 +10,7 @@ import venvoy
 from venvoy.cli import doctor, env, fleet, run, stubs
 from venvoy.cli.feed import feed
 from venvoy.cli.specs import WrongUsage
+from venvoy.cli.worker import worker
 from venvoy.errors import VenvoyError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.add_typer(env.app, name="env")
 app.command(context_settings={"allow_interspersed_args": False})(run.run)  # what follows the script is the script's
 app.command()(run.call)
+app.command()(worker)
 app.command()(fleet.up)
 app.command()(fleet.check)
 app.command()(doctor.doctor)

@@ -52,7 +52,7 @@ def run(
     if is_script and not os.path.exists(command[0]):
         raise WrongUsage(f"there is no file {command[0]}")
     env = specs.build(spec, home, timeout)
-    _become(env, ["python", *command] if command[0].endswith(".py") else command)
+    become(env, ["python", *command] if command[0].endswith(".py") else command)
 
 
 def _has_block(path: str) -> bool:
@@ -63,7 +63,7 @@ def _has_block(path: str) -> bool:
         return False
 
 
-def _become(env: vv.Env, command: list[str]) -> NoReturn:
+def become(env: vv.Env, command: list[str]) -> NoReturn:
     """Put a program in the place of this process: its signals, its terminal, its status are what the user meets."""
     environ = env.environ()
     program = shutil.which(command[0], path=environ["PATH"])

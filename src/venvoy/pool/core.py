@@ -45,6 +45,7 @@ from .recipe import EncodedInitializer, make_recipe
 from .renewal import Renewal
 from .responder import Responder
 from .roster import ErrorMaker, Roster, Rules
+from .sources import Sources
 from .staff import Staff
 from .supervisor import Opened, Supervisor
 from .templates import Templates
@@ -66,6 +67,7 @@ class Setup:
         watch: reload when the code changes.
         classes: names of the classes that results may become.
         is_safe: replies are decoded with an allow-list.
+        sources: that every worker has; shared with named workers.
         expose: functions of the host's that running calls may call, by name.
         templates: what a named worker is forked from, if it is its pool's.
     """
@@ -80,6 +82,7 @@ class Setup:
     watch: bool = False
     classes: tuple[str, ...] = ()
     is_safe: bool = False
+    sources: Sources = field(default_factory=Sources)
     expose: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     templates: Templates | None = None
 
@@ -237,13 +240,13 @@ class Core:
         self.decoder = Decoder(classes)
         home = Path(home_folder(setup.home))
         if setup.watch and self._watcher is None:
-            places = code_places(self.options.paths, self.module, env)
+            places = code_places(self.options, self.module, env)
             with self._start_lock:
                 self._watcher = Watcher(places, self.reload, self.roster.name)
                 if self._threads:  # it was closed meanwhile
                     self._watcher.stop()
         self.on_open()
-        recipes = partial(make_recipe, env, self.options, home, self.module, setup.initializer, classes)
+        recipes = partial(make_recipe, env, self.options, home, self.module, setup.initializer, classes, setup.sources)
         if self.options.start == "zygote" and self.templates is None:
             assert self._collector is not None
             self.templates = Templates(self.roster, self, partial(recipes, None), self._router, self._collector)
@@ -256,7 +259,7 @@ class Core:
             WorkerStartError: the first fresh one did not start; the old ones go on serving.
         """
         if self.env is not None:
-            forget_bytecode(code_places(self.options.paths, self.module, self.env))
+            forget_bytecode(code_places(self.options, self.module, self.env))
         ready = self.renewal.reload(self.options.start_timeout)
         for worker in self.staff.known():
             if (worker.is_leased or worker.tenants) and worker.generation < self.roster.generation:
@@ -320,7 +323,7 @@ class Core:
             part._lock = lock
         self.roster.lock = lock
         self._start_lock = threading.Lock()
-        self.gathering, self.renewal._turn = threading.Lock(), threading.Lock()
+        self.gathering, self.renewal._turn, self.setup.sources.turn = (threading.Lock() for _ in range(3))
         self._collector = None
         self.roster.phase = Phase.CLOSED
         self.roster.closed_why = f"pool {self.roster.name!r} belongs to the process that this one was forked from"

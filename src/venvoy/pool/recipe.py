@@ -15,6 +15,7 @@ from ..classes import Classes
 from ..envs import Env
 from ..options import WorkerOptions, check_env_vars
 from ..worker_start import Recipe
+from .sources import Sources
 
 _MAIN_FILE = str(Path(venvoy_worker.__file__).with_name("__main__.py"))
 
@@ -29,12 +30,14 @@ def make_recipe(
     module: str,
     initializer: EncodedInitializer | None,
     classes: Classes,
+    sources: Sources,
     slot: int | None,
 ) -> Recipe:
     """Return the recipe of the worker of a slot, or, for None, of the template of all.
 
     Args:
         classes: what the host makes of classes in their replies.
+        sources: what every worker has.
 
     Raises:
         TypeError, ValueError: a function for `env_vars` returned something else. Besides this, what it raises.
@@ -54,7 +57,7 @@ def make_recipe(
         slot=slot,
         environ=_environ(env, env_vars),
         cwd=None if options.cwd is None else os.path.abspath(options.cwd),
-        settings=lambda: _settings(env, options, home, module, initializer, classes),
+        settings=lambda: _settings(env, options, home, module, initializer, classes, sources),
         options=options,
     )
 
@@ -81,6 +84,7 @@ def _settings(
     module: str,
     initializer: EncodedInitializer | None,
     classes: Classes,
+    sources: Sources,
 ) -> dict[str, Any]:
     """Return what HELLO tells a worker; made for each, since the host's own `sys.path` may have grown."""
     return {
@@ -92,6 +96,7 @@ def _settings(
         "preload": _preload(options, module),
         "module": module,
         "sources_folder": str(home / "sources"),
+        "sources": list(sources.texts),
         "initializer": initializer,
         "segments": options.segments,
         "log_levels": _log_levels(),

@@ -18,28 +18,39 @@ from pathlib import Path
 from ..envs import Env
 from ..errors import PoolError, VenvoyError
 from ..log import logger
+from ..options import WorkerOptions
 
 _DEBOUNCE = 150  # milliseconds of rest after a change; editors write in several steps
 _RECENT = 3.0  # seconds: bytecode is matched to its source by whole seconds and the size
 _MOST_FILES = 20_000  # looked at for recent changes
 
 
-def code_places(paths: Iterable[str | os.PathLike[str]], module: str, env: Env) -> list[str]:
+def code_places(options: WorkerOptions, module: str, env: Env) -> list[str]:
     """Return the folders and files a pool's own code is in.
 
     Args:
-        paths: those of `WorkerOptions`.
+        options: of its workers; of the modules they preload, those that are installed count as others' code.
         module: of the pool, or "".
         env: of the pool; the host's own gives its `sys.path` to the workers.
     """
-    places = [os.fspath(path) for path in paths]
-    top = module.partition(".")[0]
-    spec = PathFinder.find_spec(top, [*places, *(sys.path if env.is_current else [])]) if top else None
-    if spec is not None and spec.submodule_search_locations:
-        places += list(spec.submodule_search_locations)
-    elif spec is not None and spec.origin:
-        places.append(spec.origin)
+    paths = [os.fspath(path) for path in options.paths]
+    folders = [*paths, *(sys.path if env.is_current else [])]
+    places = [*paths, *_places_of(module, folders)]
+    for name in options.preload or ():
+        places += [place for place in _places_of(name, folders) if not _is_installed(place)]
     return [place for place in dict.fromkeys(places) if os.path.exists(place)]
+
+
+def _places_of(module: str, folders: list[str]) -> list[str]:
+    top = module.partition(".")[0]
+    spec = PathFinder.find_spec(top, folders) if top else None
+    if spec is not None and spec.submodule_search_locations:
+        return list(spec.submodule_search_locations)
+    return [spec.origin] if spec is not None and spec.origin else []
+
+
+def _is_installed(place: str) -> bool:
+    return "site-packages" in place or place.startswith(os.path.dirname(os.__file__) + os.sep)
 
 
 def forget_bytecode(places: Iterable[str]) -> None:

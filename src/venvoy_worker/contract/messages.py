@@ -69,6 +69,9 @@ FLAG_DIRTY = 16
 # Flag of CALL: the target begins with the most bytes its result may have, in decimal digits, and a space.
 FLAG_LIMITED = 32
 
+# Flag of DEFINE: the text belongs to the namespace that all workers of the pool have; its number is in the header.
+FLAG_SHARED = 1
+
 # Flag of CALL: the result stays in the worker, and its reply is a reference.
 FLAG_KEEP = 64
 

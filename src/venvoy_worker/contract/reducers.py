@@ -105,7 +105,7 @@ class Table(dict):  # type: ignore[type-arg]
         return standard.reducer_of(kind) or _of_copyreg.get(kind, by_pickle)
 
     def _lives_apart(self, module: str) -> bool:
-        if module in ("__main__", "venvoy_session") or module.startswith("venvoy_source_"):
+        if module in ("__main__", "venvoy_session", "venvoy_sources") or module.startswith("venvoy_source_"):
             return True
         path = getattr(sys.modules.get(module), "__file__", None) or ""
         return path.startswith(self.own_folders)

@@ -12,7 +12,7 @@ from functools import partial
 from ..contract import codec, frames, messages
 from ..contract.failures import failure
 from ..contract.reducers import Table
-from . import interrupt, lent, records, replies, stdio, targets
+from . import interrupt, lent, records, replies, sources, stdio, targets
 from .coroutines import COROUTINE, finish
 from .perform import report, resolve
 
@@ -93,6 +93,8 @@ def prepare_forked(settings: Settings) -> None:
     """Do what is left to a worker whose template has settled, and imported what is preloaded."""
     if settings["module"]:
         targets.import_module(settings["module"])
+    for number, (text, place) in enumerate(settings["sources"], 1):
+        sources.add(number, text, place)
     if settings["initializer"] is not None:
         kind, name, definition, body = settings["initializer"]
         if definition is not None:

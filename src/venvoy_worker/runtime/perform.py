@@ -9,7 +9,7 @@ import venvoy_worker
 
 from ..contract import codec, frames, messages
 from ..contract.failures import failure, snapshot
-from . import interrupt, lent, replies, stdio, targets
+from . import interrupt, lent, replies, sources, stdio, targets
 from .coroutines import COROUTINE, finish, finishing
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -20,6 +20,8 @@ _MAY_STAY = messages.KIND_OBJECT | messages.FLAG_KEEP
 
 def perform(frame: Frame, begin: float) -> Pieces:
     """Decode, run, encode: everything in which code of the user's can run. Return the reply."""
+    if sources.pending:
+        sources.catch_up()
     value = codec.decode_frame(frame)
     frame.body, frame.buffers = b"", []
     kind = frame.flags & messages.KIND_MASK

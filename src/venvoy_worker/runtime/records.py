@@ -19,6 +19,7 @@ _PATIENCE = 0.1  # seconds
 _MOST_CHARACTERS = 16_000  # of a message, and of a traceback: a record has to fit into a socket's buffer
 _PLAIN = (type(None), bool, int, float, str)
 _send: Callable[[Pieces, float], bool] | None = None
+_tell: Callable[[dict[str, object], int], object]
 _levels: dict[str, int] = {}
 _dropped = 0
 _patience = _PATIENCE
@@ -37,6 +38,13 @@ def relay(send: Callable[[Pieces, float], bool], levels: dict[str, int]) -> None
     if is_forked:  # preload may have set other levels meanwhile
         return
     _levels = levels
+    tell(_tell_host)
+
+
+def tell(function: Callable[[dict[str, object], int], object]) -> None:
+    """Give records to a function from now on, as dicts and with the number of the call that runs."""
+    global _tell
+    _tell = function
     if "logging" in sys.modules:
         _install(sys.modules["logging"])
     else:
@@ -124,10 +132,18 @@ def _reaches_root(logger: Any) -> bool:
 
 def _relay(logging: Any, record: Any) -> None:
     try:
-        body = codec.encode_inline(_fields(logging, record))
+        fields = _fields(logging, record)
     except Exception:  # of the user's, whose handlers will say so if there are any
         return
-    interrupt.shielded(_write, body, _face.call_id())
+    _tell(fields, _face.call_id())
+
+
+def _tell_host(fields: dict[str, object], call_id: int) -> None:
+    try:
+        body = codec.encode_inline(fields)
+    except Exception:  # a str subclass of the user's
+        return
+    interrupt.shielded(_write, body, call_id)
 
 
 def _fields(logging: Any, record: Any) -> dict[str, object]:

@@ -17,7 +17,7 @@ from time import perf_counter
 from ..contract import codec, frames, host_functions, messages
 from ..contract.channel import Channel
 from ..contract.descriptors import DescriptorChannel
-from . import control, greeting, interrupt, lent, replies, stdio, targets
+from . import control, greeting, interrupt, lent, replies, sources, stdio, targets
 from .line import Line
 from .perform import disown_result, microseconds_since, perform, report
 
@@ -102,7 +102,7 @@ class Server:
                 if interrupt.chores:
                     interrupt.do_chores()
             elif frame.opcode == messages.DEFINE:
-                targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame), self._lane)
+                _define(frame, self._lane)
             frame = None  # an argument must not live until the next call
             if lent.by_host:
                 lent.give_back()  # an error's traceback had it
@@ -169,6 +169,14 @@ class Server:
         limit = None if call is None else replies.limit_of(call.flags, call.target)[0]
         pieces = replies.encode_report(problem, limit)
         self.send(frames.pack(messages.ERROR, flags, codec.PICKLE, call_id=call_id, number=number, body=pieces))
+
+
+def _define(frame: Frame, lane: int) -> None:
+    """Remember a text for the calls after it; nothing is decoded or run before one of them begins."""
+    if frame.flags & messages.FLAG_SHARED:
+        sources.pending.append(lambda: (frame.number, *codec.decode_frame(frame)))
+    else:
+        targets.define(frame.target.decode().split(" "), partial(codec.decode_frame, frame), lane)
 
 
 TYPE_CHECKING = False

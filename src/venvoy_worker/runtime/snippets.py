@@ -49,6 +49,16 @@ def evaluate(text: str, values: dict[str, object], mode: str, session: str, plac
         raise
 
 
+def compiled(text: str, place: Place) -> CodeType:
+    """Return the code of statements that is to be run once, and whose lines are to be shown for as long as we live.
+
+    Raises:
+        SyntaxError: they cannot be parsed.
+    """
+    _show_lines_of(text, place)
+    return _code(_parse(text, "exec", place), place[0], "exec", 0)
+
+
 # --- compiling --------------------------------------------------------------------------------------------------------
 
 
@@ -71,8 +81,8 @@ def _compile(text: str, mode: str, place: Place) -> CodeType:
     return _code(tree, filename, "exec")
 
 
-def _code(tree: Any, filename: str, mode: str) -> CodeType:
-    code: CodeType = compile(tree, filename, mode, _AWAIT, dont_inherit=True)
+def _code(tree: Any, filename: str, mode: str, flags: int = _AWAIT) -> CodeType:
+    code: CodeType = compile(tree, filename, mode, flags, dont_inherit=True)
     return code
 
 
@@ -220,17 +230,23 @@ def _session_of(session_id: str) -> _Session:
 
 
 def _show_lines() -> None:
-    """Let tracebacks show the lines of texts whose file is not on this side, such as a notebook's."""
+    for text, _, place in list(_compiled):
+        _show_lines_of(text, place)
+
+
+def _show_lines_of(text: str, place: Place) -> None:
+    """Let tracebacks show the lines of a text whose file is not on this side, such as a notebook's."""
+    filename, first, _ = place
+    if os.path.exists(filename):
+        return
     import linecache
 
-    for text, _, (filename, first, _) in list(_compiled):
-        if not os.path.exists(filename):
-            entry = linecache.cache.get(filename)
-            lines = entry[2] if entry is not None and len(entry) == 4 else []
-            shown = [line + "\n" for line in text.splitlines()]
-            lines = lines + ["\n"] * (first - 1 + len(shown) - len(lines))
-            lines[first - 1 : first - 1 + len(shown)] = shown
-            linecache.cache[filename] = (sum(map(len, lines)), None, lines, filename)
+    entry = linecache.cache.get(filename)
+    lines = entry[2] if entry is not None and len(entry) == 4 else []
+    shown = [line + "\n" for line in text.splitlines()]
+    lines = lines + ["\n"] * (first - 1 + len(shown) - len(lines))
+    lines[first - 1 : first - 1 + len(shown)] = shown
+    linecache.cache[filename] = (sum(map(len, lines)), None, lines, filename)
 
 
 TYPE_CHECKING = False

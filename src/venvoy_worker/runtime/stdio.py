@@ -22,8 +22,9 @@ def guard(descriptors: list[int], page: int) -> None:
     """Make the descriptors private to this process, and text output line by line.
 
     Args:
-        descriptors: of the sockets and of the lifeline.
-        page: of the status page's file; behind the page, the Python stack is written should this process crash.
+        descriptors: of what connects us to the host.
+        page: of the status page's file; behind the page, the Python stack is written should this process crash. Where
+            there is no such page, of a copy of stderr.
     """
     _keep_private(descriptors, page)
     os.register_at_fork(after_in_child=_leave_to_parent)
@@ -61,7 +62,10 @@ def _keep_private(descriptors: list[int], page: int) -> None:
     for fd in [*descriptors, page]:
         os.set_inheritable(fd, False)
     _private, _page = descriptors, page
-    os.lseek(page, mmap.PAGESIZE, os.SEEK_SET)
+    try:
+        os.lseek(page, mmap.PAGESIZE, os.SEEK_SET)
+    except OSError:  # stderr is a pipe
+        pass
     faulthandler.enable(page)  # user code may enable it for another file, and has the stack there then
 
 

@@ -9,6 +9,8 @@ import _thread
 import os
 import sys
 
+from . import sources
+
 _is_shared = False  # several calls run at once: a module that is there may be half imported by another
 _main_module = ""  # where bare names are looked up: the pool's `module`
 _sources_folder = ""
@@ -49,19 +51,14 @@ def share() -> None:
 
 
 def by_name(name: str) -> Callable[..., object]:
-    """Return what `"module:attr.sub"`, or a bare `"attr"` of the pool's module, names.
+    """Return what `"module:attr.sub"`, or a bare `"attr"` of the pool's sources or its module, names.
 
     Raises:
         NotFound: the module or the attribute does not exist. Errors of the module's own import pass through.
     """
     module_name, colon, path = name.partition(":")
     if not colon:
-        if not _main_module:
-            raise NotFound(
-                "%r is a bare name, but this pool was given no module; use 'module:%s' or Pool(env, 'module')"
-                % (name, name)
-            )
-        module_name, path = _main_module, name
+        module_name, path = _home_of(name), name
     found: object = sys.modules.get(module_name)
     if found is None or _is_shared:
         found = import_module(module_name)
@@ -71,6 +68,19 @@ def by_name(name: str) -> Callable[..., object]:
         except AttributeError as error:
             found = _submodule(found, part, name, error)
     return found  # type: ignore[return-value]
+
+
+def _home_of(name: str) -> str:
+    """Return the module in which a bare name is to be looked up."""
+    shared = sys.modules.get(sources.NAME)
+    if shared is not None and (hasattr(shared, name.partition(".")[0]) or not _main_module):
+        return sources.NAME
+    if not _main_module:
+        raise NotFound(
+            "%r is a bare name, but this pool was given no module; use 'module:%s', Pool(env, 'module'), "
+            "WorkerOptions(sources=[...]) or Pool.define(...)" % (name, name)
+        )
+    return _main_module
 
 
 def import_module(name: str) -> object:

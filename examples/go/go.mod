@@ -1,0 +1,3 @@
+module example.com/venvoy
+
+go 1.21
