@@ -62,7 +62,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def _shared_bytes(pid: int) -> int:
-    """Return how much of that is memory it shares, as segments that are kept for the next large values; 0 if unknown."""
+    """Return how much of that is memory it shares, as it does for large values; 0 if that is not known."""
     try:
         with open(f"/proc/{pid}/status", "rb") as status:
             return next((int(line.split()[1]) << 10 for line in status if line.startswith(b"RssShmem:")), 0)
