@@ -12,6 +12,7 @@ from typing import Any
 from venvoy_worker.contract import codec, messages, reducers
 from venvoy_worker.contract.host_functions import Passing
 
+from .drawing import drawn
 from .errors import EncodingError, MessageTooLarge, StaleProxy
 from .exchange import Call, Convert, Definition, Dialogue
 from .options import CallOptions, Target, WorkerOptions
@@ -51,9 +52,11 @@ def make_call(
     try:
         if resolved.kind == VALUE:
             assert resolved.value is not None
+            args, kwargs = drawn(args, kwargs)
             with Passing(passed):
                 encoded = codec.encode((*resolved.value, args, kwargs), table)
         elif kwargs or not codec.is_small(args):
+            args, kwargs = drawn(args, kwargs)
             with Passing(passed):
                 encoded = codec.encode((args, kwargs), table)
         else:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from venvoy_worker.contract import codec, frames, messages
 from venvoy_worker.contract.frames import Frame
@@ -68,19 +68,42 @@ class SourceMemory:
         return pieces
 
 
+@runtime_checkable
+class Closing(Protocol):
+    """What draws from an iterator among the arguments."""
+
+    is_drawn: bool
+
+    def close(self) -> object:
+        """Nobody will draw any more."""
+
+
 @dataclass(slots=True)
 class Dialogue:
     """What can be said between a call and its reply; a plain call has none.
 
     Args:
         passed: functions of the host's that are among the arguments, by their number.
+        items: frames of a stream that came while another was read for, or while its consumer was interrupted.
         news: the newest progress, until `on_progress` has been told of it.
         listener: told of progress besides that, by whoever reads; it must not block.
     """
 
-    passed: list[Callable[..., object]] = field(default_factory=list)
+    passed: list[Any] = field(default_factory=list)
+    items: deque[Frame] = field(default_factory=deque)
     news: deque[Progress] = field(default_factory=lambda: deque(maxlen=1))
     listener: Callable[[Progress], object] | None = None
+
+    def close(self) -> None:
+        """The call has ended, or nobody waits for it any more: close the iterators among its arguments."""
+        for function in self.passed:
+            if isinstance(function, Closing):
+                function.close()
+
+    @property
+    def is_drawn(self) -> bool:
+        """True when an iterator among the arguments has given something, which it cannot give again."""
+        return any(isinstance(function, Closing) and function.is_drawn for function in self.passed)
 
 
 class Call:
@@ -171,10 +194,15 @@ class Call:
 
     def may_repeat(self, error: BaseException) -> bool:
         """Return True, having counted the attempt, if the call is to be run again after this error of its own."""
-        if self.retries > 0 and isinstance(error, self.options.retry_on):  # () is none
+        if self.can_repeat and isinstance(error, self.options.retry_on):  # () is none
             self.retries -= 1
             return True
         return False
+
+    @property
+    def can_repeat(self) -> bool:
+        """True when it has attempts left, and arguments."""
+        return self.retries > 0 and not (self.dialogue is not None and self.dialogue.is_drawn)
 
     def timeout_error(self) -> CallTimeout:
         """Return the error of a call whose deadline passed."""

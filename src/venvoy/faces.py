@@ -19,6 +19,7 @@ from .pool.jobs import CallFuture, Job
 from .pool.mapping import MapOptions, Window
 from .pool.mapping import Mapping as PoolMapping
 from .source import target_for
+from .streams import PoolSeat, Stream
 
 T = TypeVar("T")
 _DEFAULT_CALL = CallOptions()
@@ -58,6 +59,19 @@ class Calling:
         except EncodingError as error:
             return self._send(error).future
         return self._send(call).future
+
+    def stream(self, target: Target, /, *args: Any, **kwargs: Any) -> Stream:
+        """Run a target that is a generator function, or returns an iterable, and yield its items while it runs.
+
+        The items come as fast as they are taken: a worker is held, and runs ahead of the consumer by a window only.
+        Leaving early (`break`, `close()`, dropping the iterator) closes the generator in the worker. The deadline of
+        `options(timeout=)` is that of the whole stream.
+
+        Raises:
+            TypeError: the result is not iterable. Besides this, as `call`; errors come after the items before them.
+        """
+        call = make_call(target, args, kwargs, self._call_options, self._core.table)
+        return Stream(self._core, PoolSeat(self._core), call, self)
 
     def map(
         self,

@@ -7,6 +7,7 @@ or belong to another container. Owns the descriptor of the file.
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 
 
@@ -23,8 +24,10 @@ class HostMark:
     def __init__(self, prefix: str) -> None:
         self.token = f"{os.getpid()}-{os.urandom(6).hex()}"
         self._path = prefix + self.token
-        self._fd = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)  # nobody knows of it yet
+        draft = f"{os.path.dirname(prefix)}/.{self.token}"  # a file of the final name is locked, or of a dead process
+        self._fd = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        os.rename(draft, self._path)
 
     def close(self) -> None:
         """Remove the file: this process does not stand for anything any more."""
@@ -54,6 +57,12 @@ def is_alive(prefix: str, token: str) -> bool:
         return True
     finally:
         os.close(fd)
+
+
+def remove_dead(prefix: str) -> None:
+    """Remove what processes have left that were killed."""
+    for path in glob.glob(glob.escape(prefix) + "*"):
+        is_alive(prefix, path.removeprefix(prefix))
 
 
 def _unlink(path: str) -> None:

@@ -59,7 +59,7 @@ class Lane:
         self._lent: list[Borrowed] = []  # segments of the worker that are, or were, in use here
         self._sources = SourceMemory()
         self._collector = collector
-        self._road = Road(self, collector)
+        self.road = Road(self, collector)
         self.talk = Talk(worker.listener.responder)
 
     # --- from start to exit -----------------------------------------------------------------
@@ -82,7 +82,7 @@ class Lane:
 
     def end(self) -> None:
         """On the collector thread: the process is gone."""
-        self._road.leave()
+        self.road.leave()
         self._collector.unexpect(self.channel.fileno())
         self._collector.unwatch(self.channel.fileno())  # an abandoned call's
         self.channel.shut()  # whoever reads wakes, even if a forked process holds the other end
@@ -223,11 +223,11 @@ class Lane:
 
     def stop_call(self, call_id: int) -> None:
         """Stop a call of this lane; see `Road`."""
-        self._road.stop(call_id)
+        self.road.stop(call_id)
 
     def abandon_call(self, is_to_stop: bool) -> None:
         """On the collector thread: see to the call whose driver left; see `Road`."""
-        self._road.abandon(is_to_stop)
+        self.road.abandon(is_to_stop)
 
     def cut(self) -> None:
         """A request was written in part, and nothing more can be said: end the channel, and so the worker."""

@@ -7,30 +7,23 @@ is a pool of one, whose worker is never replaced.
 from __future__ import annotations
 
 import itertools
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
-from queue import SimpleQueue
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from venvoy_worker.contract.frames import Frame
-
 from .calling import make_call, make_eval, placeholder
-from .errors import CallTimeout, EncodingError, VenvoyError, WorkerError
-from .exchange import Call, Dialogue
-from .lane import Lane
-from .nesting import place_on
+from .errors import CallTimeout, EncodingError, WorkerError
+from .exchange import Call
+from .lease_hold import Hold, LeaseSeat
 from .objects import make_kept, object_on, residence_of
 from .options import CallOptions, Target
-from .pool.calls import result_of
 from .pool.core import Core
 from .pool.jobs import CallFuture, Job
-from .pool.roster import Ticket
 from .references import Residence
+from .streams import PoolSeat, Seat, Stream
 from .worker import Worker
 
 _numbers = itertools.count(1)
@@ -47,6 +40,14 @@ class OneWorker:
     def call(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
         """Run a target on this worker and return its result; as `Pool.call`."""
         return self._run(make_call(target, args, kwargs, self._options, self._core.table))
+
+    def stream(self, target: Target, /, *args: Any, **kwargs: Any) -> Stream:
+        """Run a target on this worker and yield the items of its result while it runs; as `Pool.stream`.
+
+        Nothing else can run here before it is exhausted or closed.
+        """
+        call = make_call(target, args, kwargs, self._options, self._core.table)
+        return Stream(self._core, self._seat(), call, self)
 
     def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> CallFuture:
         """Run a target on this worker, after what was submitted before, and return its future."""
@@ -100,130 +101,11 @@ class OneWorker:
     def _living(self) -> Worker:
         raise NotImplementedError
 
-    def _residence(self) -> Residence:
+    def _seat(self) -> Seat:
         raise NotImplementedError
 
-
-class _Hold:
-    """What a lease and its views share: the ticket, whose turn it is, and the thread that runs what was submitted."""
-
-    def __init__(self, core: Core) -> None:
-        self.core = core
-        self.ticket = Ticket()
-        self.ticket.is_whole = core.roster.concurrency > 1
-        self.session = f"lease-{next(_numbers)}"
-        self.turn = threading.Lock()  # one call at a time on the worker's channel
-        self.lane: Lane | None = None
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._residence: Residence | None = None
-        self._again: Job | None = None  # its call raised, and is to run once more before any other
-        self._is_dropping = False
-
-    def living(self) -> Lane:
-        """Return the lane of the worker.
-
-        Raises:
-            WorkerError: there is none, or no longer.
-        """
-        lane = self.lane
-        if lane is None or self.ticket.lane is not lane or lane.worker.process.exited.is_set():
-            raise WorkerError(
-                "this lease has no worker: it has not begun, has ended, or its worker timed out or crashed"
-            )
-        return lane
-
-    def run(self, call: Call) -> Any:
-        """Run a call when it is its turn, and return its result."""
-        return result_of(call, self._run_once, self.core)
-
-    def _run_once(self, call: Call) -> Frame:
-        place = place_on(self.living())
-        if place is not None:  # the worker waits for an answer of this very thread, whose turn it is
-            return self.core.engine.run_within(place, call)
-        with self.turn:
-            self.living()
-            return self.core.engine.run_on(self.ticket, call)
-
-    def residence(self) -> Residence:
-        """Return what knows the objects that are made during the lease."""
-        if self._residence is None or self._residence.why:
-            self._residence = Residence(self.core, self.living().worker, self._run_once, set(), lambda: None)
-        return self._residence
-
-    def enqueue(self, job: Job) -> None:
-        """Let the thread run a job after those before it.
-
-        Raises:
-            WorkerError: there is no worker.
-        """
-        self.living()
-        job.future._runner, job.future._job = self, job
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="venvoy-lease", daemon=True)
-            self._thread.start()
-        self._jobs.put(job)
-
-    def _work(self) -> None:
-        job = self._jobs.get()
-        while job is not None:
-            if self._is_dropping:
-                job.cancel()
-            elif job.begin():
-                self._run_job(job)
-            job, self._again = self._again, None  # a thread that waits keeps nothing alive
-            if job is None:
-                job = self._jobs.get()
-
-    def _run_job(self, job: Job) -> None:
-        try:
-            with self.turn:
-                lane = self.living()
-                job.place = (lane, lane.last_id + 1)
-                dialogue = job.call.dialogue = job.call.dialogue or Dialogue()
-                dialogue.listener = partial(setattr, job.future, "progress")
-                frame = self.core.engine.run_on(self.ticket, job.call)
-        except VenvoyError as error:
-            job.fail(job.cancelled_error() if job.is_given_up else error)
-            return
-        self.core.decoder.complete(job, frame)
-
-    def stop(self, job: Job) -> bool:
-        """Cancel a job whose future is RUNNING; return False when it has ended meanwhile."""
-        if job.place is None or job.future.done():
-            return False
-        job.is_given_up = True
-        lane, call_id = job.place
-        lane.stop_call(call_id)
-        return True
-
-    def repeat(self, job: Job) -> None:
-        """Run a job again, from within `_run_job`."""
-        self._again = job
-
-    def read(self, job: Job, timeout: float | None) -> None:
-        """Nothing: the thread reads."""
-
-    def end(self, is_error: bool) -> None:
-        """Finish what was submitted, or drop it after an error, and give the worker back."""
-        if self._thread is not None:
-            self._is_dropping = is_error
-            lane = self.ticket.lane
-            if is_error and lane is not None:
-                lane.stop_call(lane.last_id)
-            self._jobs.put(None)
-            self._thread.join()
-        with self.turn:
-            if self._residence is not None:
-                self._residence.end("the lease has ended")
-            if self.lane is not None:
-                worker = self.lane.worker
-                worker.is_leased = False
-                self.core.check_limits(worker, worker.calls)
-            self.lane = None  # at once; the collector takes the worker back a moment later
-            self.core.engine.give_up(self.ticket)
-            if self.core.staff.gone.is_set():
-                self.core.engine.settle()  # the collector may have ended
+    def _residence(self) -> Residence:
+        raise NotImplementedError
 
 
 class Lease(OneWorker):
@@ -243,7 +125,7 @@ class Lease(OneWorker):
         self._timeout = timeout
         self._core = core
         self._options = options
-        self._hold = _Hold(core)
+        self._hold = Hold(core)
         self._session = self._hold.session
         self._parent: Lease | None = None
 
@@ -281,6 +163,9 @@ class Lease(OneWorker):
 
     def _enqueue(self, job: Job) -> None:
         self._hold.enqueue(job)
+
+    def _seat(self) -> Seat:
+        return LeaseSeat(self._hold)
 
     def _living(self) -> Worker:
         return self._hold.living().worker
@@ -370,6 +255,9 @@ class NamedWorker(OneWorker):
 
     def _enqueue(self, job: Job) -> None:
         self._core.calls.enqueue(job)
+
+    def _seat(self) -> Seat:
+        return PoolSeat(self._core)
 
     def _living(self) -> Worker:
         workers = self._core.staff.known()

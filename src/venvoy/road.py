@@ -6,10 +6,11 @@ that, and the reading of a channel whose driver has left.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from venvoy_worker.contract import messages
-from venvoy_worker.contract.frames import FrameError
+from venvoy_worker.contract.frames import Frame, FrameError
 
 from .collector import Collector, Timers
 from .worker_state import State
@@ -31,6 +32,7 @@ class Road:
         self._lane = lane
         self._collector = collector
         self._timers = Timers(collector)
+        self._then: Callable[[Frame | None], object] | None = None  # what comes when all has been thrown away
 
     def stop(self, call_id: int) -> None:
         """Cancel a call, and see to it that it ends."""
@@ -41,8 +43,11 @@ class Road:
         self._timers.later(grace, lambda: self._insist(call_id, is_last=True))
 
     def leave(self) -> None:
-        """Forget what was to be done later."""
+        """The process is gone: forget what was to be done later."""
         self._timers.drop()
+        then, self._then = self._then, None
+        if then is not None:
+            then(None)
 
     def _insist(self, call_id: int, is_last: bool) -> None:
         lane = self._lane
@@ -67,10 +72,28 @@ class Road:
         if is_to_stop:
             self.stop(call_id)
         if lane.state is State.ABANDONED:
-            self._collector.watch(lane.channel.fileno(), lambda: self._on_abandoned(call_id))
-            self._on_abandoned(call_id)  # the reply may be here, and no byte more will come
+            self._discard(call_id, self._free)
 
-    def _on_abandoned(self, call_id: int) -> None:
+    def drain(self, call_id: int, then: Callable[[], object]) -> None:
+        """Let the collector thread stop a call, read until it has ended, and then tell the holder. Takes no lock."""
+        self._collector.call_soon(lambda: self._drain(call_id, then))
+
+    def _drain(self, call_id: int, then: Callable[[], object]) -> None:
+        if self._lane.state is State.BUSY and self._lane.open_call == call_id:
+            self.stop(call_id)
+            self._discard(call_id, lambda frame: then())
+        else:  # the lane, too, was let go meanwhile
+            then()
+
+    def _discard(self, call_id: int, then: Callable[[Frame | None], object]) -> None:
+        """Read and throw away what comes up to the reply to a call; None is for a broken channel."""
+        fd = self._lane.channel.fileno()
+        self._collector.unwatch(fd)  # a drain that the lane's holder did not wait for
+        self._collector.watch(fd, lambda: self._on_discard(call_id))
+        self._then = then
+        self._on_discard(call_id)  # the reply may be here, and no byte more will come
+
+    def _on_discard(self, call_id: int) -> None:
         lane = self._lane
         frame = lane.channel.parser.last  # that the driver may not have got to see
         try:
@@ -87,8 +110,15 @@ class Road:
         self._collector.unwatch(lane.channel.fileno())
         self._timers.drop()
         lane.channel.parser.last = None
+        lane.open_call = 0
         if lane.is_attributed:
             lane.worker.end_output()
         if frame.opcode == messages.RESULT and frame.flags & messages.FLAG_REFERENCE:
             lane.worker.control.say(messages.RELEASE, body=frame.target)  # nobody will ever have these
-        lane.worker.listener.lane_freed(lane, not frame.flags & messages.FLAG_DIRTY)
+        then, self._then = self._then, None
+        if then is not None:
+            then(frame)
+
+    def _free(self, frame: Frame | None) -> None:
+        if frame is not None:
+            self._lane.worker.listener.lane_freed(self._lane, not frame.flags & messages.FLAG_DIRTY)

@@ -18,7 +18,7 @@ from typing import Any, Self
 from . import collector
 from .call_store import TTL, DetachedCall, Pieces, check_ttl, unknown_call
 from .errors import CallStoreError
-from .host_mark import HostMark, is_alive
+from .host_mark import HostMark, is_alive, remove_dead
 
 _SCHEMA = 1
 _APPLICATION = 0x76656E76  # "venv", which tells our files from others
@@ -77,6 +77,7 @@ class SqliteCallStore:
         self._mark: HostMark | None = None  # made for the first call that is run here
         try:
             self._db: sqlite3.Connection | None = _open(self.path)
+            remove_dead(self._prefix)
         except (sqlite3.Error, OSError, _Refused) as error:
             raise self._error(error) from error
         self._finalizer = weakref.finalize(self, _close_quietly, self._db)

@@ -103,6 +103,8 @@ class Talk:
             return None
         if frame.opcode == messages.PROGRESS:
             self._responder.report(owner, frame, is_caller=send is None)
+        elif frame.opcode == messages.ITEMS and owner.dialogue is not None:
+            owner.dialogue.items.append(frame)
         elif frame.opcode in messages.TERMINAL:
             self._replies[frame.call_id] = frame
         return None

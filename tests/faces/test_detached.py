@@ -555,6 +555,17 @@ def read_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
+def test_what_killed_hosts_leave_is_removed(host: Any, tmp_path: Path) -> None:
+    """Of them nothing but the file is there when the store is closed."""
+    for _ in range(2):
+        process = host(1, 0.0)
+        read_line(process)
+        kill(process)
+    with vv.SqliteCallStore(tmp_path / "calls.db"):
+        assert not [path.name for path in tmp_path.iterdir() if "-host-" in path.name]
+    assert {path.name for path in tmp_path.iterdir()} <= {"calls.db", "host.py", "log"}
+
+
 @pytest.mark.parametrize("after", [0.0, 0.05, 0.12, 0.3])
 def test_calls_survive_the_death_of_their_host(make_pool: Any, host: Any, tmp_path: Path, after: float) -> None:
     """At any moment: each call whose id is known is run at least once, and its result delivered once."""

@@ -66,7 +66,12 @@ class Calls:
         Raises:
             As `Engine.run`; besides this, what the call raises.
         """
-        return result_of(call, self._engine.run, self._pool)
+        if call.dialogue is None:
+            return result_of(call, self._engine.run, self._pool)
+        try:
+            return result_of(call, self._engine.run, self._pool)
+        finally:
+            call.dialogue.close()
 
     def enqueue(self, job: Job) -> None:
         """Send a job to an idle worker, or let it wait for one.

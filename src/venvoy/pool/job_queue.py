@@ -284,7 +284,7 @@ class JobQueue:
             raise self._roster.closed_error() from None
         if not lost.started and call.attempts <= _MOST_FREE_RETRIES:
             return
-        if lost.started and call.retries > 0:
+        if lost.started and call.can_repeat:
             call.retries -= 1
             return
         raise crash_error(lost) from None

@@ -246,6 +246,8 @@ class Job:
         return CallCancelled(f"{self.call.name} was cancelled while it ran")
 
     def _end(self) -> None:
+        if self.call.dialogue is not None:
+            self.call.dialogue.close()
         if self.timer is not None:
             self.timer.cancel()
         self.future._job = None

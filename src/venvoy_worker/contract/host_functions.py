@@ -82,7 +82,7 @@ class HostFunction:
         self._name = name
         self._call_id = call_id
 
-    def __call__(self, *args: object, **kwargs: object) -> object:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         if not lines:
             raise RuntimeError("functions of the host's can be called in a worker only")
         line = lines[(self._call_id or running()) >> LANE_SHIFT]
@@ -95,6 +95,50 @@ class HostFunction:
         return "<host function %s>" % self._name
 
 
+class PassedIterator(Callback):
+    """An iterator of the host's among the arguments of a call; its function draws from it."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (restore_iterator, *super().__reduce__()[1:])
+
+
+class HostIterator:
+    """Draws from an iterator of the host's while the call that it belongs to runs.
+
+    Args:
+        draw: returns the next items, and whether they are the last.
+    """
+
+    __slots__ = ("_draw", "_is_over", "_items")
+
+    def __init__(self, draw: HostFunction) -> None:
+        self._draw = draw
+        self._items: Iterator[object] = iter(())
+        self._is_over = False
+
+    def __iter__(self) -> HostIterator:
+        return self
+
+    def __next__(self) -> object:
+        while True:
+            for item in self._items:
+                return item
+            if self._is_over:
+                raise StopIteration
+            items, self._is_over = self._draw()
+            self._items = iter(items)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("an iterator of the host's belongs to the call it came with, and cannot travel")
+
+
+def restore_iterator(number: int) -> HostIterator:
+    """Return what draws from the iterator that came with the arguments of the running call under this number."""
+    return HostIterator(restore_callback(number))
+
+
 def restore_callback(number: int) -> HostFunction:
     """Return the function that came with the arguments of the running call under this number."""
     return HostFunction(number, running())
@@ -102,4 +146,4 @@ def restore_callback(number: int) -> HostFunction:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any, Callable, Iterator

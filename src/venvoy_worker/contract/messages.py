@@ -19,6 +19,7 @@ RESULT = 4  # worker -> host: its value
 ERROR = 5  # worker -> host: its error; with call id 0: the worker could not start
 DEFINE = 6  # host -> worker, no reply: source text for later CALLs
 RETRACTED = 7  # worker -> host: these calls were taken back before they started
+ITEMS = 8  # worker -> host: what a streamed call has yielded
 ASK = 9  # worker -> host: call a function of the host's for the call that runs
 PROGRESS = 10  # worker -> host: how far the call is
 ANSWER = 11  # host -> worker: what came of an ASK
@@ -33,6 +34,7 @@ STACK = 37  # worker -> host: there
 RECORD = 38  # worker -> host: something was logged
 SEGMENT = 39  # both ways, with a descriptor: memory for large parts of frames
 SEGMENT_FREE = 40  # both ways: these segments are not lent any more, or not there any more
+CREDIT = 41  # host -> worker: the consumer of a stream takes more
 RELEASE = 42  # host -> worker: these objects have no proxy any more
 
 # On the control socket of a template, which forks workers and runs no calls.
@@ -42,13 +44,13 @@ REAPED = 45  # template -> host: how a worker ended
 REAP = 46  # host -> template: this worker has ended, and its process id is needed no more
 
 FROM_HOST = frozenset(
-    {HELLO, CALL, DEFINE, ANSWER, PING, CANCEL, RETRACT, DUMP, SEGMENT, SEGMENT_FREE, RELEASE, FORK, REAP}
+    {HELLO, CALL, DEFINE, ANSWER, PING, CANCEL, RETRACT, DUMP, SEGMENT, SEGMENT_FREE, CREDIT, RELEASE, FORK, REAP}
 )
 FROM_WORKER = frozenset(
-    {READY, RESULT, ERROR, RETRACTED, ASK, PROGRESS, PONG, STACK, RECORD, SEGMENT, SEGMENT_FREE, FORKED, REAPED}
+    {READY, RESULT, ERROR, RETRACTED, ITEMS, ASK, PROGRESS, PONG, STACK, RECORD, SEGMENT, SEGMENT_FREE, FORKED, REAPED}
 )
 TERMINAL = frozenset({RESULT, ERROR})
-INTERIM = frozenset({ASK, PROGRESS})  # come before the reply
+INTERIM = frozenset({ITEMS, ASK, PROGRESS})  # come before the reply
 
 # Flags of CALL: what kind of target, and whether the body is one call or a chunk of a map.
 KIND_MASK = 11
@@ -77,6 +79,9 @@ FLAG_KEEP = 64
 
 # Flag of RESULT: objects stay in the worker for it; their handles are in the target, in the form of `pack_ids`.
 FLAG_REFERENCE = 64
+# Flag of CALL: what the result yields goes to the host, in ITEMS.
+FLAG_STREAM = 16
+
 # Flag of CALL: made by a function that answers an ASK, so it is to run now, within the call that waits for that answer.
 FLAG_NESTED = 128
 

@@ -13,6 +13,7 @@ import sys
 
 from ..contract import codec, frames, messages
 from ..contract.failures import main_stack
+from ..contract.host_functions import lines
 from . import interrupt
 
 _PATIENCE = 1.0  # seconds for a host that does not read its control line
@@ -121,6 +122,8 @@ class Control:
             taken = _retract(wanted)
             reply = self._replies[wanted[0] >> frames.LANE_SHIFT if wanted else 0]
             reply(frames.pack(messages.RETRACTED, body=[messages.pack_ids(taken)]))
+        elif frame.opcode == messages.CREDIT:
+            lines[frame.call_id >> frames.LANE_SHIFT].credit(frame.call_id, *messages.read_ids(frame.body))
         elif frame.opcode == messages.RELEASE:
             objects = sys.modules.get("venvoy_worker.runtime.objects")  # not imported: there are none
             if objects is not None:

@@ -16,6 +16,7 @@ from contextvars import Context, ContextVar, copy_context
 import venvoy_worker as _face
 
 from ..contract.frames import LANE_SHIFT, FrameError
+from ..contract.host_functions import lines
 from . import coroutines, targets
 
 _MAIN = threading.get_ident()
@@ -138,6 +139,7 @@ def request(call_id: int) -> None:
     running = _running.get(lane)
     if running is not None and running.id == call_id:
         running.is_cancelled = True
+        lines[lane].wake()
         _loop.call_soon_threadsafe(_cancel, running)
 
 

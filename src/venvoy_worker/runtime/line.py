@@ -1,6 +1,6 @@
-"""What a running call may say to the host before its reply: progress, and questions. See `progress` and `questions`.
+"""What a running call may say to the host before its reply; see `progress`, `questions` and `streams`.
 
-Owns the two parts, which are made when they are first needed, since most workers never do.
+Owns these parts, which are made when they are first needed, since most workers never do.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Line:
         self._lock = _thread.allocate_lock()  # guards the making of the two below
         self._reporter: Reporter | None = None
         self._questions: Questions | None = None
+        self._sender: Sender | None = None  # of the call that is streamed now
         self.is_used = False  # the main loop has to look here, before a reply and for its next frame
 
     def progress(self, call_id: int, done: float, total: float | None, message: str) -> None:
@@ -50,6 +51,28 @@ class Line:
                 self._questions = self._questions or Questions(*self._parts)
         self.is_used = True  # before we look whether the call still runs, which the main loop does the other way round
         return self._questions.ask(name, call_id, args, kwargs)
+
+    def stream(self, call_id: int, source: object, limit: int | None) -> None:
+        """Send what an iterable yields; see `streams`."""
+        from . import streams
+
+        around, self._sender = self._sender, streams.Sender(call_id, self._parts[1], limit)
+        try:
+            streams.run(self._sender, source)
+        finally:
+            self._sender = around
+
+    def credit(self, call_id: int, taken: int, items: int, size: int) -> None:
+        """On the control thread: the consumer of a stream takes more."""
+        sender = self._sender
+        if sender is not None and sender.call_id == call_id:
+            sender.credit(taken, items, size)
+
+    def wake(self) -> None:
+        """On the control thread: a call that may wait for credit was cancelled."""
+        sender = self._sender
+        if sender is not None:
+            sender.wake()
 
     def end(self, call_id: int) -> None:
         """Before the reply to a call: nothing more can be said on its behalf."""
@@ -74,5 +97,6 @@ if TYPE_CHECKING:
     from ..contract.frames import Frame
     from .progress import Reporter
     from .questions import Questions
+    from .streams import Sender
 
     Pieces = List[Union[bytes, bytearray, memoryview]]

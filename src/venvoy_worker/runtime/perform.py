@@ -9,6 +9,7 @@ import venvoy_worker
 
 from ..contract import codec, frames, messages
 from ..contract.failures import failure, snapshot
+from ..contract.host_functions import lines
 from . import interrupt, lent, replies, sources, stdio, targets
 from .coroutines import COROUTINE, finish, finishing
 
@@ -45,6 +46,9 @@ def perform(frame: Frame, begin: float) -> Pieces:
             result = function(*args, **kwargs)
             if type(result) is COROUTINE:
                 result = finish(result)
+            if frame.flags & messages.FLAG_STREAM:
+                lines[frame.call_id >> frames.LANE_SHIFT].stream(frame.call_id, result, limit)
+                result = None
     value = args = kwargs = None
     if frame.flags & messages.FLAG_CHUNK:
         encoded, flags = replies.encode_chunk(result, problems, limit, goes_on)

@@ -47,6 +47,31 @@ def within(encoded: codec.Encoded, value: object, limit: int | None) -> codec.En
     return encoded
 
 
+def encode_item(value: object, number: int, limit: int | None) -> codec.Encoded:
+    """Return body and buffers of a frame with one item of a stream.
+
+    Args:
+        number: of the item, from 0.
+        limit: the most bytes it may have.
+
+    Raises:
+        CodecError: a part of it cannot travel; the message says where it is.
+        MessageTooLarge: it takes more than `limit` bytes.
+    """
+    try:
+        encoded = codec.encode([value])
+    except codec.CodecError as error:
+        path, part = codec.failing_part(value)
+        text = "item %d%s of the stream (a %s) %s" % (number, path, type(part).__name__, error)
+        raise codec.CodecError(text) from error.__cause__
+    size = codec.size_of(encoded)
+    if limit is not None and size > limit:
+        what = type(value).__name__
+        text = "item %d of the stream (a %s) takes %d bytes, but at most %d are allowed (max_bytes)"
+        raise codec.MessageTooLarge(text % (number, what, size, limit), size, limit)
+    return encoded
+
+
 def encode_chunk(values: list[Any], problems: Problems, limit: int | None, goes_on: bool) -> tuple[codec.Encoded, int]:
     """Return body and buffers of the results of a chunk, and the flags of its frame.
 

@@ -50,6 +50,7 @@ def main(arguments: list[str], outputs: list[int] | None = None) -> None:
         lanes.open_loop()
         calls = lanes
     channels = [Channel(*[_socket.socket(fileno=fd) for fd in lane]) for lane in lane_fds]
+    host_functions.lines.clear()  # of the template that this was forked from
     servers = [Server(channel, page, index, calls) for index, channel in enumerate(channels)]
     replies_to = [server.send for server in servers]
     line = control.Control(DescriptorChannel(_socket.socket(fileno=control_fd)), replies_to, calls.request)
