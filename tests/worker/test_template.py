@@ -147,8 +147,7 @@ def test_logging_of_preload_and_of_workers_comes_out_here(
     folder.write(
         "logs",
         """
-        import errno
-import logging
+        import logging
         logging.getLogger("quiet").setLevel(logging.ERROR)
         logging.getLogger("loud").warning("preloaded")
         def work():
