@@ -8,10 +8,9 @@ special methods.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from venvoy_worker.contract import messages
 from venvoy_worker.contract.references import OF_CALLABLES, SPECIALS, restore_object
@@ -21,10 +20,14 @@ from .errors import EncodingError
 from .options import CallOptions
 from .references import Kind, Member, Operation, Reference, lend
 
+if TYPE_CHECKING:
+    import asyncio
+
 _LOCAL = frozenset(
     [
         *("__class__", "__reduce_ex__", "__reduce__", "__copy__", "__deepcopy__"),
         *("__await__", "__aenter__", "__aexit__", "__anext__"),  # asyncio asks instances for these
+        *("__array_struct__", "__array_interface__"),  # memory of another process; numpy takes `__array__` instead
     ]
 )
 _NOTHING: dict[str, Any] = {}
@@ -234,6 +237,8 @@ def _deep_copy(self: Any, memo: Any) -> Any:
 
 async def _operate_async(proxy: Any, operation: str, args: tuple[Any, ...] = ()) -> Any:
     """As `operate`, on a thread of its own; cancelling it stops what runs in the worker."""
+    import asyncio  # half the time of importing venvoy; who awaits has it already
+
     loop = asyncio.get_running_loop()
     options, own = options_of(proxy), reference_of(proxy)
     reference, operation = own.target(operation)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import INTERPRETERS
+from tests.conftest import INTERPRETERS, version_of
 
 import venvoy as vv
 from venvoy.proxies import reference_of
@@ -17,14 +17,15 @@ from venvoy.proxies import reference_of
 WORK = Path(__file__).with_name("work")
 THINGS = (WORK / "things.py").read_text(encoding="utf-8")
 OLDEST = INTERPRETERS[0]
+ENDS = sorted({OLDEST, INTERPRETERS[-1]}, key=INTERPRETERS.index)
 
 QUIET = vv.WorkerOptions(paths=[WORK], output="discard", grace_period=0.6)
 
 
-@pytest.fixture
-def things(home: Path) -> Iterator[Any]:
-    """The module `things`, run as a script in a worker of its own."""
-    proxy = vv.run_script(THINGS, worker=QUIET)
+@pytest.fixture(params=ENDS, ids=version_of)
+def things(home: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The module `things`, run as a script in a worker of its own, of the oldest and of the newest Python."""
+    proxy = vv.run_script(THINGS, python=request.param, worker=QUIET)
     yield proxy
     vv.close(proxy)
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.conftest import INTERPRETERS
+from tests.conftest import version_of
 
 import venvoy as vv
 
-from .conftest import OLDEST, QUIET, THINGS, WORK
+from .conftest import ENDS, QUIET, THINGS, WORK
 
 Until = Callable[..., None]
 
@@ -189,7 +189,7 @@ def run_threads(work: Callable[[int], object], count: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("python", sorted({OLDEST, INTERPRETERS[-1]}))
+@pytest.mark.parametrize("python", ENDS, ids=version_of)
 def test_sixteen_threads_and_the_garbage_collector(home: Path, python: str, until: Until) -> None:
     """Proxies come and go in cycles, everywhere at once: no dead-lock, and the table is empty at the end."""
     operations = 10_000 if os.environ.get("CI") else 400

@@ -299,6 +299,35 @@ def test_copies_and_pickles(things: Any) -> None:
         vv.RemoteProxy()
 
 
+def test_a_class_and_its_instances_are_different_things(things: Any) -> None:
+    """Though both are told by the same class."""
+    for name, kind in (("Thing", things.Thing), ("Color", things.Color)):
+        shelf = things.Shelf(kind, things.same(kind))
+        assert repr(shelf[0]).startswith(f"<RemoteProxy of class __main__.{name} in")
+    thing = things.Thing(1)
+    assert repr(thing).startswith("<RemoteProxy of __main__.Thing in")
+    assert (thing + 1, thing.add(2).number) == (2, 3)
+    assert repr(things.Color.RED).startswith("<RemoteProxy of __main__.Color in")
+    assert things.Color["RED"] == things.Color.RED
+
+
+def test_arrays(home: object) -> None:
+    """Results are copies, attributes and items are not, since views are written through; numpy takes proxies."""
+    numpy = pytest.importorskip("numpy")
+    there = vv.run_module("numpy", worker=QUIET)
+    try:
+        assert there.arange(3).tolist() == [0, 1, 2]
+        array = vv.keep(there.zeros)(4)
+        array[1:3] = 5
+        array[1:3] += 1
+        assert (array.shape, array.mean(), array[1], (array * 2).tolist()) == ((4,), 3.0, 6.0, [0, 12, 12, 0])
+        assert (numpy.ones(4) + array).tolist() == [1, 7, 7, 1]
+        assert numpy.asarray(array).tolist() == vv.value(array).tolist() == [0, 6, 6, 0]
+        assert there.dot(array, array) == 72
+    finally:
+        vv.close(there)
+
+
 def test_a_proxy_says_what_it_is(things: Any) -> None:
     """In its `repr`, also when it is stale; `isinstance`."""
     thing = things.Thing(6)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import gc
+import os
+import signal
 import sys
 import threading
 import time
@@ -140,6 +143,44 @@ def test_an_object_on_a_pools_worker(pool: vv.Pool, until: Until) -> None:
     gc.collect()
     assert made.number == 5
     del made
+
+
+@pytest.mark.parametrize(
+    "options", [{"concurrency": 3}, {"start": "zygote"}, {}], ids=["several calls at once", "forked", "not trusted"]
+)
+def test_objects_on_workers_of_other_kinds(home: Path, options: dict[str, Any], until: Until) -> None:
+    """Workers that run several calls at once, that are forked, whose replies are not trusted."""
+    worker = vv.WorkerOptions(paths=[WORK], output="discard", **options)
+    with vv.Pool(workers=1, worker=worker, home=home, unpickle="full" if options else "safe") as pool:
+        thing = pool.object("things:Thing", 3)
+        assert (thing.add(1).number, thing.fresh(), list(thing.count(2))) == (4, [4, {"a": {1, 2}}], [0, 1])
+        assert [item.number for item in pool.object("things:Shelf", thing.child(), thing)] == [5, 4]
+        assert asyncio.run(_gather(thing)) == [2, 4]
+        with pytest.raises(LookupError):
+            thing.fail()
+        del thing
+        until(lambda: pool.call("things:table") == 0)
+
+
+async def _gather(thing: Any) -> list[Any]:
+    return await asyncio.gather(thing.later(1), thing.later(2))
+
+
+def test_a_worker_that_died_while_idle_costs_no_object(pool: vv.Pool) -> None:
+    """The object is made on another one."""
+    for _ in range(3):
+        os.kill(pool.call("os:getpid"), signal.SIGKILL)
+        assert pool.object("things:Thing", 3).number == 3
+
+
+def test_proxies_live_until_their_call_has_ended(pool: vv.Pool) -> None:
+    """Temporary ones among the arguments of calls that wait in the queue."""
+    futures = [pool.submit("things:is_same", [pool.object("things:Thing", number)], 3) for number in range(20)]
+    gc.collect()
+    assert not any(future.result() for future in futures)
+    shown = list(pool.map("builtins:repr", [pool.object("things:Thing", number) for number in range(3)]))
+    assert shown == ["Thing(0)", "Thing(1)", "Thing(2)"]
+    assert pool.eval("thing.number", thing=pool.object("things:Thing", 7)) == 7
 
 
 def test_objects_and_calls_take_turns(pool: vv.Pool) -> None:

@@ -66,17 +66,21 @@ class Pinned:
             settle_in: given the worker and the reply, unless that is an error.
 
         Raises:
-            As `Engine.run`; a worker that dies before the call has begun is not tried again.
+            As `Engine.run`.
         """
-        ticket, lane = Ticket(), None
-        try:
-            lane = self._engine.acquire(ticket, call)
-            return self._run(ticket, lane, call, settle_in)
-        except BaseException as error:
-            self._engine.astray.append(ticket)
-            if lane is not None and call.reply is not None and call.reply.opcode == messages.RESULT:
-                lane.worker.control.say(messages.RELEASE, body=call.reply.target)
-            raise self._left(ticket, call, error) from error.__cause__
+        while True:
+            ticket, lane = Ticket(), None
+            try:
+                lane = self._engine.acquire(ticket, call)
+                return self._run(ticket, lane, call, settle_in)
+            except WorkerLost as lost:
+                self._engine.astray.append(ticket)
+                self._engine.leave(lost)
+            except BaseException as error:
+                self._engine.astray.append(ticket)
+                if lane is not None and call.reply is not None and call.reply.opcode == messages.RESULT:
+                    lane.worker.control.say(messages.RELEASE, body=call.reply.target)
+                raise self._left(ticket, call, error) from error.__cause__
 
     def _take(self, ticket: Ticket, worker: Worker, call: Call) -> Lane:
         roster = self._roster

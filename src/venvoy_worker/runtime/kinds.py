@@ -16,7 +16,9 @@ _MODULE = type(sys)
 _FUNCTIONS = (type(lambda: None), type(len), staticmethod, classmethod, type(str.join), type(dict.__dict__["fromkeys"]))
 
 _numbers = count(1)
-_known: dict[int, tuple[object, int, Description, int]] = {}  # by id(): the thing itself, how many names it had, ...
+# By id() of a class, module or the class of an object, and whether it is meant itself: (that, so that it stays the same
+# one; how many names it had; description; number).
+_known: dict[tuple[int, bool], tuple[object, int, Description, int]] = {}
 
 
 def kind_of(value: object) -> tuple[int, Description | None]:
@@ -24,14 +26,14 @@ def kind_of(value: object) -> tuple[int, Description | None]:
     is_own = isinstance(value, (_MODULE, type))  # of which each is a kind of its own
     thing = value if is_own else type(value)
     size = len(vars(thing)) if isinstance(value, _MODULE) else 0
-    found = _known.get(id(thing))
+    found = _known.get((id(thing), is_own))
     if found is not None and found[1] == size:
         number, description, is_told = found[3], found[2], True
     else:
         if len(_known) >= _MOST:
             _known.clear()
         number, description, is_told = next(_numbers), describe(value), False
-        _known[id(thing)] = (thing, size, description, number)
+        _known[id(thing), is_own] = (thing, size, description, number)
     shadowed = () if is_own else _shadowed(value, description[2])
     if shadowed:
         return next(_numbers), (*description[:2], description[2].difference(shadowed))
