@@ -58,6 +58,7 @@ def processes_with(mark: str) -> list[psutil.Process]:
         "feed.py",
         "supervision.py",
         "proxies.py",
+        "streams.py",
     ],
 )
 def test_benchmark_with_all_peers_prints_a_table_writes_figures_and_leaves_no_process(

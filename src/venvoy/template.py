@@ -159,8 +159,8 @@ class Template:
     def _changes(self, recipe: Recipe) -> dict[str, Any]:
         """Return what a worker has to change of the template's environment."""
         ours, wanted = self.recipe.environ, recipe.environ
-        changed = [name for name in {**ours, **wanted} if ours.get(name) != wanted.get(name)]
-        for name in sorted(changed):
+        changed = {name for name in {**ours, **wanted} if ours.get(name) != wanted.get(name)}
+        for name in sorted(changed & (self.recipe.env_vars | recipe.env_vars)):  # else this process has changed its own
             where = self._reads.get(name) or self._reads.get(_EVERYTHING)
             if name.startswith(_AT_EXEC):
                 where = "at its start"
@@ -182,14 +182,22 @@ class Template:
                 pieces = frames.pack(messages.FORK, codec=codec.PICKLE, call_id=request, body=body)
                 if self.is_retiring or not self._ends.control.announce(pieces, *descriptors):
                     raise TemplateGone(f"the template (pid {self.process.pid}) takes no more requests")
-                pid = self._await_fork(request)
-                return Forked(self, pid, os.pidfd_open(pid))  # it is not reaped before we say so
+                return self._child(self._await_fork(request))
         except TemplateGone:
             self.is_retiring = True  # whoever asks next gets another one
             raise
         finally:
             if self.is_retiring:  # which has waited for this
                 self._collector.call_soon(self._leave)
+
+    def _child(self, pid: int) -> Forked:
+        """Return a process just forked: its number is its own, since it is not reaped before we say so."""
+        try:
+            return Forked(self, pid, os.pidfd_open(pid))
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            self._collector.call_soon(partial(self.reap, pid, lambda code: None))
+            raise
 
     def _await_fork(self, request: int) -> int:
         frame: Frame | None = None

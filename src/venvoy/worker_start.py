@@ -35,6 +35,7 @@ class Recipe:
     pycache: str
     slot: int | None  # None for a template, from which those of all slots are forked
     environ: dict[str, str]
+    env_vars: frozenset[str]  # the names in it that were asked for
     cwd: str | None
     settings: Callable[[], dict[str, Any]]
     options: WorkerOptions
