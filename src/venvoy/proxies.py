@@ -8,10 +8,9 @@ special methods.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from venvoy_worker.contract import messages
 from venvoy_worker.contract.references import OF_CALLABLES, SPECIALS, restore_object
@@ -20,6 +19,9 @@ from .calling import make_operation
 from .errors import EncodingError
 from .options import CallOptions
 from .references import Kind, Member, Operation, Reference, lend
+
+if TYPE_CHECKING:
+    import asyncio
 
 _LOCAL = frozenset(
     [
@@ -235,6 +237,8 @@ def _deep_copy(self: Any, memo: Any) -> Any:
 
 async def _operate_async(proxy: Any, operation: str, args: tuple[Any, ...] = ()) -> Any:
     """As `operate`, on a thread of its own; cancelling it stops what runs in the worker."""
+    import asyncio  # 30 ms that only those need who have imported it already
+
     loop = asyncio.get_running_loop()
     options, own = options_of(proxy), reference_of(proxy)
     reference, operation = own.target(operation)

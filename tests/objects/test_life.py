@@ -278,6 +278,14 @@ class Interrupted:
         self._striker.join()
 
 
+@pytest.mark.parametrize("before", ["vv.WorkerOptions", "vv.Pool", "vv.run_script", "from venvoy.errors import *"])
+def test_options_is_a_function_whatever_was_used_before(before: str) -> None:
+    """Though there is a submodule of that name."""
+    text = f"import venvoy as vv\n{before}\nfrom venvoy import options\nprint(options.__name__, vv.options is options)"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=20)
+    assert done.stdout == "options True\n", done.stderr
+
+
 SCRIPT = """
 import venvoy as vv, sys, threading, time
 options = vv.WorkerOptions(output="discard")
