@@ -19,6 +19,7 @@ import pytest
 from tests.conftest import version_of
 
 import venvoy as vv
+from venvoy.proxies import reference_of
 
 from .conftest import ENDS, QUIET, THINGS, WORK
 
@@ -209,6 +210,27 @@ def test_sixteen_threads_and_the_garbage_collector(home: Path, python: str, unti
     run_threads(work, 16)
     until(lambda: things.table() == 2, 30)
     vv.close(things)
+
+
+def test_a_reply_that_nobody_takes_is_released(things: Any, pool: vv.Pool, until: Until) -> None:
+    """One that comes when its caller has left, and one whose caller is struck while he looks at it."""
+    with pytest.raises(vv.CallTimeout):
+        pool.options(timeout=0.2, on_timeout="abandon").object("things:slow_thing", 0.6)
+    until(lambda: pool.call("things.Thing.made.__int__".replace(".", ":", 1)) == 1)
+    assert pool.call("things:table") == 0
+
+    class Struck(Exception):
+        pass
+
+    def strike(*_: object) -> None:
+        raise Struck
+
+    residence = reference_of(things).residence
+    residence.adopt = strike  # type: ignore[method-assign]
+    with pytest.raises(Struck):
+        things.Thing(1)
+    del residence.adopt  # type: ignore[method-assign]
+    until(lambda: things.table() == 1)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an interrupt that struck a finalizer
