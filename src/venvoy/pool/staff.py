@@ -292,7 +292,7 @@ class Staff:
             return found
 
     def kill(self, *states: State) -> None:
-        """End every worker in one of the states at once; every worker and template, if none is given."""
+        """End every worker in one of the states at once; if none is given, all of them, and then the templates."""
         with self._lock:
             workers = [worker for worker in self._roster.workers.values() if not states or worker.state in states]
             for worker in workers:
@@ -301,7 +301,7 @@ class Staff:
         for worker in workers:
             worker.kill()
         for template in templates:
-            template.kill()
+            template.retire(Reason.CLOSED)
 
     def check_gone(self) -> None:
         """See whether a closing pool has nothing left, and end it then."""

@@ -60,6 +60,13 @@ def die_then_echo(value, marker):
     return value
 
 
+def limit_files(size):
+    """Have the system refuse files, and so segments, beyond a size."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
 def set_item(array, place, value):
     """Write into an array."""
     array[place] = value
