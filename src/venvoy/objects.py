@@ -22,7 +22,7 @@ from .envs import Env, EnvSpec
 from .errors import WorkerError
 from .exchange import Call
 from .options import CallOptions, Size, Target, WorkerOptions
-from .pool.core import Core, Setup, check_platform
+from .pool.core import Core, Setup, check_platform, drop
 from .pool.roster import Rules
 from .pool.stats import WorkerInfo, info
 from .proxies import RemoteProxy, make_proxy, operate, options_of, reference_of
@@ -154,7 +154,7 @@ def _run(
     try:
         core.opening.warm(1)
         wanted = CallOptions(timeout=timeout, max_bytes=options.max_message_bytes)
-        proxy = start_object(core, make(core, wanted), wanted, on_empty=core.drop)
+        proxy = start_object(core, make(core, wanted), wanted, on_empty=partial(drop, core))
         reference_of(proxy).is_root = True
         return proxy
     except BaseException:
