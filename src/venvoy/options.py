@@ -114,6 +114,11 @@ class WorkerOptions:
         """The terms on which memory is shared: `segment_bytes`, `segment_cache_bytes`, whether it is read only."""
         return (self.segment_bytes, self.segment_cache_bytes, self.segment_access == "readonly")
 
+    @property
+    def attributes_output(self) -> bool:
+        """True when somebody wants to know which call wrote what."""
+        return callable(self.output) or self.output == "log"
+
     def __post_init__(self) -> None:
         if isinstance(self.paths, str | bytes | os.PathLike):
             raise TypeError(f"paths is a list of folders, not one: use paths=[{os.fspath(self.paths)!r}]")
