@@ -23,6 +23,7 @@ from venvoy_worker.contract import codec, frames, messages
 from venvoy_worker.contract.frames import Frame
 
 from . import collector as _collector
+from .authors import Authors
 from .collector import Collector, Timers
 from .errors import PoolError, WorkerStartError
 from .process import Process, Sink, StatusPage, explain, watch_pidfd
@@ -74,11 +75,11 @@ class Template:
     _ends: Ends
 
     id = 0  # among the workers of the pool, which count from 1
-    author = (0, "")  # no call of anybody's
     oom_hint = ""
 
     def __init__(self, generation: int, collector: Collector, listener: Listener) -> None:
         self.generation = generation
+        self.authors = Authors()  # nobody: no call runs there
         self.reason: Reason | None = None  # why it ends
         self.is_ready = False
         self.is_retiring = False

@@ -101,6 +101,7 @@ def _settings(
         "initializer": initializer,
         "segments": options.segments,
         "log_levels": _log_levels(),
+        "attributes_output": options.attributes_output,
     }
 
 
