@@ -25,6 +25,7 @@ from ._process_posix import StatusPage as StatusPage
 from ._process_posix import explain as explain
 from ._process_posix import watch_pidfd as watch_pidfd
 from .collector import Collector
+from .latch import Latch
 
 Sink = Callable[..., object]  # gets a chunk, and whose it is where that is known
 _CHUNK = 65_536  # bytes taken from one descriptor in one turn, so that a flood delays nobody else
@@ -167,7 +168,7 @@ class Process:
         collector: Collector,
     ) -> None:
         self.exit: Exit | None = None
-        self.exited = threading.Event()
+        self.exited = Latch()
         self._is_over = False
         self._was_signalled = False
         self._on_exit = on_exit

@@ -31,7 +31,7 @@ from .worker_start import Launcher, Recipe, Start
 from .worker_state import Reason, State
 
 _KEPT_DURATIONS = 256
-_EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
+EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
 _BUSIEST_FIRST = (State.BUSY, State.ABANDONED, State.IDLE)
 
 
@@ -261,9 +261,9 @@ class Worker:
 
     def await_exit(self) -> None:
         """In the thread of a call that lost its worker: wait for the exit to be seen, and make sure there is one."""
-        if not self.process.exited.wait(_EXIT_SECONDS):
+        if not self.process.exited.wait(EXIT_SECONDS):
             self.process.kill_tree()  # alive with a broken channel: of no use to anybody
-            self.process.exited.wait(_EXIT_SECONDS)
+            self.process.exited.wait(EXIT_SECONDS)
 
     def after_fork_in_child(self) -> None:
         """In a process the host forked: close our ends, so that the worker still sees its host die."""
