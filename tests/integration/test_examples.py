@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -37,3 +39,14 @@ def test_two_versions_of_a_model_agree(tmp_path: Path) -> None:
 def test_a_picture_is_drawn_by_a_library_that_the_host_does_not_have(tmp_path: Path) -> None:
     assert run("timings", "sheet.png", cwd=tmp_path) == ["sheet.png: drawn, and matplotlib is only in the worker"]
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_web_application_answers_while_a_worker_crashes(tmp_path: Path) -> None:
+    pytest.importorskip("starlette")
+    pytest.importorskip("httpx")
+    assert run("web", cwd=tmp_path) == [
+        "200 {'sqrt': 4.0}",
+        "400 {'error': 'math domain error'}",
+        "500 {'error': 'worker_crashed', 'signal': 'SIGABRT'}",
+        "200 {'sqrt': 1.4142135623730951}",
+    ]
