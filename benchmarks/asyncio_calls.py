@@ -114,8 +114,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                     of_each = {n: partial(lambda call: runner.run(gathered(call, many)), c) for n, c in calls.items()}
                 figures = measure.take_turns(of_each, blocks)
                 cpus = measure.cpus_of_children()
+                executor.shutdown()  # first: its processes were forked, and hold the pipe
                 raw.close()
-                executor.shutdown()
             table = measure.rows(figures, "us", lambda seconds: seconds * 1e6)
             measure.show(f"{title}, {where}", table, (RAW, ASYNC, FUTURES))
             data["passes"].append({"name": title, "cpu": cpu, "cpus_of_children": cpus, "rows": table})
