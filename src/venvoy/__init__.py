@@ -251,7 +251,9 @@ def __getattr__(name: str) -> Any:
 
     for home, names in _HOMES.items():
         if name in names:
-            value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
+            value = getattr(import_module(f".{home}", __name__), name)
+            globals().pop("options", None)  # the import system has put the submodule there; it is a function of ours
+            globals()[name] = value
             return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -324,7 +323,3 @@ def _open(residence: Residence, frame: Frame, owner: object) -> Reference:
 def _of_operations(options: CallOptions) -> CallOptions:
     """Return the options of operations; what an operation raises, even a missing attribute, must not end the worker."""
     return CallOptions(timeout=options.timeout, max_bytes=options.max_bytes, kill_on_exception=False)
-
-
-# The import system has put the submodule of that name there, when it was imported for the first time.
-sys.modules[__package__].options = options  # type: ignore[attr-defined]
