@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 from .client import Pool
 from .envs import EnvSpec
@@ -20,6 +20,9 @@ from .pool.jobs import CallFuture
 from .pool.phase import Phase
 from .source import BySource, by_source
 from .values import Record
+
+if TYPE_CHECKING:
+    import asyncio
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,8 +34,8 @@ _pools: dict[tuple[Any, ...], Pool] = {}
 class Isolated(BySource[P, R], Generic[P, R]):
     """A function that runs in workers of another environment; made by `isolated`.
 
-    Calling it waits for the result; `submit` returns a future and `map` an iterator. The function itself is
-    `__wrapped__`.
+    Calling it waits for the result; `submit` returns a future, `map` an iterator, and `aio` is to be awaited. The
+    function itself is `__wrapped__`.
     """
 
     def __init__(self, function: Callable[P, R], make: Callable[[], Pool]) -> None:
@@ -52,6 +55,12 @@ class Isolated(BySource[P, R], Generic[P, R]):
     def map(self, *iterables: Any, **options: Any) -> Iterator[R]:
         """Run the function for each item; as `Pool.map`."""
         return self.pool.map(self, *iterables, **options)
+
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
+        """Run the function in a worker; await what is returned. Cancelling the task that awaits it stops the call."""
+        import asyncio  # 30 ms, for those who use it anyway
+
+        return asyncio.wrap_future(self.submit(*args, **kwargs))
 
     @property
     def pool(self) -> Pool:
@@ -91,6 +100,10 @@ class _Bound(Generic[R]):
         """As `Isolated.map`."""
         function = self.__wrapped__
         return function.pool.map(partial(function, _record(self.__self__)), *iterables, **options)
+
+    def aio(self, *args: Any, **kwargs: Any) -> asyncio.Future[R]:
+        """As `Isolated.aio`."""
+        return self.__wrapped__.aio(_record(self.__self__), *args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<{self.__wrapped__!r} of {self.__self__!r}>"

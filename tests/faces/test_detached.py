@@ -137,6 +137,26 @@ def test_of_many_who_wait_one_gets_the_result(make_pool: Any, make_store: MakeSt
     assert sorted(outcomes) == ["lost"] * 7 + ["won"]
 
 
+def test_of_many_who_fetch_at_once_one_gets_the_result(make_pool: Any, make_store: MakeStore) -> None:
+    """Also if all have read the reply before the first has taken it, since to decode it takes a while."""
+    pool = make_pool(make_store())
+    for _ in range(3):
+        id, barrier, outcomes = pool.detached.start("builtins:list", range(400_000)), threading.Barrier(4), []
+        until(lambda id=id: {entry.id: entry.state for entry in pool.detached.list()}[id] == "done")
+
+        def fetch(id: str = id, barrier: threading.Barrier = barrier, outcomes: list[str] = outcomes) -> None:
+            barrier.wait(10)
+            error = raised(lambda: pool.detached.result(id))
+            outcomes.append("won" if error is None else type(error).__name__)
+
+        threads = [threading.Thread(target=fetch) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert sorted(outcomes) == ["UnknownCall"] * 3 + ["won"]
+
+
 def test_every_call_finds_its_own_result(make_pool: Any, make_store: MakeStore) -> None:
     """Many calls, fetched out of order, by several threads."""
     pool, wrong = make_pool(make_store(), workers=2), []

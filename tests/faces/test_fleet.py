@@ -72,6 +72,7 @@ def test_a_module_that_cannot_be_imported_is_its_own_error(make_fleet: Any) -> N
         assert fleet["good"].call("sqrt", 16) == 4
         with pytest.raises(vv.WorkerStartError, match="no_such_module_here"):
             fleet["bad"]
+        assert fleet.stats()["bad"].phase == "closed"  # nothing of it goes on trying
 
 
 def test_a_stopped_pool_is_closed_until_it_is_started(make_fleet: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import sys
@@ -159,6 +160,30 @@ def test_methods_get_the_attributes_of_their_object(here: Any) -> None:
     assert scale.k == 2
     assert (scale.plus(1), Scale.plus(2)) == (2, 3)
     assert scale.times.__name__ == "times"
+
+
+def test_it_can_be_awaited(here: Any, tmp_path: Path) -> None:
+    """Many at once; whoever is cancelled stops its call."""
+
+    @here
+    def sleep(path: str, seconds: float) -> str:
+        import time
+
+        open(path, "w").close()
+        time.sleep(seconds)
+        return path
+
+    async def run() -> None:
+        assert await asyncio.gather(*(here(scaled).aio(n) for n in range(5))) == [2, 5, 8, 11, 14]
+        task = asyncio.ensure_future(sleep.aio(str(tmp_path / "began"), 60))
+        while not (tmp_path / "began").exists():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.wait_for(here(scaled).aio(1), 20) == 5  # its only worker is free again
+
+    asyncio.run(run())
 
 
 def test_errors_are_those_of_the_function(here: Any) -> None:

@@ -77,8 +77,9 @@ def area(width: float, height: float = 2.0) -> float:
     return width * height
 
 
-def isolated() -> None:
+async def isolated() -> None:
     """A function keeps its parameters and its result."""
+    assert_type(await area.aio(3), float)
     assert_type(area(3), float)
     assert_type(area(3, height=4), float)
     assert_type(area.submit(3), vv.CallFuture)
