@@ -90,7 +90,12 @@ def _descriptors() -> dict[str, str]:
 
 def _left(before: tuple[dict[str, str], set[threading.Thread], set[int]]) -> list[str]:
     fds, threads, children = before
-    left = [f"descriptor {fd} -> {path}" for fd, path in _descriptors().items() if fds.get(fd) != path]
+    left = [
+        f"descriptor {fd} -> {path}"
+        for fd, path in _descriptors().items()
+        # a pool that was there before the test keeps memory for the next large value
+        if fds.get(fd) != path and not (children and path.startswith("/memfd:venvoy "))
+    ]
     left += [f"thread {thread.name}" for thread in threading.enumerate() if thread not in threads]
     for child in psutil.Process().children(recursive=True):
         if child.pid not in children:

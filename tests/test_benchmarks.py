@@ -51,12 +51,14 @@ def processes_with(mark: str) -> list[psutil.Process]:
     [
         "arrays.py",
         "call_latency.py",
+        "concurrency.py",
         "throughput.py",
         "start.py",
         "environments.py",
         "feed.py",
         "supervision.py",
         "proxies.py",
+        "streams.py",
     ],
 )
 def test_benchmark_with_all_peers_prints_a_table_writes_figures_and_leaves_no_process(

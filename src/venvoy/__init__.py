@@ -13,7 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .aio import AsyncPool
     from .arrays import shared_array
+    from .async_lease import AsyncLease, AsyncNamedWorker
     from .call_store import CallStore, DetachedCall, MemoryCallStore
     from .client import Pool
     from .detached import Peek
@@ -66,6 +68,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "aio": ("AsyncPool",),
+    "async_lease": (
+        "AsyncLease",
+        "AsyncNamedWorker",
+    ),
     "arrays": ("shared_array",),
     "call_store": (
         "CallStore",
@@ -160,6 +167,9 @@ _HOMES = {
 }  # where each public name lives: they are imported at their first use, since together they take 50 ms
 
 __all__ = [
+    "AsyncLease",
+    "AsyncNamedWorker",
+    "AsyncPool",
     "CallCancelled",
     "CallFuture",
     "CallStore",
@@ -241,7 +251,9 @@ def __getattr__(name: str) -> Any:
 
     for home, names in _HOMES.items():
         if name in names:
-            value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
+            value = getattr(import_module(f".{home}", __name__), name)
+            globals().pop("options", None)  # the import system has put the submodule there; it is a function of ours
+            globals()[name] = value
             return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
-from typing import Unpack
+from typing import Any, Unpack
 
 from .call_store import MemoryCallStore
-from .calling import encode_initializer
+from .calling import encode_initializer, make_call
 from .classes import declared_names
 from .envs import Env, EnvSpec
 from .lease import NamedWorker
@@ -19,9 +19,9 @@ from .ledger import Ledger
 from .named import NamedWorkers
 from .options import CallOptions, PoolOptions, WorkerOptions, check_pool_options, pool_size
 from .policies import RestartPolicy, ScalePolicy
-from .pool.core import Core, Setup, check_platform
+from .pool.core import Core, Setup, check_platform, drop
 from .pool.roster import Rules
-from .pool.sources import Sources
+from .pool.sources import Sources, check_parses, spread
 from .pool.stats import PoolStats, WorkerInfo, pool_stats, worker_infos
 
 _numbers = itertools.count(1)
@@ -30,6 +30,8 @@ _DEFAULT_CALL = CallOptions()
 
 class AnyPool:
     """Warm workers of one environment; see `Pool` for the arguments."""
+
+    _pool: AnyPool | None = None  # whose face it is, if it did not make the workers itself
 
     def __init__(
         self,
@@ -108,6 +110,17 @@ class AnyPool:
         """
         (self._find_named(worker) or self._core.staff.find(worker)).kill()  # type: ignore[arg-type]
 
+    def _define(self, *source: Any) -> None:
+        """Add source text, and where it stands, to the namespace of all workers; waits for one."""
+        core = self._core
+        core.opening.warm(0)  # then the version of its Python is known
+        assert core.env is not None
+        check_parses(source, core.env.version)
+        with core.setup.sources.turn:
+            number = len(core.setup.sources.texts) + 1
+            core.calls.run(make_call("venvoy_worker.runtime.sources:add", (number, *source), {}))
+            spread(source, [core, *self._named.all().values()])
+
     def _begin_shutdown(self, cancel_futures: bool) -> list[Core]:
         """Take no more calls; return what is to be waited for."""
         self._ledger.end()
@@ -137,7 +150,7 @@ class AnyPool:
 
 
 def _drop(core: Core, named: NamedWorkers) -> None:
-    core.drop()
+    drop(core)
     named.drop()
 
 

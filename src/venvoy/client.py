@@ -6,15 +6,16 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from .anypool import AnyPool
-from .calling import make_call
 from .faces import Calling, View
 from .lease import Lease, NamedWorker, gather
 from .options import CallOptionsDict
 from .places import placed
-from .pool.sources import check_parses, spread
+
+if TYPE_CHECKING:
+    from .aio import AsyncPool
 
 
 class Pool(Calling, AnyPool, Executor):
@@ -39,6 +40,13 @@ class Pool(Calling, AnyPool, Executor):
     def options(self, **options: Unpack[CallOptionsDict]) -> View:
         """Return a light view of this pool whose calls have these `CallOptions`."""
         return View(self, self._call_options.replaced(**options))
+
+    @property
+    def aio(self) -> AsyncPool:
+        """The asyncio face of this pool, on the same workers."""
+        from .aio import face_of  # asyncio takes as long to import as all of this
+
+        return face_of(self)
 
     def lease(self, *, timeout: float | None = None) -> Lease:
         """Return the exclusive use of one worker, for a `with` block.
@@ -105,14 +113,7 @@ class Pool(Calling, AnyPool, Executor):
         """
         if not isinstance(text, str):
             raise TypeError(f"define() takes source text, not {type(text).__name__}")
-        core, source = self._core, placed(text, "define")
-        core.opening.warm(0)  # then the version of its Python is known
-        assert core.env is not None
-        check_parses(source, core.env.version)
-        with core.setup.sources.turn:
-            number = len(core.setup.sources.texts) + 1
-            core.calls.run(make_call("venvoy_worker.runtime.sources:add", (number, *source), {}))
-            spread(source, [core, *self._named.all().values()])
+        self._define(*placed(text, "define"))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls and end the workers once all calls are done, as every Executor does.

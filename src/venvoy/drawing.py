@@ -52,7 +52,7 @@ class Drawer:
                 if plain is batches.NOT_PLAIN:  # nobody must have the time to change it
                     break
                 size += batches.size_of(plain)
-                if len(items) >= self._most or size >= batches.LARGEST_BATCH:
+                if len(items) >= self._most or size >= batches.FIRST_BYTES:
                     break
             else:
                 return items, True

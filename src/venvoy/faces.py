@@ -25,12 +25,60 @@ T = TypeVar("T")
 _DEFAULT_CALL = CallOptions()
 
 
-class Calling:
-    """The calling methods, of a pool and of its views alike."""
+class Begins:
+    """What begins maps and batches, whoever then waits for their results; the base of all calling faces.
+
+    The first window of a map is sent here and now, as `Executor.map` does.
+    """
 
     _core: Core
-    _ledger: Ledger
     _call_options: CallOptions
+
+    def _mapping(self, target: Target, iterables: tuple[Iterable[Any], ...], options: MapOptions) -> PoolMapping:
+        is_starred = len(iterables) != 1
+        items = zip(*iterables) if is_starred else iterables[0]  # noqa: B905 - the shortest ends it, as in Executor.map
+        return self._chunks(target, items, is_starred, options)
+
+    def _chunks(self, target: Target, items: Iterable[Any], is_starred: bool, options: MapOptions) -> PoolMapping:
+        resolved, core, call_options = target_for(target), self._core, self._call_options
+        is_each_timed = call_options.timeout is not None  # a deadline is that of one call
+        chunksize = 1 if is_each_timed and options.chunksize is None else options.chunksize
+        window = Window(items, 2 * core.roster.size.most * core.roster.concurrency, chunksize, options.buffersize)
+
+        def submit(chunk: list[Any]) -> list[tuple[Job, int]]:
+            calls = make_chunks(resolved, chunk, is_starred, call_options, core.table, options.return_exceptions)
+            return [(self._send(call), size) for call, size in calls]
+
+        mapping = PoolMapping(window, submit, options)
+        mapping.fill()
+        return mapping
+
+    def _batch(self, requests: Iterable[Sequence[Any]], options: MapOptions) -> PoolMapping:
+        core, call_options = self._core, self._call_options
+        window = Window(requests, 32 * core.roster.size.most * core.roster.concurrency, 1, options.buffersize)
+
+        def submit(chunk: list[Any]) -> list[tuple[Job, int]]:
+            return [(self._send(make_request(chunk[0], call_options, core.table)), 1)]
+
+        mapping = PoolMapping(window, submit, options, lambda value: ([value], None))
+        mapping.fill()
+        return mapping
+
+    def _send(self, call: Call | Exception) -> Job:
+        """Put a call into the queue; an error stands for one that could not be made, and is that of its future."""
+        if isinstance(call, Exception):
+            job = Job(placeholder("", _DEFAULT_CALL))
+            job.fail(call)
+            return job
+        job = Job(call)
+        self._core.calls.enqueue(job)
+        return job
+
+
+class Calling(Begins):
+    """The calling methods, of a pool and of its views alike."""
+
+    _ledger: Ledger
 
     def call(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
         """Run a target in a worker and return its result.
@@ -100,10 +148,8 @@ class Calling:
         Raises:
             CallTimeout: a result was not there in time. Besides this, what `call` raises, in the place of a result.
         """
-        is_starred = len(iterables) != 1
-        items = zip(*iterables) if is_starred else iterables[0]  # noqa: B905 - the shortest ends it, as in Executor.map
         options = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions)
-        return self._map_chunks(target, items, is_starred, options)
+        return self._mapping(target, iterables, options).results()
 
     def map_kwargs(
         self,
@@ -119,7 +165,7 @@ class Calling:
     ) -> Iterator[Any]:
         """Run a target for each dict of keyword arguments, as in `[{"n": 0}, {"n": 1}]`; otherwise as `map`."""
         options = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions)
-        return self._map_chunks(target, map(keywords_of, items), True, options)
+        return self._chunks(target, map(keywords_of, items), True, options).results()
 
     def call_many(
         self,
@@ -141,26 +187,8 @@ class Calling:
         Raises:
             TypeError: a request is none. Besides this, as `map`.
         """
-        core, call_options = self._core, self._call_options
-        window = Window(requests, 32 * core.roster.size.most * core.roster.concurrency, 1, buffersize)
-
-        def submit(chunk: list[Any]) -> list[tuple[Job, int]]:
-            return [(self._send(make_request(chunk[0], call_options, core.table)), 1)]
-
         options = MapOptions(timeout, None, buffersize, ordered, return_exceptions)
-        return _begun(PoolMapping(window, submit, options, lambda value: ([value], None)))
-
-    def _map_chunks(self, target: Target, items: Iterable[Any], is_starred: bool, options: MapOptions) -> Iterator[Any]:
-        resolved, core, call_options = target_for(target), self._core, self._call_options
-        is_each_timed = call_options.timeout is not None  # a deadline is that of one call
-        chunksize = 1 if is_each_timed and options.chunksize is None else options.chunksize
-        window = Window(items, 2 * core.roster.size.most * core.roster.concurrency, chunksize, options.buffersize)
-
-        def submit(chunk: list[Any]) -> list[tuple[Job, int]]:
-            calls = make_chunks(resolved, chunk, is_starred, call_options, core.table, options.return_exceptions)
-            return [(self._send(call), size) for call, size in calls]
-
-        return _begun(PoolMapping(window, submit, options))
+        return self._batch(requests, options).results()
 
     def eval(self, text: str, /, **values: Any) -> Any:
         """Evaluate a Python expression in a worker, or statements with a `return`, and return the value.
@@ -222,22 +250,6 @@ class Calling:
         """
         call = make_kept(self._core, target, args, kwargs, self._call_options)
         return start_object(self._core, call, self._call_options, owner=self)
-
-    def _send(self, call: Call | Exception) -> Job:
-        """Put a call into the queue; an error stands for one that could not be made, and is that of its future."""
-        if isinstance(call, Exception):
-            job = Job(placeholder("", _DEFAULT_CALL))
-            job.fail(call)
-            return job
-        job = Job(call)
-        self._core.calls.enqueue(job)
-        return job
-
-
-def _begun(mapping: PoolMapping) -> Iterator[Any]:
-    """Send the first window now, as `Executor.map` does."""
-    mapping.fill()
-    return mapping.results()
 
 
 class View(Calling):

@@ -147,7 +147,7 @@ class Lane:
                 self.open_call = 0
             raise EncodingError(f"{call.name[:200]}: {error}") from error
         if self.is_attributed and not is_nested:
-            self.worker.author = (call_id, call.name)
+            self.worker.authors.begin(call_id, call.name)
         return call_id, pieces
 
     def _with_news(self, pieces: Pieces) -> Pieces:
@@ -179,7 +179,7 @@ class Lane:
                     channel.parser.last = None
                     self.worker.durations.append(frame.number)
                     if self.is_attributed:
-                        self.worker.end_output()
+                        self.worker.authors.end(self.worker.process.outputs.values())
                     return frame
         except TimeoutError:
             raise
@@ -210,7 +210,7 @@ class Lane:
         """Return the seconds that a call took in the worker, as its reply says; they go into `mean_seconds`."""
         self.worker.durations.append(frame.number)
         if self.is_attributed:
-            self.worker.end_output()
+            self.worker.authors.end(self.worker.process.outputs.values())
         seconds, mean = frame.number * 1e-6, self.mean_seconds
         self.mean_seconds = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
         return seconds

@@ -22,6 +22,7 @@ from .objects import make_kept, object_on, residence_of
 from .options import CallOptions, Target
 from .pool.core import Core
 from .pool.jobs import CallFuture, Job
+from .pool.roster import Ticket
 from .references import Residence
 from .streams import PoolSeat, Seat, Stream
 from .worker import Worker
@@ -186,16 +187,14 @@ def gather(core: Core, count: int, timeout: float | None, options: CallOptions) 
         ValueError: more than the pool may have.
         CallTimeout: there was none before the time was over.
     """
-    most = core.roster.size.most
-    if not 1 <= count <= most:
-        raise ValueError(f"leases({count}): this pool has at most {most} workers")
+    check_count(core, count)
     deadline = None if timeout is None else monotonic() + timeout
     with ExitStack() as held:
         leases: list[Lease] = []
-        turn = core.gathering  # of two that gather, one would wait for what the other has
-        if not turn.acquire(timeout=-1 if timeout is None else timeout):
-            raise CallTimeout("leases(): no worker was free before the deadline")
+        turn, ticket = core.gathering, Ticket()  # of two that gather, one would wait for what the other has
         try:
+            if not turn.take(ticket) and not ticket.event.acquire(timeout=-1 if timeout is None else timeout):
+                raise CallTimeout("leases(): no worker was free before the deadline")
             while len(leases) < count:
                 left = None if deadline is None else max(0.0, deadline - monotonic())
                 leases.append(held.enter_context(Lease(core, left, options)))
@@ -203,8 +202,15 @@ def gather(core: Core, count: int, timeout: float | None, options: CallOptions) 
             if not leases:
                 raise
         finally:
-            turn.release()
+            turn.leave(ticket)
         yield leases
+
+
+def check_count(core: Core, count: int) -> None:
+    """Raise ValueError unless a pool may have so many workers."""
+    most = core.roster.size.most
+    if not 1 <= count <= most:
+        raise ValueError(f"leases({count}): this pool has at most {most} workers")
 
 
 class NamedWorker(OneWorker):

@@ -53,7 +53,8 @@ class Hold:
             WorkerError: there is none, or no longer.
         """
         lane = self.lane
-        if lane is None or self.ticket.lane is not lane or lane.worker.process.exited.is_set():
+        is_astray = self.ticket in self.core.engine.astray  # a call has failed, and the collector is to see to it
+        if lane is None or is_astray or self.ticket.lane is not lane or lane.worker.process.exited.is_set():
             raise WorkerError(
                 "this lease has no worker: it has not begun, has ended, or its worker timed out or crashed"
             )

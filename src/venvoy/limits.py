@@ -45,7 +45,7 @@ class Limits:
             return None, Reason.AGE
         if self._rss is not None and now >= self._looked + _REST:
             self._looked = now
-            rss = resident_bytes(pid)
+            rss = resident_bytes(pid) - _shared_bytes(pid)
             if rss >= self._rss * _SOFT:
                 return (Reason.MEMORY if rss >= self._rss else None), Reason.MEMORY
         return None, None
@@ -58,4 +58,13 @@ def resident_bytes(pid: int) -> int:
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
+        return 0
+
+
+def _shared_bytes(pid: int) -> int:
+    """Return how much of that is memory it shares, as it does for large values; 0 if that is not known."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as status:
+            return next((int(line.split()[1]) << 10 for line in status if line.startswith(b"RssShmem:")), 0)
+    except OSError:
         return 0

@@ -16,8 +16,9 @@ from .collector import tell_after_fork
 from .errors import PoolError, WorkerError
 from .lease import NamedWorker
 from .options import Size, WorkerOptions
-from .pool.core import Core
+from .pool.core import Core, drop
 from .pool.phase import Phase
+from .pool.port import Port
 from .pool.roster import Rules
 from .pool.sources import Sources
 
@@ -64,28 +65,50 @@ class NamedWorkers:
             PoolError: there are as many as there may be.
             WorkerStartError, EnvError, PoolClosed: why it could not be started.
         """
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"the name of a worker is a str, not {name!r}")
-        entry, is_new = self._find_or_make(name, create, options)
-        core, parent = entry.core, self._core.roster
+        if self._is_new(name, create, options):
+            self._core.opening.warm(0)  # the environment
+        entry, is_new = self._find_or_make(name, options)
         try:
-            if parent.phase in (Phase.CLOSING, Phase.CLOSED):  # meanwhile: it may not have seen this one
-                raise parent.closed_error()
-            core.opening.warm(1)  # whoever comes while it starts waits too
+            self._check_parent()
+            entry.core.opening.warm(1)  # whoever comes while it starts waits too
         except BaseException:
             if is_new:
-                core.close(0)
+                entry.core.close(0)
             raise
         return entry.handle
 
-    def _find_or_make(self, name: str, create: bool, options: Mapping[str, Any]) -> tuple[_Entry, bool]:
-        """Return the entry of a name, and whether it was made now."""
+    async def get_on(self, port: Port, name: str, create: bool, options: Mapping[str, Any]) -> NamedWorker:
+        """As `get`, on an event loop."""
+        if self._is_new(name, create, options):
+            await self._core.async_calls.warm(0, port)
+        entry, is_new = self._find_or_make(name, options)
+        try:
+            self._check_parent()
+            await entry.core.async_calls.warm(1, port)
+        except BaseException:
+            if is_new:
+                entry.core.staff.end()
+            raise
+        return entry.handle
+
+    def _check_parent(self) -> None:
+        """Raise PoolClosed if the pool was closed meanwhile: it may not have seen the worker that is being started."""
+        parent = self._core.roster
+        if parent.phase in (Phase.CLOSING, Phase.CLOSED):
+            raise parent.closed_error()
+
+    def _is_new(self, name: str, create: bool, options: Mapping[str, Any]) -> bool:
+        """Return True if a worker of that name is to be made."""
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"the name of a worker is a str, not {name!r}")
         with self._lock:
             entry = self._known(name, options)
             if entry is None and not create:
                 raise LookupError(self._unknown(name))
-        if entry is None:
-            self._core.opening.warm(0)  # the environment
+        return entry is None
+
+    def _find_or_make(self, name: str, options: Mapping[str, Any]) -> tuple[_Entry, bool]:
+        """Return the entry of a name, and whether it was made now."""
         with self._lock:
             entry = self._known(name, options)
             if entry is not None:
@@ -171,4 +194,4 @@ class NamedWorkers:
     def drop(self) -> None:
         """From a finalizer: end all when their work is done. Takes no lock."""
         for entry in list(self._entries.values()):
-            entry.core.drop()
+            drop(entry.core)

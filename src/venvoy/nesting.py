@@ -26,8 +26,12 @@ class Place:
     """
 
     def __init__(self, lane: Lane, deadline: float | None) -> None:
-        self._lane = lane
+        self.lane = lane
         self._deadline = deadline
+
+    def deadline_of(self, call: Call) -> float | None:
+        """Return when a call has to end that runs there: its deadline, or that of the call that waits."""
+        return min((time for time in (call.deadline, self._deadline) if time is not None), default=None)
 
     def run(self, call: Call) -> Frame:
         """Run a call there and return its reply.
@@ -36,8 +40,7 @@ class Place:
             TimeoutError: its deadline, or that of the call that waits, has passed; it has been told to stop.
             WorkerLost: the worker is gone.
         """
-        lane = self._lane
-        deadline = min((time for time in (call.deadline, self._deadline) if time is not None), default=None)
+        lane, deadline = self.lane, self.deadline_of(call)
         call_id, pieces = lane.begin(call, is_nested=True)
         try:
             lane.channel.send(pieces, deadline)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -23,7 +22,7 @@ from .envs import Env, EnvSpec
 from .errors import WorkerError
 from .exchange import Call
 from .options import CallOptions, Size, Target, WorkerOptions
-from .pool.core import Core, Setup, check_platform
+from .pool.core import Core, Setup, check_platform, drop
 from .pool.roster import Rules
 from .pool.stats import WorkerInfo, info
 from .proxies import RemoteProxy, make_proxy, operate, options_of, reference_of
@@ -155,7 +154,7 @@ def _run(
     try:
         core.opening.warm(1)
         wanted = CallOptions(timeout=timeout, max_bytes=options.max_message_bytes)
-        proxy = start_object(core, make(core, wanted), wanted, on_empty=core.drop)
+        proxy = start_object(core, make(core, wanted), wanted, on_empty=partial(drop, core))
         reference_of(proxy).is_root = True
         return proxy
     except BaseException:
@@ -324,7 +323,3 @@ def _open(residence: Residence, frame: Frame, owner: object) -> Reference:
 def _of_operations(options: CallOptions) -> CallOptions:
     """Return the options of operations; what an operation raises, even a missing attribute, must not end the worker."""
     return CallOptions(timeout=options.timeout, max_bytes=options.max_bytes, kill_on_exception=False)
-
-
-# The import system has put the submodule of that name there, when it was imported for the first time.
-sys.modules[__package__].options = options  # type: ignore[attr-defined]

@@ -69,8 +69,8 @@ class WorkerOptions:
         start_timeout: seconds a worker may take from its start until it is ready.
         max_calls: a worker that has run so many calls is replaced; each up to a tenth earlier, by chance.
         max_age: seconds after which a worker is replaced once its replacement is ready; spread likewise.
-        max_rss: bytes of resident memory at which a worker takes no more calls; it is looked at between calls, and
-            from four fifths of it a replacement is started.
+        max_rss: bytes of resident memory, but for that which is shared, at which a worker takes no more calls; it is
+            looked at between calls, and from four fifths of it a replacement is started.
         kill_on_exception: end a worker whose call raised.
         output: where what workers print goes: "forward" (the host's stdout and stderr), "log" (logger
             `venvoy.output`), "discard", or a function called with each `OutputChunk` on a background thread.
@@ -113,6 +113,11 @@ class WorkerOptions:
     def segments(self) -> tuple[int | None, int, bool]:
         """The terms on which memory is shared: `segment_bytes`, `segment_cache_bytes`, whether it is read only."""
         return (self.segment_bytes, self.segment_cache_bytes, self.segment_access == "readonly")
+
+    @property
+    def attributes_output(self) -> bool:
+        """True when somebody wants to know which call wrote what."""
+        return callable(self.output) or self.output == "log"
 
     def __post_init__(self) -> None:
         if isinstance(self.paths, str | bytes | os.PathLike):

@@ -25,8 +25,9 @@ from ._process_posix import StatusPage as StatusPage
 from ._process_posix import explain as explain
 from ._process_posix import watch_pidfd as watch_pidfd
 from .collector import Collector
+from .latch import Latch
 
-Sink = Callable[[bytes], object]
+Sink = Callable[..., object]  # gets a chunk, and whose it is where that is known
 _CHUNK = 65_536  # bytes taken from one descriptor in one turn, so that a flood delays nobody else
 _DRAIN_SECONDS = 0.1
 
@@ -86,6 +87,17 @@ class Output:
         if len(self._chunks) > 64 and self._size < len(self._chunks) * 256:
             joined = b"".join(self._chunks)  # many small writes: do not keep an object for each
             self._chunks = deque([joined])
+
+    def put(self, data: bytes, author: object) -> None:
+        """Take what has come by another way than the pipe, as if it had been read.
+
+        Args:
+            author: whose it is, for the sink.
+        """
+        with self._lock:
+            self._append(data)
+            if self._sink is not None:
+                self._sink(data, author)
 
     def drain(self) -> None:
         """Take everything that is there now, for at most a tenth of a second."""
@@ -156,7 +168,7 @@ class Process:
         collector: Collector,
     ) -> None:
         self.exit: Exit | None = None
-        self.exited = threading.Event()
+        self.exited = Latch()
         self._is_over = False
         self._was_signalled = False
         self._on_exit = on_exit

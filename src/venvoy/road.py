@@ -112,7 +112,7 @@ class Road:
         lane.channel.parser.last = None
         lane.open_call = 0
         if lane.is_attributed:
-            lane.worker.end_output()
+            lane.worker.authors.end(lane.worker.process.outputs.values())
         if frame.opcode == messages.RESULT and frame.flags & messages.FLAG_REFERENCE:
             lane.worker.control.say(messages.RELEASE, body=frame.target)  # nobody will ever have these
         then, self._then = self._then, None

@@ -9,7 +9,7 @@ its call by id.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from time import monotonic
 from typing import NamedTuple, Protocol
@@ -53,6 +53,9 @@ class Responder(Protocol):
             is_caller: this thread waits for the call, so what is meant to end the thread goes through to it.
         """
 
+    async def answer_on_loop(self, call: Call, frame: Frame) -> Pieces:
+        """As `answer`, for a task that waits for the call; what the function returns is awaited if it can be."""
+
     def failure(self, ask: Frame, error: BaseException) -> Pieces:
         """Return the ANSWER that raises an error in the worker."""
 
@@ -72,7 +75,7 @@ class Talk:
     """
 
     def __init__(self, responder: Responder) -> None:
-        self._responder = responder
+        self.responder = responder
         self._driven: dict[int, Call] = {}
         self._replies: dict[int, Frame] = {}
         self._asked: list[Frame] = []  # and not answered yet
@@ -91,43 +94,58 @@ class Talk:
             OSError: the worker is gone. Besides this, what a function of the host's raises to end this thread.
         """
         if frame.opcode == messages.ASK:
-            self._driven[call_id] = call
             try:
-                self._asked.append(frame)
-                self._answer(call_id, lane, send)
+                self._answer(self.asked(frame, call, call_id), lane, send)
             finally:
-                self._driven.pop(call_id, None)
-            return self._replies.pop(call_id, None)
+                reply = self.answered(call_id)
+            return reply
         owner = call if frame.call_id == call_id else self._driven.get(frame.call_id)
         if owner is None:  # of a call that was given up
             return None
         if frame.opcode == messages.PROGRESS:
-            self._responder.report(owner, frame, is_caller=send is None)
+            self.responder.report(owner, frame, is_caller=send is None)
         elif frame.opcode == messages.ITEMS and owner.dialogue is not None:
             owner.dialogue.items.append(frame)
         elif frame.opcode in messages.TERMINAL:
             self._replies[frame.call_id] = frame
         return None
 
-    def _answer(self, call_id: int, lane: Asker, send: Callable[[Pieces], object] | None) -> None:
-        """Answer what is asked, as far as it is not put off.
+    def asked(self, ask: Frame, call: Call, call_id: int) -> Iterator[tuple[Call, Frame]]:
+        """Take an ASK; yield what is to be answered now, each with its call. `answered` has to follow.
 
         While a nested call is waited for, other threads of the outer calls may ask too. They are answered within it, up
         to a depth that no chain of such accidents exceeds; then they are put off until it is done.
+
+        Args:
+            call: the innermost call that is driven here.
         """
-        chain = serving.get()
-        is_deep = len(chain) >= _MOST_INTERLEAVED
+        self._driven[call_id] = call
+        self._asked.append(ask)
+        return self._questions(call_id, len(serving.get()) >= _MOST_INTERLEAVED)
+
+    def _questions(self, call_id: int, is_deep: bool) -> Iterator[tuple[Call, Frame]]:
         while True:
             ask = next((ask for ask in self._asked if not is_deep or ask.call_id == call_id), None)
             if ask is None:
                 return
             self._asked.remove(ask)
             owner = self._driven.get(ask.call_id)
-            if owner is None:  # of a call that was given up
-                continue
+            if owner is not None:  # else of a call that was given up
+                yield owner, ask
+
+    def answered(self, call_id: int) -> Frame | None:
+        """Go on after answers; return the reply if that came meanwhile."""
+        self._driven.pop(call_id, None)
+        return self._replies.pop(call_id, None)
+
+    def _answer(
+        self, questions: Iterator[tuple[Call, Frame]], lane: Asker, send: Callable[[Pieces], object] | None
+    ) -> None:
+        chain = serving.get()
+        for owner, ask in questions:
             token = serving.set((*chain, Serving(lane, owner.deadline)))
             try:
-                pieces = self._responder.answer(owner, ask, is_caller=send is None)
+                pieces = self.responder.answer(owner, ask, is_caller=send is None)
             finally:
                 serving.reset(token)
             if send is None and owner.deadline is not None and monotonic() >= owner.deadline:
@@ -139,11 +157,11 @@ class Talk:
 
     def report(self, frame: Frame, owner: Call) -> Progress | None:
         """Return what a PROGRESS says, and tell whoever wants to know, in the background."""
-        return self._responder.report(owner, frame, is_caller=False)
+        return self.responder.report(owner, frame, is_caller=False)
 
     def refuse(self, ask: Frame, channel: Channel) -> bool:
         """Answer a call that goes on unseen and must not wait for ever; return False if that cannot be written."""
-        pieces = self._responder.failure(ask, RuntimeError("nobody waits for this call any more"))
+        pieces = self.responder.failure(ask, RuntimeError("nobody waits for this call any more"))
         return channel.try_send(pieces) == sum(map(len, pieces))
 
     def forget(self) -> None:

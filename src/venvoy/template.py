@@ -23,6 +23,7 @@ from venvoy_worker.contract import codec, frames, messages
 from venvoy_worker.contract.frames import Frame
 
 from . import collector as _collector
+from .authors import Authors
 from .collector import Collector, Timers
 from .errors import PoolError, WorkerStartError
 from .process import Process, Sink, StatusPage, explain, watch_pidfd
@@ -74,11 +75,11 @@ class Template:
     _ends: Ends
 
     id = 0  # among the workers of the pool, which count from 1
-    author = (0, "")  # no call of anybody's
     oom_hint = ""
 
     def __init__(self, generation: int, collector: Collector, listener: Listener) -> None:
         self.generation = generation
+        self.authors = Authors()  # nobody: no call runs there
         self.reason: Reason | None = None  # why it ends
         self.is_ready = False
         self.is_retiring = False
@@ -158,8 +159,8 @@ class Template:
     def _changes(self, recipe: Recipe) -> dict[str, Any]:
         """Return what a worker has to change of the template's environment."""
         ours, wanted = self.recipe.environ, recipe.environ
-        changed = [name for name in {**ours, **wanted} if ours.get(name) != wanted.get(name)]
-        for name in sorted(changed):
+        changed = {name for name in {**ours, **wanted} if ours.get(name) != wanted.get(name)}
+        for name in sorted(changed & (self.recipe.env_vars | recipe.env_vars)):  # else this process has changed its own
             where = self._reads.get(name) or self._reads.get(_EVERYTHING)
             if name.startswith(_AT_EXEC):
                 where = "at its start"
@@ -181,14 +182,22 @@ class Template:
                 pieces = frames.pack(messages.FORK, codec=codec.PICKLE, call_id=request, body=body)
                 if self.is_retiring or not self._ends.control.announce(pieces, *descriptors):
                     raise TemplateGone(f"the template (pid {self.process.pid}) takes no more requests")
-                pid = self._await_fork(request)
-                return Forked(self, pid, os.pidfd_open(pid))  # it is not reaped before we say so
+                return self._child(self._await_fork(request))
         except TemplateGone:
             self.is_retiring = True  # whoever asks next gets another one
             raise
         finally:
             if self.is_retiring:  # which has waited for this
                 self._collector.call_soon(self._leave)
+
+    def _child(self, pid: int) -> Forked:
+        """Return a process just forked: its number is its own, since it is not reaped before we say so."""
+        try:
+            return Forked(self, pid, os.pidfd_open(pid))
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            self._collector.call_soon(partial(self.reap, pid, lambda code: None))
+            raise
 
     def _await_fork(self, request: int) -> int:
         frame: Frame | None = None

@@ -14,11 +14,13 @@ from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
+from venvoy_worker.contract import messages
 from venvoy_worker.contract.frames import Frame
 from venvoy_worker.contract.loans import Loans
 
 from . import collector as _collector
 from . import memory_kills
+from .authors import Authors
 from .collector import Collector, Timers
 from .lane import Lane
 from .limits import Limits
@@ -29,7 +31,7 @@ from .worker_start import Launcher, Recipe, Start
 from .worker_state import Reason, State
 
 _KEPT_DURATIONS = 256
-_EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
+EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
 _BUSIEST_FIRST = (State.BUSY, State.ABANDONED, State.IDLE)
 
 
@@ -117,7 +119,7 @@ class Worker:
         self.is_suitors_turn = False
         self.tenants: set[int] = set()  # handles of objects in it for whose sake it is not replaced
         self.residence: Any = None  # what knows them, see `references`
-        self.author = (0, "")  # id and target of the call that what it prints belongs to, if anybody wants to know
+        self.authors = Authors(concurrency)
         self.oom_hint = ""  # once it has exited; and who held a lane then, and has not let go of it
         self.held: set[Lane] = set()
         self._collector = collector
@@ -152,7 +154,7 @@ class Worker:
                 lane.open(channel, recipe.is_attributed)
             _collector.tell_after_fork(self)
         self.loans = Loans(self.control, recipe.options.segments, self._hear_now)
-        self.birth = Start(ends, self.recipe, self._collector, self._on_ready, partial(router.relog, self))
+        self.birth = Start(ends, self.recipe, self._collector, self._on_ready, self._on_said)
         self.birth.begin()
 
     def _on_ready(self) -> None:
@@ -204,11 +206,12 @@ class Worker:
         """True when a call has been begun on it."""
         return any(lane.has_served for lane in self.lanes)
 
-    def end_output(self) -> None:
-        """The call has ended: what is in the pipes was written before its reply was, so it is its own."""
-        for output in self.process.outputs.values():
-            output.drain()
-        self.author = (0, "")
+    def _on_said(self, frame: Frame) -> None:
+        if frame.opcode == messages.RECORD:
+            self.listener.router.relog(self, frame)
+        else:
+            stream = "stderr" if frame.flags & messages.FLAG_STDERR else "stdout"
+            self.process.outputs[stream].put(bytes(frame.body), (frame.call_id, self.authors.name_of(frame.call_id)))
 
     # --- ending -----------------------------------------------------------------------------
 
@@ -258,9 +261,9 @@ class Worker:
 
     def await_exit(self) -> None:
         """In the thread of a call that lost its worker: wait for the exit to be seen, and make sure there is one."""
-        if not self.process.exited.wait(_EXIT_SECONDS):
+        if not self.process.exited.wait(EXIT_SECONDS):
             self.process.kill_tree()  # alive with a broken channel: of no use to anybody
-            self.process.exited.wait(_EXIT_SECONDS)
+            self.process.exited.wait(EXIT_SECONDS)
 
     def after_fork_in_child(self) -> None:
         """In a process the host forked: close our ends, so that the worker still sees its host die."""

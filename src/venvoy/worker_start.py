@@ -35,6 +35,7 @@ class Recipe:
     pycache: str
     slot: int | None  # None for a template, from which those of all slots are forked
     environ: dict[str, str]
+    env_vars: frozenset[str]  # the names in it that were asked for
     cwd: str | None
     settings: Callable[[], dict[str, Any]]
     options: WorkerOptions
@@ -42,7 +43,7 @@ class Recipe:
     @property
     def is_attributed(self) -> bool:
         """True when somebody wants to know which call wrote what."""
-        return callable(self.options.output) or self.options.output == "log"
+        return self.options.attributes_output
 
     @property
     def keep(self) -> int:
@@ -191,7 +192,7 @@ class Start:
         self._timers.later(_STACK_SECONDS, self._ends.process.kill_tree)
 
     def _on_control(self, frame: Frame) -> None:
-        if frame.opcode == messages.RECORD:
+        if frame.opcode in (messages.RECORD, messages.PRINTED):
             self._on_record(frame)
         elif frame.opcode == messages.STACK and not self._is_over:  # else it became ready at the last moment
             self.stack = frame

@@ -169,7 +169,7 @@ def test_pickle_buffers_leave_the_body_from_a_size_on(make: Any, size: int) -> N
 
 def test_buffers_come_back_in_their_order() -> None:
     """Each out-of-band buffer finds its place in the value."""
-    owners = [bytearray([number]) * 5000 for number in range(20)]
+    owners = [bytearray([number]) * 40_000 for number in range(20)]
     assert travel({number: pickle.PickleBuffer(owner) for number, owner in enumerate(owners)}) == dict(
         enumerate(owners)
     )
@@ -177,8 +177,8 @@ def test_buffers_come_back_in_their_order() -> None:
 
 def test_a_decoded_buffer_is_the_received_memory() -> None:
     """Decoding copies no buffer."""
-    received = bytearray(5000)
-    pieces, _ = codec.encode(pickle.PickleBuffer(bytearray(5000)))
+    received = bytearray(40_000)
+    pieces, _ = codec.encode(pickle.PickleBuffer(bytearray(40_000)))
     assert codec.decode(b"".join(pieces), [received]) is received
 
 

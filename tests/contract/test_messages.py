@@ -37,7 +37,7 @@ def test_flags_and_kinds_do_not_collide() -> None:
     kinds = {value for name, value in vars(messages).items() if name.startswith("KIND_") and name != "KIND_MASK"}
     flags = {name: value for name, value in vars(messages).items() if name.startswith("FLAG_")}
     of_results = {"FLAG_PARTIAL", "FLAG_DIRTY", "FLAG_REFERENCE"}
-    of_others = {"FLAG_FAILED", "FLAG_PASSED", "FLAG_RAISED", "FLAG_SHARED"}
+    of_others = {"FLAG_FAILED", "FLAG_PASSED", "FLAG_RAISED", "FLAG_SHARED", "FLAG_STDERR"}
     of_calls = flags.keys() - of_results - of_others
     assert all(not kind & ~messages.KIND_MASK for kind in kinds)
     assert len(kinds) == 5

@@ -233,11 +233,11 @@ def test_every_interpreter_sends_deep_values(interpreter: str) -> None:
 
 def test_buffers_of_deep_values_are_sent_once() -> None:
     """The attempt that failed leaves nothing behind."""
-    value: Any = pickle.PickleBuffer(bytes(10_000))
+    value: Any = pickle.PickleBuffer(bytes(50_000))
     for _ in range(1000):
         value = [value]
-    _, buffers = codec.encode([pickle.PickleBuffer(bytes(9_000)), value])
-    assert [len(buffer) for buffer in buffers] == [9_000, 10_000]
+    _, buffers = codec.encode([pickle.PickleBuffer(bytes(40_000)), value])
+    assert [len(buffer) for buffer in buffers] == [40_000, 50_000]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import pytest
 from tests.conftest import version_of
 
 import venvoy as vv
+from venvoy.proxies import reference_of
 
 from .conftest import ENDS, QUIET, THINGS, WORK
 
@@ -211,6 +212,27 @@ def test_sixteen_threads_and_the_garbage_collector(home: Path, python: str, unti
     vv.close(things)
 
 
+def test_a_reply_that_nobody_takes_is_released(things: Any, pool: vv.Pool, until: Until) -> None:
+    """One that comes when its caller has left, and one whose caller is struck while he looks at it."""
+    with pytest.raises(vv.CallTimeout):
+        pool.options(timeout=0.2, on_timeout="abandon").object("things:slow_thing", 0.6)
+    until(lambda: pool.call("things:Thing.made.__int__") == 1)
+    assert pool.call("things:table") == 0
+
+    class Struck(Exception):
+        pass
+
+    def strike(*_: object) -> None:
+        raise Struck
+
+    residence = reference_of(things).residence
+    residence.adopt = strike  # type: ignore[method-assign]
+    with pytest.raises(Struck):
+        things.Thing(1)
+    del residence.adopt  # type: ignore[method-assign]
+    until(lambda: things.table() == 1)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an interrupt that struck a finalizer
 def test_interrupted_callers_leave_nothing_behind(home: Path, until: Until) -> None:
     """An exception that is thrown into a thread anywhere in an operation leaves no object in the table."""
@@ -276,6 +298,14 @@ class Interrupted:
         self._is_over = True
         self._worker.join()
         self._striker.join()
+
+
+@pytest.mark.parametrize("before", ["vv.WorkerOptions", "vv.Pool", "vv.run_script", "from venvoy.errors import *"])
+def test_options_is_a_function_whatever_was_used_before(before: str) -> None:
+    """Though there is a submodule of that name."""
+    text = f"import venvoy as vv\n{before}\nfrom venvoy import options\nprint(options.__name__, vv.options is options)"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=20)
+    assert done.stdout == "options True\n", done.stderr
 
 
 SCRIPT = """

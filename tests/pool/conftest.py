@@ -46,6 +46,17 @@ def make_pool(home: Path) -> Iterator[MakePool]:
 
 
 @pytest.fixture
+def make_async_pool(home: Path) -> Callable[..., vv.AsyncPool]:
+    """Make pools for an `async with`, whose workers find the module `poolwork`."""
+
+    def make(env: Any = None, module: str | None = None, *, options: dict[str, Any] | None = None, **rest: Any) -> Any:
+        worker = vv.WorkerOptions(**{"paths": [WORK], "output": "discard", "grace_period": 0.6, **(options or {})})
+        return vv.AsyncPool(env, module, worker=worker, home=home, **rest)
+
+    return make
+
+
+@pytest.fixture
 def until() -> Until:
     """Wait until a condition holds, for a bounded time."""
 

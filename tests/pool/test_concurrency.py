@@ -439,3 +439,83 @@ def test_progress_belongs_to_its_call(shared_pool: Callable[..., vv.Pool]) -> No
     ]
     assert [future.result(20) for future in futures] == [0, 1, 2, 3]
     assert all(set(messages) == {str(number)} for number, messages in seen.items())
+
+
+@pytest.mark.parametrize("target", ["say", "asay"])
+def test_what_is_printed_belongs_to_the_call_that_printed_it(
+    shared_pool: Callable[..., vv.Pool], extreme: str, until: Until, target: str
+) -> None:
+    """Line by line, from eight calls at once, whatever threads or tasks they are; raw writes belong to none."""
+    chunks: list[vv.OutputChunk] = []
+    pool = shared_pool(extreme, options={"output": chunks.append})
+    futures = [pool.submit(target, f"call-{number}", 5) for number in range(8)]
+    wait(futures, 20)
+    pool.call("os:write", 1, b"raw\n")
+    until(lambda: "raw" in "".join(chunk.text for chunk in chunks))
+    authors: dict[str, set[int]] = {}
+    for chunk in chunks:
+        for line in chunk.text.splitlines():
+            authors.setdefault(line.split(" ")[0], set()).add(chunk.call)
+            assert chunk.target == ("" if line == "raw" else target)
+    assert authors.pop("raw") == {0}
+    assert sorted(authors) == [f"call-{number}" for number in range(8)]
+    assert all(len(calls) == 1 for calls in authors.values())
+    assert len(set.union(*authors.values())) == 8
+    text = pool.output(stream="stdout")
+    assert all(f"call-{number} {line}" in text for number in range(8) for line in range(5))
+
+
+def test_what_is_begun_is_told_at_a_flush_and_with_the_call(shared_pool: Callable[..., vv.Pool], until: Until) -> None:
+    """A line without an end, on both streams, and a text larger than any buffer."""
+    chunks: list[vv.OutputChunk] = []
+    pool = shared_pool(options={"output": chunks.append})
+    pool.call("print_parts", 300_000)
+    stdout = lambda: "".join(chunk.text for chunk in chunks if chunk.stream == "stdout")  # noqa: E731
+    until(lambda: stdout().endswith("end"))
+    assert stdout() == "begun, flushed" + "\u00e4" * 300_000 + "end"
+    until(lambda: [chunk.text for chunk in chunks if chunk.stream == "stderr"] == ["to stderr"])
+    assert len({chunk.call for chunk in chunks}) == 1
+
+
+def test_log_records_know_their_call(
+    shared_pool: Callable[..., vv.Pool], caplog: pytest.LogCaptureFixture, until: Until, extreme: str
+) -> None:
+    """Number and target, of functions and coroutines that log at the same time."""
+    pool = shared_pool(extreme)
+    with caplog.at_level("INFO"):
+        futures = [pool.submit(("log", "alog")[number % 2], f"from {number}") for number in range(8)]
+        numbers = [future.result(20) for future in futures]
+        until(lambda: sum("from" in record.getMessage() for record in caplog.records) >= 16)
+    records = [record for record in caplog.records if record.getMessage().startswith("from ")]
+    for record in records:
+        index = int(record.getMessage().split(" ")[1])
+        assert record.__dict__["venvoy_call"] == numbers[index]
+
+
+@pytest.mark.parametrize("target", ["count_up", "acount_up"])
+def test_streams_of_calls_at_once_never_cross(shared_pool: Callable[..., vv.Pool], extreme: str, target: str) -> None:
+    """Eight generators in one worker, each to the end for a consumer of its own."""
+    pool = shared_pool(extreme)
+
+    def work(thread: int) -> None:
+        assert list(pool.stream(target, thread, 3000)) == [(thread, number) for number in range(3000)]
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+
+
+@pytest.mark.parametrize("target", ["count_up", "acount_up"])
+def test_a_stream_that_is_left_ends_in_the_worker(
+    shared_pool: Callable[..., vv.Pool], tmp_path: Path, until: Until, extreme: str, target: str
+) -> None:
+    """Its `finally` runs, a neighbour goes on, and the lane is free again."""
+    pool = shared_pool(extreme, concurrency=2)
+    pid = pool.call("pid")
+    neighbour = pool.submit("anap", 0.5, "neighbour")
+    for _, number in pool.stream(target, "left", 10_000_000, str(tmp_path / "left")):
+        if number == 5:
+            break
+    until((tmp_path / "left").exists)
+    assert neighbour.result(10) == "neighbour"
+    assert [future.result(10) for future in [pool.submit("anap", 0.1, n) for n in range(2)]] == [0, 1]
+    assert pool.call("pid") == pid

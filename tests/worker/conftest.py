@@ -179,6 +179,7 @@ class Wire:
         "preload": [],
         "module": "",
         "sources_folder": "",
+        "sources": [],
         "initializer": None,
     }
 

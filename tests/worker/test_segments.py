@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import resource
 import runpy
 import signal
@@ -289,3 +290,91 @@ def test_the_worker_dies_and_what_was_received_stays(open_pool: OpenPool, extrem
             pool.call("os:kill", pid, signal.SIGKILL)
         assert pool.call("os:getpid") != pid
         assert bytes(held) == bytes([6]) * 1_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("CI"), reason="takes a minute and 14 GiB of memory: where CI is set")
+def test_values_beyond_four_gigabytes_survive(open_pool: OpenPool) -> None:
+    """As bytes and out of band, there and back; no size is counted in 32 bits."""
+    size = 4_100_000_000
+    with open_pool() as pool:
+        assert pool.call("large:look", array(size, 3)) == (size, 3, 3)
+        back = pool.call("large:make", size, 4)
+        assert (len(back), back[0], back[-1]) == (size, 4, 4)
+        del back
+        assert pool.call("large:look", b"5" * size) == (size, 53, 53)
+        data = pool.eval("b'6' * size", size=size)
+        assert (len(data), data[0], data[-1]) == (size, 54, 54)
+
+
+def test_what_shared_memory_refuses_goes_inline(open_pool: OpenPool, extreme: str) -> None:
+    """A limit of the system, here of the size of files, costs speed and nothing else."""
+    with open_pool(extreme) as pool:
+        pool.call("large:limit_files", 100_000)
+        assert len(pool.call("large:make", 1_000_000)) == 1_000_000
+        assert borrower_of(pool)._newest == 0
+        assert pool.call("large:echo", b"x" * 20_000_000) == b"x" * 20_000_000
+
+
+def test_memory_kept_for_large_values_is_no_reason_to_end_a_worker(open_pool: OpenPool) -> None:
+    """`max_rss` is about what the worker's code takes."""
+    with open_pool(max_rss=100_000_000) as pool:
+        pid = pool.call("os:getpid")
+        results = [pool.call("large:make", 30_000_000) for _ in range(6)]
+        assert len(results) == 6
+        time.sleep(0.05)  # it is not looked at with every call
+        assert pool.call("os:getpid") == pool.call("os:getpid") == pid
+
+
+def test_interrupted_callers_lose_and_mix_up_nothing(open_pool: OpenPool, until: Callable[..., None]) -> None:
+    """An exception thrown into the caller anywhere: the next values are right, and segments come back."""
+    import ctypes
+
+    class Interrupt(BaseException):
+        pass
+
+    target = threading.get_ident()
+    is_over = threading.Event()
+
+    def interrupt() -> None:
+        while not is_over.wait(random.uniform(0.001, 0.02)):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(target), ctypes.py_object(Interrupt))
+
+    with open_pool(workers=2) as pool:
+        thread = threading.Thread(target=interrupt)
+        wrong, right, interrupted = [], 0, 0
+        try:
+            thread.start()
+            for number in range(150):
+                fill = number % 251
+                try:
+                    back = pool.call("large:echo", array(300_000, fill))
+                    seen = (len(back), back[0], back[150_000], back[-1])
+                    if seen != (300_000, fill, fill, fill):
+                        wrong.append((fill, seen))
+                    right += 1
+                except Interrupt:
+                    interrupted += 1
+        finally:
+            try:
+                is_over.set()
+                thread.join()
+            except Interrupt:
+                thread.join()
+        assert wrong == []
+        back = None
+        for fill in range(30):
+            assert pool.call("large:look", array(300_000, fill)) == (300_000, fill, fill)
+        lenders = [worker.loans.lender for worker in pool._core.staff.known()]
+        until(lambda: all(segment.tag is None for lender in lenders for segment in lender._segments))
+        assert interrupted
+
+
+def test_items_of_streams_and_arguments_of_callbacks_come_in_segments(open_pool: OpenPool, extreme: str) -> None:
+    """What is between a call and its reply is as large as it likes."""
+    with open_pool(extreme) as pool:
+        held = list(pool.stream("large:stream", 20, 400_000))
+        assert [(len(item), item[0], item[-1]) for item in held] == [(400_000, index, index) for index in range(20)]
+        assert borrower_of(pool)._newest >= 8
+        assert pool.call("large:ask", vv.callback(lambda value: (len(value), value[7])), 1_000_000) == (1_000_000, 5)
+        assert pool.call("large:look", array(300_000, 3)) == (300_000, 3, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import resource
@@ -279,6 +280,17 @@ def test_variables_of_a_slot_reach_it_unless_preload_has_read_them(
         assert pool.eval("__import__('reader').where") == "all"
 
 
+def test_what_the_host_changes_of_its_own_environment_is_no_conflict(
+    zygote: Callable[..., vv.Pool], folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even after preload has read all of it: workers forked later have the new value, as spawned ones do."""
+    folder.write("copier", "import os\neverything = dict(os.environ)")
+    with zygote(preload=["copier", "warm"], workers=(1, 2)) as pool, pool.lease() as first:
+        assert first.call("warm:environ", "WARM_LATER") is None
+        monkeypatch.setenv("WARM_LATER", "now")
+        assert pool.call("warm:environ", "WARM_LATER") == "now"
+
+
 def test_signal_handlers_of_preload_do_not_cost_the_exit_status(zygote: Callable[..., vv.Pool], folder: Folder) -> None:
     """SIGCHLD is ignored in workers where preload wants it so, and nowhere else."""
     with zygote() as pool:
@@ -341,6 +353,24 @@ def test_a_template_that_cannot_fork_is_replaced(
         assert pool.warm(3) == 3
         with pool.leases(3) as workers:
             assert len({worker.call("os:getppid") for worker in workers}) == 2
+
+
+def test_a_fork_that_cannot_be_watched_is_ended(
+    zygote: Callable[..., vv.Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host has no descriptor for it: an error, and a pool that can be closed."""
+
+    def refuse(pid: int) -> int:
+        raise OSError(errno.EMFILE, "of the test")
+
+    with zygote(workers=(1, 2)) as pool:
+        parent = template_of(pool)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pidfd_open", refuse)
+            with pytest.raises(vv.WorkerStartError, match="too many open files"):
+                pool.warm(2)
+        assert len(psutil.Process(parent).children()) == 1
+        assert pool.warm(2) == 2
 
 
 def test_a_template_that_does_not_reap_holds_nobody_up(zygote: Callable[..., vv.Pool]) -> None:

@@ -26,11 +26,13 @@ from ..collector import Collector
 from ..envs import Cancel, Env, EnvLease, hold, home_folder
 from ..errors import PoolError
 from ..events import Event, Kind
+from ..latch import Latch
 from ..notifier import Notifier
 from ..options import Size, WorkerOptions
 from ..template import Template, check_forkable
 from ..worker import Worker
 from ..worker_state import State
+from .async_calls import AsyncCalls
 from .calls import Calls
 from .direct import Direct
 from .drivers import Drivers
@@ -49,9 +51,10 @@ from .sources import Sources
 from .staff import Staff
 from .supervisor import Opened, Supervisor
 from .templates import Templates
+from .turn import Turn
 from .watch import Watcher, code_places, forget_bytecode
 
-_JOIN_SECONDS = 2.0
+JOIN_SECONDS = 2.0
 _EXIT_PATIENCE = 0.4  # seconds that workers get at interpreter exit before they are killed
 
 
@@ -108,7 +111,7 @@ class Core:
         if options.start == "zygote":
             check_forkable()
         self._env, self.module, self.options, self.setup = env, module, options, setup
-        self.gathering = threading.Lock()  # held by who takes several leases
+        self.gathering = Turn()  # of who takes several leases
         self.roster = Roster(size, name, setup.rules, options.concurrency)
         self.queue = JobQueue(self.roster, self)
         self.engine = Engine(self.roster, self.queue, self)
@@ -116,6 +119,7 @@ class Core:
         self.direct = Direct(self.roster, self.engine, self.queue, self, lambda: self.decoder)
         self.calls = Calls(self.engine, self.queue, self.direct, self)
         self.opening = Opening(self.roster, self)
+        self.async_calls = AsyncCalls(self.engine, self.queue, self.opening, self)
         self.renewal = Renewal(self.roster, self)
         self._router = Router(options.output, name)
         is_home = env is None or getattr(env, "is_current", False)
@@ -172,7 +176,7 @@ class Core:
         if not self.staff.gone.wait(timeout):
             return False
         self.all_gone()  # whoever has set the event is about to do the same, and may be later than we are
-        deadline = monotonic() + _JOIN_SECONDS
+        deadline = monotonic() + JOIN_SECONDS
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - monotonic()))
@@ -200,9 +204,13 @@ class Core:
 
     def mend(self) -> None:
         """Let the collector thread call `Engine.settle`, soon."""
+        self.call_soon(self.engine.settle)
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Run a callback on the collector thread, while there is one. Takes no lock: finalizers may call it."""
         collector = self._collector
         if collector is not None:
-            collector.call_soon(self.engine.settle)
+            collector.call_soon(callback)
 
     def emit(self, kind: Kind, worker: Worker | Template | None = None, detail: str = "") -> None:
         """Tell `on_event` of a change; it runs on the notifier thread, in order."""
@@ -280,12 +288,6 @@ class Core:
 
     # --- ending -----------------------------------------------------------------------------
 
-    def drop(self) -> None:
-        """From a finalizer: end when the work is done. Takes no lock."""
-        collector = self._collector
-        if collector is not None:
-            collector.call_soon(lambda: self.staff.close(drop_waiting=False))
-
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Take no more calls; end when the work is done."""
         for job in self.staff.close(drop_waiting=cancel_futures):
@@ -298,9 +300,8 @@ class Core:
         self.staff.stop()
         patience = self.options.grace_period if timeout is None else timeout
         if not self.join(patience) and threading.current_thread() not in self._own_threads():
-            self.staff.stop()  # what has come back to the queue meanwhile
-            self.staff.kill()
-            self.join(_JOIN_SECONDS)
+            self.staff.end()
+            self.join(JOIN_SECONDS)
 
     def abort(self, why: str) -> int:
         """End everything now; return how many waiting calls were dropped."""
@@ -323,12 +324,18 @@ class Core:
             part._lock = lock
         self.roster.lock = lock
         self._start_lock = threading.Lock()
-        self.gathering, self.renewal._turn, self.setup.sources.turn = (threading.Lock() for _ in range(3))
+        self.gathering = Turn()
+        self.renewal._turn, self.setup.sources.turn = threading.Lock(), threading.Lock()
         self._collector = None
         self.roster.phase = Phase.CLOSED
         self.roster.closed_why = f"pool {self.roster.name!r} belongs to the process that this one was forked from"
-        self.staff.gone = threading.Event()  # the old one's lock may be held by a thread that is not here
+        self.staff.gone = Latch()  # the old one's lock may be held by a thread that is not here
         self.staff.gone.set()
+
+
+def drop(core: Core) -> None:
+    """From a finalizer: end a pool when its work is done. Takes no lock."""
+    core.call_soon(partial(core.staff.close, drop_waiting=False))
 
 
 def check_platform() -> None:

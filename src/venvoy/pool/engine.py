@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Literal, overload
 
@@ -63,7 +65,7 @@ class Engine:
         while True:
             ticket = Ticket()
             try:
-                frame = self.acquire(ticket, call, may_nest=True).run(call)
+                frame = (self.ask(ticket, call, may_nest=True) or self.await_turn(ticket, call)).run(call)
                 if frame.opcode == messages.ERROR:
                     self._queue.note_failure(ticket.lane, call)
                 if ticket.lane is not None:
@@ -92,11 +94,7 @@ class Engine:
         assert lane is not None
         try:
             frame = lane.run(call)
-            with self._lock:
-                lane.worker.calls += 1
-                self._roster.calls_done += 1
-            if frame.opcode == messages.ERROR:
-                self._queue.note_failure(lane, call)
+            self.note_done(lane, call, frame)
             return frame
         except WorkerLost as lost:
             self.astray.append(ticket)
@@ -113,6 +111,14 @@ class Engine:
             self._hands.mend()
             raise
 
+    def note_done(self, lane: Lane, call: Call, frame: Frame) -> None:
+        """A call has ended on a lane that its caller goes on holding."""
+        with self._lock:
+            lane.worker.calls += 1
+            self._roster.calls_done += 1
+        if frame.opcode == messages.ERROR:
+            self._queue.note_failure(lane, call)
+
     def run_within(self, place: Place, call: Call) -> Frame:
         """Run a call on a worker that waits for an answer of this thread.
 
@@ -128,7 +134,7 @@ class Engine:
         except TimeoutError as error:
             raise self.timed_out(call, error) from None
 
-    def timed_out(self, call: Call, error: TimeoutError) -> CallTimeout:
+    def timed_out(self, call: Call, error: BaseException) -> CallTimeout:
         """Count a time-out and return its error."""
         with self._lock:
             self._roster.calls_timed_out += 1
@@ -145,22 +151,31 @@ class Engine:
         lost.worker.await_exit()
         self._queue.may_retry(lost)
 
-    @overload
-    def acquire(self, ticket: Ticket, call: Call) -> Lane: ...
-
-    @overload
-    def acquire(self, ticket: Ticket, call: Call, may_nest: Literal[True]) -> Lane | Place: ...
-
-    def acquire(self, ticket: Ticket, call: Call, may_nest: bool = False) -> Lane | Place:
+    def acquire(self, ticket: Ticket, call: Call) -> Lane:
         """Wait for a lane of a worker and return it; it belongs to the ticket until `release` or `settle`.
-
-        Args:
-            may_nest: if all are at work, one that waits for an answer of this thread will do.
 
         Raises:
             CallTimeout: the deadline passed first.
             TooManyWaiting: it may not wait, or not for so long.
             PoolClosed: the pool takes no calls. Besides these, why no worker could be started.
+        """
+        return self.ask(ticket, call) or self.await_turn(ticket, call)
+
+    @overload
+    def ask(self, ticket: Ticket, call: Call) -> Lane | None: ...
+
+    @overload
+    def ask(self, ticket: Ticket, call: Call, may_nest: Literal[True]) -> Lane | Place | None: ...
+
+    def ask(self, ticket: Ticket, call: Call, may_nest: bool = False) -> Lane | Place | None:
+        """Return an idle lane, which belongs to the ticket now; else put the ticket into the queue.
+
+        Args:
+            may_nest: if all are at work, one that waits for an answer of this thread will do.
+
+        Raises:
+            TooManyWaiting: it may not wait.
+            PoolClosed: the pool takes no calls. Besides these, why no worker can be started.
         """
         roster = self._roster
         idle = roster.idle
@@ -183,7 +198,7 @@ class Engine:
             self._hands.attend()
         if self.astray:
             self._hands.mend()
-        return self.await_turn(ticket, call)
+        return None
 
     def await_turn(self, ticket: Ticket, call: Call) -> Lane:
         """Wait until a ticket that has joined a queue is served, and return its lane.
@@ -192,15 +207,32 @@ class Engine:
             As `acquire`.
         """
         assert ticket.event is not None
-        patience = threading.TIMEOUT_MAX if call.deadline is None else max(0.0, call.deadline - monotonic())
-        in_queue = call.options.queue_timeout or threading.TIMEOUT_MAX  # 0 was seen to on the way in
-        if not ticket.event.acquire(timeout=min(patience, in_queue, threading.TIMEOUT_MAX)):
+        patience, error = self.patience(call)
+        is_granted = ticket.event.acquire(timeout=-1 if patience is None else min(patience, threading.TIMEOUT_MAX))
+        return self.granted(ticket, None if is_granted else error)
+
+    def patience(self, call: Call) -> tuple[float | None, Callable[[], BaseException]]:
+        """Return for how many seconds a call may wait in the queue (None: for ever), and what it raises then."""
+        left = None if call.deadline is None else max(0.0, call.deadline - monotonic())
+        in_queue = call.options.queue_timeout or None  # 0 was seen to on the way in
+        if in_queue is not None and (left is None or in_queue < left):
+            return in_queue, partial(self._queue.tired_error, call)
+        return left, partial(CallTimeout, f"{call.name}: no worker was free before the deadline")
+
+    def granted(self, ticket: Ticket, error: Callable[[], BaseException] | None) -> Lane:
+        """Return the lane that a ticket was granted.
+
+        Args:
+            error: what to raise if there is none: the time to wait in the queue is over.
+
+        Raises:
+            As `acquire`.
+        """
+        if error is not None:
             with self._lock:
                 if ticket.is_waiting:
                     self._roster.forget(ticket)
-                    if in_queue < patience:
-                        raise self._queue.tired_error(call)
-                    raise CallTimeout(f"{call.name}: no worker was free before the deadline")
+                    raise error()
         if ticket.error is not None:
             raise ticket.error()
         assert ticket.lane is not None
@@ -266,12 +298,13 @@ class Engine:
 
     def _settle(self, ticket: Ticket) -> None:
         roster = self._roster
-        job = None
+        job, is_torn = None, False
         with self._lock:
             roster.forget(ticket)
             lane, ticket.lane = ticket.lane, None
             if lane is not None and lane.state is State.BUSY:
-                if lane.channel.is_torn:
+                is_torn = lane.channel.is_torn  # later it may be somebody else who is sending
+                if is_torn:
                     lane.move(State.RETIRING, Reason.DRAINED)
                     leaving.withdraw(roster, lane.worker)
                 elif lane.open_call and lane.was_sent:
@@ -282,7 +315,7 @@ class Engine:
             state = lane.state if lane is not None else None
         if lane is None or state is None:
             return
-        if lane.channel.is_torn:
+        if is_torn:
             lane.cut()
         if state is State.ABANDONED:
             lane.abandon_call(ticket.is_to_stop)

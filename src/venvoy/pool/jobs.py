@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from _thread import LockType, allocate_lock
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from time import monotonic
@@ -167,6 +167,33 @@ class CallFuture(Future[Any]):
             with self._condition:
                 self._condition.notify_all()
             self._invoke_callbacks()  # type: ignore[attr-defined]
+
+
+class Watcher:
+    """Somebody who waits for the first of some futures without blocking, as `concurrent.futures.wait` does blocking.
+
+    Args:
+        wake: called by whoever completes one, on any thread.
+    """
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self.add_result = self.add_exception = self.add_cancelled = lambda future: wake()
+
+    def watch(self, futures: Iterable[CallFuture]) -> bool:
+        """Watch until `leave`; return True, watching no more of them, if one is done already."""
+        for future in futures:
+            with future._condition:
+                if future.done():
+                    return True
+                future._waiters.append(self)
+        return False
+
+    def leave(self, futures: Iterable[CallFuture]) -> None:
+        """Watch no longer."""
+        for future in futures:
+            with future._condition:
+                if self in future._waiters:
+                    future._waiters.remove(self)
 
 
 class Job:

@@ -7,7 +7,7 @@ chunks in flight. The first window is drawn by the call itself, as `Executor.map
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any
 
 from ..errors import CallTimeout, EnvError, PoolError, WorkerStartError
-from .jobs import Job
+from .jobs import CallFuture, Job
 
 _CHUNK_SECONDS = 0.01  # a chunk should keep a worker busy so long: a thousand times the cost of sending it
 _MOST_ITEMS = 8192  # of one chunk
@@ -133,6 +133,8 @@ class Mapping:
         self._is_ordered = options.ordered
         self._is_tolerant = options.return_exceptions
         self._sent: deque[tuple[Job, int]] = deque()
+        self._values: list[Any] = []  # of the chunk that is being yielded, the next one last
+        self._error: BaseException | None = None  # that ends it
         self._deadline = None if options.timeout is None else monotonic() + options.timeout
 
     def fill(self) -> None:
@@ -143,7 +145,7 @@ class Mapping:
             sent.extend(self._submit(chunk))
             chunk = window.draw(len(sent))
 
-    def results(self) -> Iterator[Any]:
+    def results(self) -> Generator[Any, None, None]:
         """Yield the results; leaving early, or dropping the iterator, cancels what has not ended.
 
         Raises:
@@ -153,7 +155,7 @@ class Mapping:
         is_bounded = window.is_bounded
         try:
             while self._sent:
-                values, error = self._next()
+                self._values, self._error = values, error = self._next()
                 self.fill()
                 values.reverse()
                 while values:
@@ -166,8 +168,23 @@ class Mapping:
             if window.error is not None:
                 raise window.error
         finally:
-            for job, _ in self._sent:
-                job.future.cancel()
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Cancel what has not ended."""
+        for job, _ in self._sent:
+            job.future.cancel()
+
+    def awaited(self) -> list[CallFuture]:
+        """Return the futures of which one has to be done for the next result; none if that is there already."""
+        if self._values or self._error is not None:
+            return []
+        futures = [job.future for job, _ in self._sent]
+        return futures[:1] if self._is_ordered else futures
+
+    def patience(self) -> float | None:
+        """Return the seconds until a result must be there; None for ever."""
+        return None if self._deadline is None else max(0.0, self._deadline - monotonic())
 
     def _next(self) -> Outcome:
         """Wait for the next chunk that is to be yielded, and return what came of it."""
@@ -178,7 +195,7 @@ class Mapping:
         return outcome
 
     def _first_done(self) -> tuple[Job, int]:
-        done, _ = wait([job.future for job, _ in self._sent], self._patience(), FIRST_COMPLETED)
+        done, _ = wait([job.future for job, _ in self._sent], self.patience(), FIRST_COMPLETED)
         if not done:
             raise _too_late()
         return next(pair for pair in self._sent if pair[0].future in done)
@@ -186,7 +203,7 @@ class Mapping:
     def _await(self, job: Job, size: int) -> Outcome:
         future = job.future
         try:
-            result = future.result(self._patience())
+            result = future.result(self.patience())
         except Exception as error:
             if error is not future._exception:  # not the call's own
                 if isinstance(error, FutureTimeout):
@@ -197,9 +214,6 @@ class Mapping:
             return [error] * size, None
         self._window.measured(size, job.seconds)
         return result if self._outcome is None else self._outcome(result)
-
-    def _patience(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - monotonic())
 
 
 def _too_late() -> CallTimeout:

@@ -58,11 +58,30 @@ class Opening:
             ValueError: more than the pool may have.
             CallTimeout: they are not ready in time. Besides these, why one could not be started.
         """
+        ticket = Ticket()
+        wanted = self.ask(ticket, workers)
+        try:
+            if ticket.event is not None and not ticket.event.acquire(timeout=-1 if timeout is None else timeout):
+                raise CallTimeout(f"{wanted} workers were not ready within {timeout:g} s")
+        finally:
+            self.leave(ticket)
+        return self.ready(ticket)
+
+    def ask(self, ticket: Ticket, workers: int | None) -> int:
+        """Begin to open the pool and to start so many workers; return their number.
+
+        Args:
+            ticket: armed if there is something to wait for.
+            workers: by default the least number it keeps.
+
+        Raises:
+            ValueError: more than the pool may have.
+            PoolClosed: it takes no calls.
+        """
         roster = self._roster
         wanted = roster.size.least if workers is None else workers
         if not 0 <= wanted <= roster.size.most:
             raise ValueError(f"warm({workers}): this pool has at most {roster.size.most} workers")
-        ticket = Ticket()
         with self._lock:
             roster.check_open()
             roster.restarts.reset()
@@ -70,17 +89,17 @@ class Opening:
             if roster.phase is not Phase.OPEN or roster.ready() < wanted:
                 ticket.wait_in(roster.warming)
         self._hands.attend()
-        try:
-            if ticket.event is not None and not ticket.event.acquire(timeout=-1 if timeout is None else timeout):
-                raise CallTimeout(f"{wanted} workers were not ready within {timeout:g} s")
-            if ticket.error is not None:
-                raise ticket.error()
-        finally:
-            self._leave_warming(ticket)
-        with self._lock:
-            return roster.ready()
+        return wanted
 
-    def _leave_warming(self, ticket: Ticket) -> None:
+    def ready(self, ticket: Ticket) -> int:
+        """Return how many workers are ready, after what was asked for has been decided; raises why there are none."""
+        if ticket.error is not None:
+            raise ticket.error()
+        with self._lock:
+            return self._roster.ready()
+
+    def leave(self, ticket: Ticket) -> None:
+        """Wait no longer."""
         with self._lock:
             if ticket in self._roster.warming:
                 self._roster.warming.remove(ticket)

@@ -62,7 +62,7 @@ class Router:
     def relog(self, worker: Worker | Template, frame: Frame) -> None:
         """Log a record of a worker here; dropped when too much is waiting."""
         if self._notifier is not None:
-            target = worker.author[1] if worker.author[0] == frame.call_id else ""
+            target = worker.authors.name_of(frame.call_id)
             log = partial(_relog, frame, (self._pool, worker.id, worker.process.pid), target)
             self._notifier.post_output(log, len(frame.body) + _RECORD_SIZE)
 
@@ -90,9 +90,10 @@ class _Stream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._dropped = 0
 
-    def take(self, data: bytes) -> None:
+    def take(self, data: bytes, author: tuple[int, str] | None = None) -> None:
         """Pass a chunk on without waiting; called under the lock of the output, so in order."""
-        if self._notifier.post_output(partial(self._emit, data, self._dropped, self._worker.author), len(data)):
+        author = author or self._worker.authors.current
+        if self._notifier.post_output(partial(self._emit, data, self._dropped, author), len(data)):
             self._dropped = 0
         else:
             self._dropped += len(data)

@@ -76,6 +76,10 @@ class Pinned:
             except WorkerLost as lost:
                 self._engine.astray.append(ticket)
                 self._engine.leave(lost)
+            except TimeoutError as error:
+                ticket.is_to_stop = call.options.on_timeout == "cancel"
+                self._engine.astray.append(ticket)
+                raise self._left(ticket, call, error) from None
             except BaseException as error:
                 self._engine.astray.append(ticket)
                 if lane is not None and call.reply is not None and call.reply.opcode == messages.RESULT:

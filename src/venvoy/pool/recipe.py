@@ -56,6 +56,7 @@ def make_recipe(
         pycache=str(home / "pycache"),
         slot=slot,
         environ=_environ(env, env_vars),
+        env_vars=frozenset(env_vars or ()),
         cwd=None if options.cwd is None else os.path.abspath(options.cwd),
         settings=lambda: _settings(env, options, home, module, initializer, classes, sources),
         options=options,
@@ -100,6 +101,7 @@ def _settings(
         "initializer": initializer,
         "segments": options.segments,
         "log_levels": _log_levels(),
+        "attributes_output": options.attributes_output,
     }
 
 

@@ -77,6 +77,15 @@ class Responder:
                 raise
             return self.failure(frame, error)
 
+    async def answer_on_loop(self, call: Call, frame: Frame) -> Pieces:
+        """As `answer`, for a task that waits for the call; what the function returns is awaited if it can be."""
+        try:
+            question = self.question(call, frame)
+            value = question.function(*question.args, **question.kwargs)
+            return self.value(frame, await value if inspect.isawaitable(value) else value)
+        except Exception as error:
+            return self.failure(frame, error)
+
     def question(self, call: Call, frame: Frame) -> Question:
         """Return what an ASK is for.
 

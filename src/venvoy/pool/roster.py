@@ -68,7 +68,7 @@ class Ticket:
         self.is_waiting = False
         self.is_whole = False  # the worker is to have no other call on any lane
         self.is_to_stop = True  # the call, when its caller leaves early
-        self.event: threading.Lock | None = None
+        self.event: Any = None  # a lock, or what a task sleeps on: `release()` wakes the owner
         self.queue: deque[Any] | list[Ticket] = []  # that it waits in
 
     def wait_in(self, queue: deque[Any] | list[Ticket]) -> None:

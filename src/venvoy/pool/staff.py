@@ -6,13 +6,13 @@ that it waits. All facts are in the `Roster`, under its lock.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from time import monotonic
 
 from ..errors import WorkerError
 from ..events import Kind
 from ..lane import Lane
+from ..latch import Latch
 from ..log import logger
 from ..post_mortem import start_error
 from ..talk import Responder
@@ -57,7 +57,7 @@ class Staff:
         self.router = router
         self._answered = answered
         self.responder = responder
-        self.gone = threading.Event()  # set once nothing of the pool is left
+        self.gone = Latch()  # set once nothing of the pool is left
 
     # --- workers come and go ----------------------------------------------------------------
 
@@ -292,7 +292,7 @@ class Staff:
             return found
 
     def kill(self, *states: State) -> None:
-        """End every worker in one of the states at once; every worker and template, if none is given."""
+        """End every worker in one of the states at once; if none is given, all of them, and then the templates."""
         with self._lock:
             workers = [worker for worker in self._roster.workers.values() if not states or worker.state in states]
             for worker in workers:
@@ -301,7 +301,12 @@ class Staff:
         for worker in workers:
             worker.kill()
         for template in templates:
-            template.kill()
+            template.retire(Reason.CLOSED)
+
+    def end(self) -> None:
+        """End what is left of a pool that takes no calls, at once. Waits for nothing."""
+        self.stop()  # what has come back to the queue meanwhile
+        self.kill()
 
     def check_gone(self) -> None:
         """See whether a closing pool has nothing left, and end it then."""

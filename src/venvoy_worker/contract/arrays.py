@@ -77,6 +77,8 @@ def _reduce_array(array: Numpy) -> tuple[object, ...]:
         memory = mapping.shared_memory(array)
         if memory is not None:
             return _reduce_shared(array, memory)
+    if dtype.kind in "biufc" and array.nbytes and array.flags.c_contiguous:  # the usual case of what follows
+        return restore_array, (dtype.str, array.shape, "C", PickleBuffer(array))
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     # Copies only what is not contiguous; a flat array may have strides, so reshape alone would not do.
     flat = sys.modules["numpy"].ascontiguousarray(array.T if order == "F" else array).reshape(-1)

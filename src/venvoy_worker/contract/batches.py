@@ -13,7 +13,6 @@ MOST_ITEMS = 1 << 14  # in a batch, or allowed ahead of the receiver
 NOT_PLAIN = object()
 
 _SCALARS = frozenset([int, float, bool, complex, type(None)])
-_SHORT = 8192
 _FEW = 64
 
 
@@ -23,7 +22,7 @@ def plain(value: object) -> object:
     if kind in _SCALARS:
         return value
     if kind is str or kind is bytes:
-        return value if len(value) < _SHORT else NOT_PLAIN  # type: ignore[arg-type]
+        return value
     if kind is tuple or kind is list:
         if len(value) <= _FEW and _are_small(value):  # type: ignore[arg-type]
             return value if kind is tuple else value[:]  # type: ignore[index]

@@ -20,7 +20,7 @@ NONE = 0  # no pickle: an empty body, or call ids
 PICKLE = 1
 
 _PROTOCOL = 5
-_OUT_OF_BAND = 4096  # smaller buffers cost less inside the pickle than as a piece of their own
+_OUT_OF_BAND = 32_768  # smaller buffers cost less inside the pickle than as a piece of their own
 _SCALARS = frozenset([int, float, bool, complex, type(None)])
 _SHORT = 8192
 _LARGE = 1 << 17  # bytes of a body from which on it is not copied to be read
@@ -125,9 +125,9 @@ def _dump_deep(value: object, buffers: list[memoryview] | None, table: Table) ->
 def _pickled(make: Any, value: object, buffers: list[memoryview] | None, table: Table) -> list[bytes]:
     def keep(buffer: PickleBuffer) -> bool:
         view = buffer.raw()
-        if view.nbytes < _OUT_OF_BAND:
-            return True
         source = view.obj
+        if view.nbytes < _OUT_OF_BAND and not getattr(source, "is_common", False):  # shared memory is never copied
+            return True
         if isinstance(source, memoryview) and source.format == "B" and source.shape == view.shape:
             view = source  # a view that exports to a view crashes Python's collector if both are in a cycle: gh-77894
         buffers.append(view)  # type: ignore[union-attr]
@@ -197,7 +197,7 @@ def failing_part(value: object, table: Table | None = None) -> tuple[str, object
 def size_of(encoded: Encoded) -> int:
     """Return how many bytes of an encoded value have to be sent: all but those in memory that is shared."""
     pieces, buffers = encoded
-    sent = [buffer for buffer in buffers if not getattr(buffer.obj, "is_common", False)]
+    sent = [buffer for buffer in buffers if not getattr(getattr(buffer, "obj", None), "is_common", False)]
     return sum(map(len, pieces)) + sum(map(len, sent))
 
 

@@ -36,6 +36,7 @@ SEGMENT = 39  # both ways, with a descriptor: memory for large parts of frames
 SEGMENT_FREE = 40  # both ways: these segments are not lent any more, or not there any more
 CREDIT = 41  # host -> worker: the consumer of a stream takes more
 RELEASE = 42  # host -> worker: these objects have no proxy any more
+PRINTED = 47  # worker -> host: a call has printed this, where several run at once
 
 # On the control socket of a template, which forks workers and runs no calls.
 FORK = 43  # host -> template, with descriptors: fork a worker that has these
@@ -47,7 +48,8 @@ FROM_HOST = frozenset(
     {HELLO, CALL, DEFINE, ANSWER, PING, CANCEL, RETRACT, DUMP, SEGMENT, SEGMENT_FREE, CREDIT, RELEASE, FORK, REAP}
 )
 FROM_WORKER = frozenset(
-    {READY, RESULT, ERROR, RETRACTED, ITEMS, ASK, PROGRESS, PONG, STACK, RECORD, SEGMENT, SEGMENT_FREE, FORKED, REAPED}
+    {READY, RESULT, ERROR, RETRACTED, ITEMS, ASK, PROGRESS, PONG, STACK, RECORD, PRINTED}
+    | {SEGMENT, SEGMENT_FREE, FORKED, REAPED}
 )
 TERMINAL = frozenset({RESULT, ERROR})
 INTERIM = frozenset({ITEMS, ASK, PROGRESS})  # come before the reply
@@ -70,6 +72,9 @@ FLAG_DIRTY = 16
 
 # Flag of CALL: the target begins with the most bytes its result may have, in decimal digits, and a space.
 FLAG_LIMITED = 32
+
+# Flag of PRINTED: to standard error.
+FLAG_STDERR = 2
 
 # Flag of DEFINE: the text belongs to the namespace that all workers of the pool have; its number is in the header.
 FLAG_SHARED = 1

@@ -12,7 +12,7 @@ from functools import partial
 from ..contract import codec, frames, messages
 from ..contract.failures import failure
 from ..contract.reducers import Table
-from . import interrupt, lent, records, replies, sources, stdio, targets
+from . import coroutines, interrupt, lent, records, replies, sources, stdio, targets
 from .coroutines import COROUTINE, finish
 from .perform import report, resolve
 
@@ -37,6 +37,10 @@ def greet(channel: Channel, send: Callable[[Pieces], None], line: Control, prepa
         settings = codec.decode_frame(frame)
         if settings.get("log_levels") is not None:
             records.relay(line.send_record, settings["log_levels"])
+        if settings["attributes_output"] and coroutines.has_loop():
+            from . import printing  # start-up time
+
+            printing.begin(line.send_record)
         if "segments" in abilities and "segments" in capabilities:
             channel.parser.borrower = lent.open_line(line, settings["segments"])
         found: Any = interrupt.run(0, prepare, (settings,), {})

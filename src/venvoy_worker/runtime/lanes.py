@@ -107,6 +107,8 @@ def run(call_id: int, function: Callable[..., object], args: Iterable[object], k
         return _context.copy().run(_run, running, function, args, kwargs)
     finally:
         running.is_over = True
+        if "venvoy_worker.runtime.printing" in sys.modules:
+            sys.modules["venvoy_worker.runtime.printing"].finish(call_id)
 
 
 def run_within(call_id: int, function: Callable[..., object], args: Iterable[object]) -> object:

@@ -35,6 +35,11 @@ def is_same(left, right):
     return left is right
 
 
+def slow_thing(seconds):
+    time.sleep(seconds)
+    return Thing()
+
+
 def table():
     """Return how many objects the host has proxies of."""
     from venvoy_worker.runtime import objects

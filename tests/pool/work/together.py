@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import logging
 import os
 import sys
 import threading
@@ -193,3 +194,47 @@ def advance(value, count):
         venvoy_worker.progress(number + 1, count, str(value))
         time.sleep(0.06)
     return value
+
+
+def print_parts(size):
+    print("begun", end="")
+    print(", flushed", end="", flush=True)
+    print("ä" * size, end="")
+    print("end", end="")
+    print("to stderr", end="", file=sys.stderr)
+
+
+def log(text):
+    logger = logging.getLogger("together")
+    logger.warning(text)
+    time.sleep(0.01)
+    logger.warning(text)
+    return venvoy_worker.call_id()
+
+
+async def alog(text):
+    logger = logging.getLogger("together")
+    logger.warning(text)
+    await asyncio.sleep(0.01)
+    logger.warning(text)
+    return venvoy_worker.call_id()
+
+
+def count_up(name, count, path=None):
+    try:
+        for number in range(count):
+            yield name, number
+    finally:
+        if path:
+            open(path, "w").close()
+
+
+async def acount_up(name, count, path=None):
+    try:
+        for number in range(count):
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+            yield name, number
+    finally:
+        if path:
+            open(path, "w").close()

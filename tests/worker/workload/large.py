@@ -60,6 +60,13 @@ def die_then_echo(value, marker):
     return value
 
 
+def limit_files(size):
+    """Have the system refuse files, and so segments, beyond a size."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
 def set_item(array, place, value):
     """Write into an array."""
     array[place] = value
@@ -83,3 +90,21 @@ def segments():
         except OSError:
             pass
     return mapped, opened
+
+
+def stream(count, size):
+    """Yield memory, again and again."""
+    for index in range(count):
+        yield make(size, index)
+
+
+def ask(callback, size):
+    """Hand memory to a function of the host."""
+    return callback(make(size, 5))
+
+
+def yield_in_turn(array, count):
+    """Yield parts of a shared array, each written to before."""
+    for index in range(count):
+        array[index] = index
+        yield array[index:]

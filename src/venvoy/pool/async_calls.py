@@ -1,0 +1,315 @@
+"""Calls on an event loop: the waiting of `engine` and `Lane.run` without a thread, on a `Port`.
+
+What is decided is decided there; here is only how a task waits. A task that leaves, cancelled or not, does as a thread
+that is interrupted: its ticket goes astray, and the collector mends the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import monotonic
+from typing import Any
+
+from venvoy_worker.contract import messages
+from venvoy_worker.contract.channel import Channel, rest_of
+from venvoy_worker.contract.frames import Frame, FrameError
+
+from ..errors import ProtocolError
+from ..exchange import Call, Pieces, ends
+from ..lane import Lane, WorkerLost
+from ..latch import Latch
+from ..nesting import Place
+from ..post_mortem import crash_error
+from ..talk import Serving, serving
+from ..worker import EXIT_SECONDS, Worker
+from .calls import Later
+from .engine import Engine
+from .job_queue import JobQueue
+from .jobs import CallFuture, Watcher
+from .mapping import Mapping
+from .opening import Opening
+from .port import Port
+from .roster import Ticket
+from .turn import Turn
+
+
+class TaskTicket(Ticket):
+    """The ticket of a task.
+
+    Args:
+        port: of its loop.
+    """
+
+    __slots__ = ("_port",)
+
+    def __init__(self, port: Port) -> None:
+        super().__init__()
+        self._port = port
+
+    def arm(self) -> None:
+        """Locked: get ready to be woken."""
+        self.event = self._port.bell()
+        self.is_waiting = True
+
+
+class AsyncCalls:
+    """See the module.
+
+    Args:
+        engine, queue: decide.
+        opening: opens the pool.
+        pool: has the decoder, once it is open.
+    """
+
+    def __init__(self, engine: Engine, queue: JobQueue, opening: Opening, pool: Later) -> None:
+        self._engine = engine
+        self._queue = queue
+        self._opening = opening
+        self._pool = pool
+        self._turns: dict[tuple[Lane, int], Turn] = {}  # of calls within calls, by how deep they are
+
+    async def result(self, call: Call, run: Callable[[Call, Port], Awaitable[Frame]], port: Port) -> Any:
+        """Run a call, as often as its options say, and return its result; `calls.result_of` for tasks.
+
+        Args:
+            run: runs it once and returns its reply.
+
+        Raises:
+            As `run`; besides this, what the call raises.
+        """
+        while True:
+            value, error = self._pool.decoder.outcome(await run(call, port), call.convert)
+            if error is None:
+                return value
+            if not call.may_repeat(error):
+                raise error
+
+    async def run(self, call: Call, port: Port) -> Frame:
+        """Run a call on a worker and return its reply; as `Engine.run`."""
+        engine = self._engine
+        while True:
+            ticket = self.ticket(port)
+            try:
+                lane = engine.ask(ticket, call, may_nest=True) or await self._granted(ticket, call)
+                if isinstance(lane, Place):
+                    return await self._within(lane, call, port)
+                frame = await drive(lane, call, port)
+                if frame.opcode == messages.ERROR:
+                    self._queue.note_failure(lane, call)
+                engine.release(ticket)
+                return frame
+            except WorkerLost as lost:
+                engine.give_up(ticket)
+                await _exit_of(lost.worker, port)
+                self._queue.may_retry(lost)
+            except BaseException as error:
+                self._leave(ticket, call, error)
+                raise
+            finally:
+                port.claims.pop(ticket, None)
+
+    async def run_on(self, ticket: Ticket, call: Call, port: Port) -> Frame:
+        """Run a call on the lane that a ticket holds and goes on holding; as `Engine.run_on`."""
+        lane = ticket.lane
+        assert lane is not None
+        try:
+            frame = await drive(lane, call, port)
+            self._engine.note_done(lane, call, frame)
+            return frame
+        except WorkerLost as lost:
+            self._engine.give_up(ticket)
+            await _exit_of(lost.worker, port)
+            raise crash_error(lost) from None
+        except BaseException as error:
+            self._leave(ticket, call, error)
+            raise
+
+    async def acquire(self, ticket: Ticket, call: Call) -> Lane:
+        """Wait for a lane and return it; as `Engine.acquire`."""
+        try:
+            return self._engine.ask(ticket, call) or await self._granted(ticket, call)
+        except BaseException:
+            self._engine.give_up(ticket)
+            raise
+
+    async def warm(self, workers: int | None, port: Port) -> int:
+        """As `Opening.warm`."""
+        ticket = TaskTicket(port)
+        try:
+            self._opening.ask(ticket, workers)
+            if ticket.event is not None:
+                await ticket.event.wait(None)
+        finally:
+            self._opening.leave(ticket)
+        return self._opening.ready(ticket)
+
+    def ticket(self, port: Port) -> TaskTicket:
+        """Return a ticket for the running task, which is given up should its loop end first."""
+        ticket = TaskTicket(port)
+        port.claims[ticket] = self._engine.give_up
+        return ticket
+
+    async def _granted(self, ticket: Ticket, call: Call) -> Lane:
+        bell: Any = ticket.event
+        patience, error = self._engine.patience(call)
+        return self._engine.granted(ticket, None if await bell.wait(patience) else error)
+
+    async def _within(self, place: Place, call: Call, port: Port) -> Frame:
+        """Run a call on a worker that waits for an answer of this task, or of one that it started.
+
+        Several tasks may have been started for the same answer; they take turns.
+        """
+        key = (place.lane, len(serving.get()))
+        turn, ticket = self._turns.setdefault(key, Turn()), TaskTicket(port)
+        try:
+            if not turn.take(ticket):
+                await ticket.event.wait(None)
+            return await drive_within(place, call, port)
+        finally:
+            turn.leave(ticket)
+            if turn.is_free:
+                self._turns.pop(key, None)
+
+    def _leave(self, ticket: Ticket, call: Call, error: BaseException) -> None:
+        """Let go of whatever a ticket has, because of an error.
+
+        Raises:
+            CallTimeout: in the place of a `TimeoutError`.
+        """
+        is_late = isinstance(error, TimeoutError)
+        ticket.is_to_stop = not is_late or call.options.on_timeout == "cancel"
+        self._engine.give_up(ticket)
+        if is_late:
+            raise self._engine.timed_out(call, error) from None
+
+
+async def arriving(mapping: Mapping, port: Port) -> AsyncIterator[Any]:
+    """Yield the results of a mapping that was begun; `Mapping.results` for tasks."""
+    results = mapping.results()
+    try:
+        while True:
+            futures = mapping.awaited()
+            if futures:
+                await first_done(futures, mapping.patience(), port)
+            try:
+                value = next(results)  # which waits no longer
+            except StopIteration:
+                return
+            yield value
+    finally:
+        results.close()
+        mapping.cancel()  # `results` may not have begun
+
+
+async def first_done(futures: list[CallFuture], seconds: float | None, port: Port) -> None:
+    """Wait until one of these is done, or for so many seconds."""
+    bell = port.bell()
+    watcher = Watcher(bell.release)
+    try:
+        if not watcher.watch(futures):
+            await bell.wait(seconds)
+    finally:
+        watcher.leave(futures)
+
+
+async def drive(lane: Lane, call: Call, port: Port) -> Frame:
+    """Run a call on a lane that is ours and return its reply: `Lane.run` for tasks.
+
+    Raises:
+        TimeoutError: the call's deadline passed. The lane has to be settled then, as after any error.
+        WorkerLost: the worker is gone, or this channel is broken.
+    """
+    call_id, pieces = lane.begin(call)
+    channel, deadline = lane.channel, call.deadline
+    try:
+        await send(channel, pieces, deadline, port)
+        reply = await reply_to(call, call_id, lane, deadline, port)
+        lane.open_call, channel.parser.last = 0, None
+        lane.note_duration(reply)
+        return reply
+    except TimeoutError:
+        raise
+    except (OSError, EOFError, FrameError, ProtocolError) as error:
+        raise WorkerLost(lane, call, call_id) from error
+
+
+async def drive_within(place: Place, call: Call, port: Port) -> Frame:
+    """Run a call within another and return its reply; `Place.run` for tasks."""
+    lane, deadline = place.lane, place.deadline_of(call)
+    call_id, pieces = lane.begin(call, is_nested=True)
+    try:
+        await send(lane.channel, pieces, deadline, port)
+        return await reply_to(call, call_id, lane, deadline, port)
+    except TimeoutError:
+        if call.options.on_timeout == "cancel":
+            lane.stop_call(call_id)
+        raise
+    except (OSError, EOFError, FrameError, ProtocolError) as error:
+        raise WorkerLost(lane, call, call_id) from error
+    except BaseException:
+        lane.stop_call(call_id)
+        raise
+
+
+async def reply_to(call: Call, call_id: int, lane: Lane, deadline: float | None, port: Port) -> Frame:
+    """Read until the reply is there, and return it.
+
+    Raises:
+        TimeoutError, OSError, EOFError, FrameError, ProtocolError: as whoever reads is used to.
+    """
+    channel = lane.channel
+    frame = channel.buffered()
+    while True:
+        while frame is not None:
+            is_reply = ends(frame, call_id, lane.last_id)
+            reply = frame if is_reply else await hear(frame, call, call_id, lane, port)
+            if reply is not None:
+                return reply
+            frame = channel.buffered()
+        await port.wait_readable(channel.fileno(), deadline)
+        frame = channel.try_receive()
+
+
+async def send(channel: Channel, pieces: Pieces, deadline: float | None, port: Port) -> None:
+    """Write the pieces of a frame whole; `Channel.send` for tasks."""
+    channel.is_torn = True  # an exception from here on leaves it so
+    pieces = rest_of(pieces, channel.try_send(pieces))
+    while pieces:
+        await port.wait_writable(channel.fileno_to_write(), deadline)
+        pieces = rest_of(pieces, channel.try_send(pieces))
+    channel.is_torn = False
+    channel.sends += 1
+
+
+async def hear(frame: Frame, call: Call, call_id: int, lane: Lane, port: Port) -> Frame | None:
+    """Take a frame that is not the reply; return the reply if that came meanwhile. `Talk.hear` for tasks."""
+    talk, chain = lane.talk, serving.get()
+    if frame.opcode != messages.ASK:
+        return talk.hear(frame, call, call_id, lane)
+    try:
+        for owner, ask in talk.asked(frame, call, call_id):
+            token = serving.set((*chain, Serving(lane, owner.deadline)))
+            try:
+                pieces = await talk.responder.answer_on_loop(owner, ask)
+            finally:
+                serving.reset(token)
+            if owner.deadline is not None and monotonic() >= owner.deadline:
+                raise TimeoutError
+            await send(lane.channel, pieces, owner.deadline, port)
+    finally:
+        reply = talk.answered(call_id)
+    return reply
+
+
+async def _exit_of(worker: Worker, port: Port) -> None:
+    """Wait for the exit of a lost worker to be seen, and make sure there is one; `Worker.await_exit` for tasks."""
+    if not await reached(worker.process.exited, EXIT_SECONDS, port):
+        worker.process.kill_tree()  # alive with a broken channel: of no use to anybody
+        await reached(worker.process.exited, EXIT_SECONDS, port)
+
+
+async def reached(latch: Latch, seconds: float | None, port: Port) -> bool:
+    """Wait for a latch; return False when the time passes first."""
+    bell = port.bell()
+    latch.tell(bell.release)
+    return await bell.wait(seconds)

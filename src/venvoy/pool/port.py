@@ -1,0 +1,47 @@
+"""What the asyncio driver stands on: three functions of an event loop, so that another loop is one more small class.
+
+A port belongs to one running loop. Everything but `Bell.release` is called on its thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from .roster import Ticket
+
+
+class Bell(Protocol):
+    """What one task sleeps on until somebody rings, from any thread."""
+
+    def release(self) -> None:
+        """Ring; named as a lock's is, since a blocked thread sleeps on one of those."""
+
+    async def wait(self, seconds: float | None) -> bool:
+        """Sleep until it rings; return False when the time passes first."""
+
+
+class Port(Protocol):
+    """One event loop.
+
+    `claims` has what its tasks hold or wait for in a pool, each with the function that gives it up, which takes no
+    lock: to be called if the loop ends with the tasks unfinished.
+    """
+
+    claims: dict[Ticket, Callable[[Ticket], object]]
+
+    async def wait_readable(self, fd: int, deadline: float | None) -> None:
+        """Sleep until `fd` can be read.
+
+        Args:
+            deadline: a `time.monotonic` value.
+
+        Raises:
+            TimeoutError: it passed first.
+        """
+
+    async def wait_writable(self, fd: int, deadline: float | None) -> None:
+        """Sleep until `fd` can be written; as `wait_readable`."""
+
+    def bell(self) -> Bell:
+        """Return a bell for the task that runs now."""

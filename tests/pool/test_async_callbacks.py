@@ -1,0 +1,109 @@
+"""Functions of the host's that a call calls while a task waits for it: they run on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import venvoy as vv
+
+MakeAsyncPool = Callable[..., vv.AsyncPool]
+
+
+def test_functions_run_on_the_loop_and_coroutine_functions_are_awaited(make_async_pool: MakeAsyncPool) -> None:
+    """Their results and their errors travel both ways; the loop serves others while a coroutine waits."""
+
+    async def slowly(number: int) -> int:
+        await asyncio.sleep(0.02)
+        return number * 2
+
+    async def fails(number: int) -> None:
+        raise KeyError(number)
+
+    async def main() -> None:
+        async with make_async_pool(module="asking", workers=2, expose={"log": slowly}) as pool:
+            here = threading.get_ident()
+            assert await pool.call("each", vv.callback(lambda _: threading.get_ident()), 2) == [here, here]
+            both = await asyncio.gather(*[pool.call("each", vv.callback(slowly), 3) for _ in range(2)])
+            assert both == [[0, 2, 4], [0, 2, 4]]
+            assert await pool.call("exposed", "log", 4) == 8
+            assert await pool.call("from_threads", vv.callback(slowly), 8) == [2 * n for n in range(8)]
+            with pytest.raises(KeyError, match="0"):
+                await pool.call("each", vv.callback(fails), 1)
+            assert (await pool.call("outcome", vv.callback(fails), 5))[0] == "KeyError"
+
+    asyncio.run(main())
+
+
+def test_progress_is_told_on_the_loop(make_async_pool: MakeAsyncPool) -> None:
+    """`options(on_progress=)` is called by the waiting task."""
+    seen: list[Any] = []
+
+    def report(steps: int) -> int:
+        import venvoy_worker
+
+        for step in range(steps):
+            venvoy_worker.progress(step + 1, steps, "")
+        return steps
+
+    async def main() -> None:
+        async with make_async_pool(workers=1) as pool:
+            here = threading.get_ident()
+            view = pool.options(
+                on_progress=lambda progress: seen.append((progress.total, threading.get_ident() == here))
+            )
+            assert await view.call(vv.by_source(report), 3) == 3
+
+    asyncio.run(main())
+    assert seen
+    assert set(seen) == {(3, True)}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_callback_may_await_the_pool_it_serves(make_async_pool: MakeAsyncPool, workers: int) -> None:
+    """With no worker to spare, the call runs within the one that waits; several at once take turns, deeper ones too."""
+
+    async def main() -> None:
+        async with make_async_pool(module="asking", workers=workers) as pool:
+
+            async def inner(number: int) -> Any:
+                return await pool.call("each", vv.callback(lambda x: x + number), 2)
+
+            async def outer(number: int) -> list[Any]:
+                return list(await asyncio.gather(*[pool.call("each", vv.callback(inner), 2) for _ in range(3)]))
+
+            expected = [[0, 1], [1, 2]]
+            assert await asyncio.wait_for(pool.call("each", vv.callback(outer), 2), 30) == [[expected] * 3] * 2
+            assert await pool.call("each", vv.callback(abs), 1) == [0]
+
+    asyncio.run(main())
+
+
+def test_nested_call_that_times_out_leaves_the_outer_one_going(make_async_pool: MakeAsyncPool) -> None:
+    """And one that is cancelled with its task takes the outer call along."""
+
+    async def main() -> None:
+        async with make_async_pool(module="asking", workers=1) as pool:
+
+            async def nap(number: int) -> str:
+                try:
+                    await asyncio.wait_for(pool.call("time:sleep", 30), 0.1)
+                except TimeoutError:
+                    return "late"
+                return "never"
+
+            assert await asyncio.wait_for(pool.call("each", vv.callback(nap), 2), 20) == ["late", "late"]
+            with pytest.raises(vv.CallTimeout):
+                await pool.options(timeout=0.3).call("each", vv.callback(lambda _: asyncio.sleep(0.5)), 2)
+            task = pool.submit("each", vv.callback(lambda _: asyncio.sleep(30)), 1)
+            await asyncio.sleep(0.2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.wait_for(pool.call("each", vv.callback(abs), 1), 10) == [0]
+
+    asyncio.run(main())
