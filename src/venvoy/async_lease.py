@@ -92,6 +92,7 @@ class _TaskHold(Hold):
         """Wait for a worker."""
         calls = self.core.async_calls
         self.ticket = calls.ticket(port)
+        self.ticket.is_whole = self.core.roster.concurrency > 1
         self._claims = port.claims
         try:
             self.lane = await calls.acquire(self.ticket, placeholder("lease()", CallOptions(timeout=timeout)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -199,3 +201,21 @@ def test_a_named_worker_runs_several_calls_at_once(shared_pool: Callable[..., vv
     assert worker.call("poolwork:recall", "key") == 7
     worker.exec("y = 5")
     assert worker.eval("y") == 5
+
+
+def test_an_asyncio_lease_takes_the_whole_worker_too(home: Path) -> None:
+    """Calls at once share it before and after, and none runs meanwhile."""
+
+    async def main() -> None:
+        worker = vv.WorkerOptions(paths=[Path(__file__).with_name("work")], concurrency=4, output="discard")
+        async with vv.AsyncPool(None, "together", workers=1, worker=worker) as pool:
+            calls = [pool.call(("anap", "nap")[number % 2], 0.3, number) for number in range(4)]
+            assert await asyncio.gather(*calls) == [0, 1, 2, 3]
+            assert await pool.call("most") == 4
+            async with pool.lease() as lease:
+                other = asyncio.ensure_future(pool.call("poolwork:double", 2))
+                await lease.call("nap", 0.2)
+                assert not other.done()
+            assert await asyncio.wait_for(other, 10) == 4
+
+    asyncio.run(main())
