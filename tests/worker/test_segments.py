@@ -368,3 +368,13 @@ def test_interrupted_callers_lose_and_mix_up_nothing(open_pool: OpenPool, until:
         lenders = [worker.loans.lender for worker in pool._core.staff.known()]
         until(lambda: all(segment.tag is None for lender in lenders for segment in lender._segments))
         assert interrupted
+
+
+def test_items_of_streams_and_arguments_of_callbacks_come_in_segments(open_pool: OpenPool, extreme: str) -> None:
+    """What is between a call and its reply is as large as it likes."""
+    with open_pool(extreme) as pool:
+        held = list(pool.stream("large:stream", 20, 400_000))
+        assert [(len(item), item[0], item[-1]) for item in held] == [(400_000, index, index) for index in range(20)]
+        assert borrower_of(pool)._newest >= 8
+        assert pool.call("large:ask", vv.callback(lambda value: (len(value), value[7])), 1_000_000) == (1_000_000, 5)
+        assert pool.call("large:look", array(300_000, 3)) == (300_000, 3, 3)

@@ -160,3 +160,13 @@ def test_without_numpy_it_says_so() -> None:
     code = "import sys; sys.modules['numpy'] = None; import venvoy; venvoy.shared_array(3)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "install numpy" in done.stderr
+
+
+def test_a_stream_yields_parts_of_it(open_pool: OpenPool) -> None:
+    """Its items are in the same memory."""
+    array = vv.shared_array(100, "i8")
+    with open_pool() as pool:
+        for index, part in enumerate(pool.stream("large:yield_in_turn", array, 10)):
+            assert part[0] == index
+            assert numpy.shares_memory(part, array)
+    assert list(array[:10]) == list(range(10))

@@ -197,7 +197,7 @@ def failing_part(value: object, table: Table | None = None) -> tuple[str, object
 def size_of(encoded: Encoded) -> int:
     """Return how many bytes of an encoded value have to be sent: all but those in memory that is shared."""
     pieces, buffers = encoded
-    sent = [buffer for buffer in buffers if not getattr(buffer.obj, "is_common", False)]
+    sent = [buffer for buffer in buffers if not getattr(getattr(buffer, "obj", None), "is_common", False)]
     return sum(map(len, pieces)) + sum(map(len, sent))
 
 

@@ -16,7 +16,7 @@ from .channel import Channel
 _INT = Struct("i")
 _MOST = 253  # that the system passes at a time
 _ROOM = _socket.CMSG_SPACE(_MOST * _INT.size) if hasattr(_socket, "CMSG_SPACE") else 0
-_CLOEXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0x40000000)
+_CLOEXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)  # not every system has it
 
 
 class DescriptorChannel(Channel):

@@ -5,6 +5,7 @@ Owns this worker's side of it, which is there where both have said in their gree
 
 from __future__ import annotations
 
+FOR_GOOD = -1  # the tag of frames between a call and its reply, which are sent in any case
 by_host: list[Borrowed] = []  # segments of the host that are, or were, in use here
 _loans: Loans | None = None
 

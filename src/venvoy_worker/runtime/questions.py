@@ -16,7 +16,7 @@ from functools import partial
 import venvoy_worker as _face
 
 from ..contract import codec, frames, messages
-from . import host_errors, interrupt, stdio, targets
+from . import host_errors, interrupt, lent, stdio, targets
 
 
 class _Question:
@@ -94,7 +94,7 @@ class Questions:
         call_id = call_id or self._running()
         if not call_id or not self._is_open(call_id) or stdio.is_fork():
             raise _ended(name, passed)
-        body, buffers = codec.encode((args, kwargs))
+        body, buffers = lent.place(lent.FOR_GOOD, *codec.encode((args, kwargs)))
         flags, target = messages.FLAG_PASSED if passed else 0, str(name).encode()
         pack = partial(frames.pack, messages.ASK, flags, codec.PICKLE, 0, call_id, target=target, body=body)
         answer = interrupt.shielded(self._exchange, call_id, partial(pack, buffers=buffers))

@@ -13,7 +13,7 @@ import _thread
 import venvoy_worker as _face
 
 from ..contract import batches, codec, frames, messages
-from . import coroutines, interrupt, replies
+from . import coroutines, interrupt, lent, replies
 
 
 class Sender:
@@ -124,8 +124,8 @@ class Sender:
             self._write(encoded, 1)
 
     def _write(self, encoded: codec.Encoded, count: int) -> None:
-        body, buffers = encoded
         self._sent_bytes += codec.size_of(encoded)
+        body, buffers = lent.place(lent.FOR_GOOD, *encoded)
         self._send(frames.pack(messages.ITEMS, 0, codec.PICKLE, 0, self.call_id, count, body=body, buffers=buffers))
 
     # --- the control thread -----------------------------------------------------------------------

@@ -90,3 +90,21 @@ def segments():
         except OSError:
             pass
     return mapped, opened
+
+
+def stream(count, size):
+    """Yield memory, again and again."""
+    for index in range(count):
+        yield make(size, index)
+
+
+def ask(callback, size):
+    """Hand memory to a function of the host."""
+    return callback(make(size, 5))
+
+
+def yield_in_turn(array, count):
+    """Yield parts of a shared array, each written to before."""
+    for index in range(count):
+        array[index] = index
+        yield array[index:]
