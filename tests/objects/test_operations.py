@@ -203,7 +203,9 @@ def test_containers(things: Any) -> None:
         row.append(0)
     assert vv.value(things.nested["rows"]) == [[1, 0], [2, 0]]
     assert list(things.numbers) == [3, 1, 2]
+    assert isinstance(things.numbers[1:], list)
     assert things.numbers[1:] == [1, 2]
+    assert isinstance(things.same(things.odct)["a"], int)
     assert [*reversed(things.numbers)] == [2, 1, 3]
     assert dict(things.odct) == {"a": 1}
     assert sorted(things.numbers) == [1, 2, 3]

@@ -14,7 +14,7 @@ from itertools import count
 from ..contract import codec, messages, references
 from . import interrupt, replies, travel
 from .kinds import kind_of
-from .operations import BATCH, COPY, KEEP, OPERATIONS, ORIGINS, READ, Batch, finished
+from .operations import BATCH, COPY, KEEP, OPERATIONS, ORIGINS, READ, Batch, finished, is_new
 from .targets import Gone
 
 _table: dict[int, tuple[object, int]] = {}  # handle -> (object, id of the call in whose reply it was sent)
@@ -44,6 +44,8 @@ def operate(target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple
     if name[0] == ".":
         return getattr(subject, name[1:])(*args, **kwargs), "", subject
     function, rule = OPERATIONS[name]
+    if rule == READ and is_new(name, subject, args):
+        rule = ""
     return function(subject, *args, **kwargs), rule, subject
 
 

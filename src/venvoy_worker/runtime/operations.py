@@ -19,7 +19,7 @@ KEEP = "keep"  # it stays
 BATCH = "batch"  # a `Batch`
 
 _BATCH_SECONDS = 0.005  # for which items are gathered, so that slow ones do not come late
-_SEQUENCES = (list, tuple, str, bytes, bytearray, range)
+_SEQUENCES = frozenset([list, tuple, bytearray])  # a slice of which is a new one
 
 
 class Batch:
@@ -83,6 +83,11 @@ def _says_unsupported(error: TypeError) -> bool:
 
 def _get_item(subject: Any, key: Any) -> object:
     return subject[key]
+
+
+def is_new(name: str, subject: object, args: tuple[object, ...]) -> bool:
+    """Return True for an item that is not in the object but made of it: a slice of a builtin sequence."""
+    return name == "__getitem__" and type(subject) in _SEQUENCES and type(args[0]) is slice
 
 
 def _exit(subject: Any, kind: Any, error: Any) -> bool:
