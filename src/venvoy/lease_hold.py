@@ -79,7 +79,7 @@ class Hold:
 
     def check_streams(self) -> None:
         """Raise WorkerError while a stream runs: whoever has it may be the very thread that would wait for its end."""
-        if self.stream is not None:
+        if self.stream is not None and not self.stream.is_left:
             raise WorkerError("a stream of this lease is open: exhaust it or close it first")
 
     def residence(self) -> Residence:
@@ -150,8 +150,9 @@ class Hold:
                 lane.stop_call(lane.last_id)
             self._jobs.put(None)
             self._thread.join()
-        if self.stream is not None:
-            self.stream.leave()
+        stream = self.stream
+        if stream is not None:
+            stream.leave()
         with self.turn:
             if self._residence is not None:
                 self._residence.end("the lease has ended")
@@ -166,55 +167,64 @@ class Hold:
 
 
 class LeaseSeat:
-    """The turn of a stream on the lane of a lease; see `streams.Seat`."""
+    """The turn of a stream on the lane of a lease; see `streams.Seat`.
+
+    It has the turn while `Hold.stream` is this object; whoever finds that no longer so has nothing to give back. So
+    each method may be interrupted anywhere, and be called again.
+    """
 
     def __init__(self, hold: Hold) -> None:
         self._hold = hold
         self._lane: Lane | None = None
+        self.is_left = False  # by its consumer; the turn comes back when the collector has seen to the rest
 
     def take(self, call: Call) -> Lane:
         """Wait until it is the stream's turn."""
         hold = self._hold
         hold.check_streams()
         patience = -1.0 if call.deadline is None else max(0.0, call.deadline - monotonic())
-        if not hold.turn.acquire(timeout=patience):
-            raise call.timeout_error()
+        taken: list[bool] = []
         try:
+            taken.extend(map(hold.turn.acquire, (True,), (patience,)))  # one call: no interrupt before it is known
+            if not taken[0]:
+                raise call.timeout_error()
+            hold.stream = self
             self._lane = hold.living()
+            return self._lane
         except BaseException:
-            hold.turn.release()
+            if taken and taken[0]:
+                hold.stream = None
+                hold.turn.release()
             raise
-        hold.stream = self
-        return self._lane
 
     def give_back(self) -> None:
         """The call has ended."""
-        lane, self._lane = self._lane, None
-        if lane is not None:
-            lane.worker.calls += 1
-            self._let_go()
+        if self._lane is not None:
+            self._lane.worker.calls += 1
+        self._release()
 
     def leave(self) -> None:
         """Let the collector stop the call; the turn is the lease's again when that has ended. Takes no lock."""
-        lane, self._lane = self._lane, None
-        if lane is None:
+        hold, lane = self._hold, self._lane
+        if hold.stream is not self or lane is None:
             return
+        self.is_left = True
         if lane.channel.is_torn:
-            self._hold.core.engine.give_up(self._hold.ticket)
-            self._let_go()
+            hold.core.engine.give_up(hold.ticket)
+            self._release()
         else:
-            self._hold.stream = None
-            lane.road.drain(lane.open_call, self._hold.turn.release)
+            lane.road.drain(lane.open_call, self._release)
 
     def lose(self, lost: WorkerLost, may_repeat: bool) -> None:
         """The worker is gone, and with it the lease."""
-        self._lane = None
         engine = self._hold.core.engine
         engine.give_up(self._hold.ticket)
-        self._let_go()
+        self._release()
         lost.worker.await_exit()
         raise crash_error(lost) from None
 
-    def _let_go(self) -> None:
-        self._hold.stream = None
-        self._hold.turn.release()
+    def _release(self) -> None:
+        hold = self._hold
+        if hold.stream is self:
+            hold.stream = None  # no call, and so no interrupt, before the next
+            hold.turn.release()

@@ -79,10 +79,12 @@ class Road:
         self._collector.call_soon(lambda: self._drain(call_id, then))
 
     def _drain(self, call_id: int, then: Callable[[], object]) -> None:
-        if self._lane.state is State.BUSY and self._lane.open_call == call_id:
-            self.stop(call_id)
-            self._discard(call_id, lambda frame: then())
-        else:  # the lane, too, was let go meanwhile
+        lane = self._lane
+        if lane.state is State.BUSY and call_id and lane.open_call == call_id and lane.was_sent:
+            if self._then is None:  # else it was asked for before
+                self.stop(call_id)
+                self._discard(call_id, lambda frame: then())
+        else:  # it has ended, was never sent, or the lane, too, was let go meanwhile
             then()
 
     def _discard(self, call_id: int, then: Callable[[Frame | None], object]) -> None:

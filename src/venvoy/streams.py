@@ -152,8 +152,8 @@ class Stream(Iterator[Any]):
         lane.note_duration(frame)
         if frame.opcode == messages.ERROR:
             self._core.queue.note_failure(lane, self._call)
-        self._is_open = False
         self._seat.give_back()
+        self._is_open = False  # now: an interrupt before this leaves once more, which does no harm
         self._dialogue.close()
         if frame.opcode == messages.ERROR:
             raise self._core.decoder.outcome(frame)[1] or EncodingError("the stream ended with an unknown error")
@@ -165,23 +165,20 @@ class Stream(Iterator[Any]):
             CallTimeout: its deadline has passed.
             WorkerCrashed, PoolClosed: the worker is gone.
         """
-        self._is_open = False
         if isinstance(error, TimeoutError):
-            self._leave()
+            self.close()
             raise self._core.engine.timed_out(self._call, error) from None
         lost = error if isinstance(error, WorkerLost) else WorkerLost(self._lane, self._call, self._call_id)
         self._seat.lose(lost, may_repeat=not self._flow.has_begun)
+        self._is_open = False
 
     def close(self) -> None:
         """Leave early: the generator is closed in the worker, which runs its `finally`. A second time does nothing."""
         if self._is_open:
+            self._seat.leave()
             self._is_open = False
             self._batch = iter(())
-            self._leave()
-
-    def _leave(self) -> None:
-        self._seat.leave()
-        self._dialogue.close()
+            self._dialogue.close()
 
     def __enter__(self) -> Self:
         return self
@@ -192,8 +189,10 @@ class Stream(Iterator[Any]):
         self.close()
 
     def __del__(self) -> None:
-        if self._is_open:
+        try:
             self.close()
+        finally:
+            self.close()  # Python goes on after an interrupt in a finalizer, so there is nobody else to do it
 
     def __repr__(self) -> str:
         return f"<venvoy.Stream of {self._call.name}, {'open' if self._is_open else 'ended'}>"
