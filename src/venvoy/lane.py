@@ -134,8 +134,8 @@ class Lane:
             self.open_call = call_id
             self._sends_before = self.channel.sends
             self.call_name = call.name
-        if self._lent:
-            self.give_back()
+        if self._lent and self._loans is not None:
+            self._loans.borrower.give_back()
         try:
             pieces = call.request(call_id, self._loans, messages.FLAG_NESTED if is_nested else 0)
             if call.definition is not None:
@@ -190,11 +190,6 @@ class Lane:
     def was_sent(self) -> bool:
         """True when the call that was begun last has been written, by a thread that may have been interrupted then."""
         return self.channel.sends > self._sends_before
-
-    def give_back(self) -> None:
-        """Tell the worker which of its segments nothing refers to any more."""
-        if self._loans is not None:
-            self._loans.borrower.give_back()
 
     def take_back(self) -> None:
         """On the collector thread: the call that was begun last was not sent, and never will be."""
