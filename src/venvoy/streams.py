@@ -177,6 +177,7 @@ class Stream(AnyStream, Iterator[Any]):
                 frame = items.popleft() if items else lane.channel.buffered()
                 credit = self._flow.credit(is_waiting=frame is None)
                 if credit is not None:
+                    lane.worker.loans.borrower.give_back()  # segments of dropped items serve what comes
                     lane.worker.control.say(messages.CREDIT, self._call_id, credit)
                 frame = frame or lane.channel.receive(call.deadline)
                 if frame is None:

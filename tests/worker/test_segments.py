@@ -378,3 +378,13 @@ def test_items_of_streams_and_arguments_of_callbacks_come_in_segments(open_pool:
         assert borrower_of(pool)._newest >= 8
         assert pool.call("large:ask", vv.callback(lambda value: (len(value), value[7])), 1_000_000) == (1_000_000, 5)
         assert pool.call("large:look", array(300_000, 3)) == (300_000, 3, 3)
+
+
+def test_items_that_were_dropped_give_their_segments_back_while_the_stream_goes_on(open_pool: OpenPool) -> None:
+    """A long stream of large items needs no more segments than a short one."""
+    with open_pool() as pool:
+        for index, item in enumerate(pool.stream("large:stream", 100, 20_000_000)):
+            assert item[-1] == index
+            if index == 30:
+                before = borrower_of(pool)._newest
+        assert borrower_of(pool)._newest <= before + 3
