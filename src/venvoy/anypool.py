@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
+from functools import partial
 from typing import Any, Unpack
 
 from .call_store import MemoryCallStore
@@ -15,7 +16,7 @@ from .calling import encode_initializer, make_call
 from .classes import declared_names
 from .envs import Env, EnvSpec
 from .lease import NamedWorker
-from .ledger import Ledger
+from .ledger import Ledger, begin
 from .named import NamedWorkers
 from .options import CallOptions, PoolOptions, WorkerOptions, check_pool_options, pool_size
 from .policies import RestartPolicy, ScalePolicy
@@ -54,7 +55,7 @@ class AnyPool:
         self._named = NamedWorkers(self._core, options.get("max_named", 10))
         self._core.on_reload = self._named.tell_outdated
         self._ledger = Ledger(self._core, options.get("call_store") or MemoryCallStore())
-        self._core.on_open = self._ledger.resume
+        self._core.on_open = partial(begin, self._ledger)
         check_platform()
         weakref.finalize(self, _drop, self._core, self._named).atexit = False
 

@@ -178,6 +178,10 @@ class MemoryCallStore:
         with self._lock:
             return [_described(id, entry) for id, entry in self._entries.items()]
 
+    def after_fork_in_child(self) -> None:
+        """In a process the host forked: whoever held the lock is not here."""
+        self._lock = threading.Lock()
+
     def __repr__(self) -> str:
         return f"<venvoy.MemoryCallStore of {len(self._entries)} calls>"
 

@@ -13,6 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from . import collector
 from .call_store import CallStore
 from .client import Pool
 from .config import read_config
@@ -95,6 +96,10 @@ class _Member:
         if close is not None:
             close()
 
+    def after_fork_in_child(self) -> None:
+        """In a process the host forked."""
+        self._lock = threading.Lock()
+
     def _made(self) -> Pool:
         """Locked: return the pool that is there, or a fresh one."""
         if self._pool is None or self._pool.stats().phase in ("closing", "closed"):
@@ -122,6 +127,7 @@ class Fleet:
         if not isinstance(pools, Mapping):
             raise TypeError(f"Fleet() takes a dict of names to PoolSpec(...), not {type(pools).__name__}")
         self._members = {name: _Member(name, _spec(name, spec), progress) for name, spec in pools.items()}
+        collector.tell_after_fork(self)
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str] | None = None, *, progress: Report | None = None) -> Fleet:
@@ -224,6 +230,11 @@ class Fleet:
             thread.start()
         for thread in threads:
             thread.join()
+
+    def after_fork_in_child(self) -> None:
+        """In a process the host forked: whoever held the locks is not here, and the pools are the parent's."""
+        for member in self._members.values():
+            member.after_fork_in_child()
 
     def __getitem__(self, name: str) -> Pool:
         return self._member(name).pool()

@@ -20,12 +20,13 @@ from typing import Any
 from venvoy_worker.contract import messages
 from venvoy_worker.contract.frames import Frame
 
+from . import collector
 from .call_store import CallStore, DetachedCall, Pieces, unknown_call
 from .errors import CallCancelled, CallStoreError, PoolClosed, ResultNotReady, VenvoyError, WorkerCrashed
 from .exchange import Call, Convert
 from .log import logger
 from .pool.core import Core
-from .pool.jobs import CallFuture, Job, run_aside
+from .pool.jobs import CallFuture, Decoder, Job, run_aside
 from .pool.phase import Phase
 from .stored import pack_failure, pack_reply, pack_request, unpack_reply, unpack_request
 
@@ -122,6 +123,7 @@ class Ledger:
         self._taking = threading.Lock()  # who gets a call; the store is written under it
         self._is_ending = False
         self._expiry = _Expiry(core, store)
+        collector.tell_after_fork(self)
 
     # --- the calls --------------------------------------------------------------------------
 
@@ -156,7 +158,7 @@ class Ledger:
             raise self._core.roster.closed_error()
         if reply is None:
             raise ResultNotReady(f"detached call {id} is run by another process, and has not finished yet")
-        value, error, is_whole = self._decoded(reply, convert)
+        value, error, is_whole = _decoded(reply, self._core.decoder, convert)
         if not is_whole:
             raise error  # type: ignore[misc]
         self._take(id, reply)
@@ -167,7 +169,7 @@ class Ledger:
     def look(self, id: str, convert: Convert | None) -> tuple[bool, Any, BaseException | None]:
         """Return (whether it is done, its value, its error)."""
         reply = self._reply(id)
-        return (False, None, None) if reply is None else (True, *self._decoded(reply, convert)[:2])
+        return (False, None, None) if reply is None else (True, *_decoded(reply, self._core.decoder, convert)[:2])
 
     def cancel(self, id: str) -> bool:
         """Stop a call that waits or runs here; return False if there is nothing to stop.
@@ -175,11 +177,10 @@ class Ledger:
         Raises:
             UnknownCall: there is no such call.
         """
+        if id not in self._running:
+            self._reply(id)  # which takes over what a dead host has left
         running = self._running.get(id)
-        if running is None or running.job is None:
-            self._reply(id)
-            return False
-        if running.is_settled or not running.job.future.cancel():
+        if running is None or running.job is None or running.is_settled or not running.job.future.cancel():
             return False
         if running.job.future.cancelled():  # it will never run, and nobody else will say so
             self._settle(id, None, CallCancelled(f"{running.job.call.name} was cancelled before it ran"))
@@ -195,6 +196,13 @@ class Ledger:
             ):  # it could not be written
                 found[number] = replace(entry, state="failed" if _failed(running.reply) else "done")
         return found
+
+    def after_fork_in_child(self) -> None:
+        """In a process the host forked: whoever held the locks is not here."""
+        self._taking = threading.Lock()
+        forget = getattr(self._store, "after_fork_in_child", None)
+        if forget is not None:
+            forget()
 
     # --- waiting ------------------------------------------------------------------------------
 
@@ -269,14 +277,6 @@ class Ledger:
             running = self._running.get(id)
             reply = self._store.find(id) if running is None else running.reply
         return reply
-
-    def _decoded(self, reply: Pieces, convert: Convert | None) -> tuple[Any, BaseException | None, bool]:
-        """Return (value, error, whether that is what the call came to: a value that cannot be decoded is not)."""
-        frame = unpack_reply(reply)
-        if isinstance(frame, VenvoyError):
-            return None, frame, True
-        value, error = self._core.decoder.outcome(frame, convert)
-        return value, error, error is None or frame.opcode == messages.ERROR
 
     def _take(self, id: str, reply: Pieces) -> None:
         """Remove a call, whose result is about to be returned.
@@ -363,6 +363,23 @@ class Ledger:
                     self._write(id, running)
             except CallStoreError as problem:
                 logger.error("the reply of detached call %s is lost: %s", id, problem)
+
+
+def begin(ledger: Ledger) -> None:
+    """The pool begins; what is wrong with its store is an error of those who ask for detached calls only."""
+    try:
+        ledger.resume()
+    except Exception as problem:  # a store of somebody else's may raise anything
+        logger.error("detached calls are not run again: %s", problem)
+
+
+def _decoded(reply: Pieces, decoder: Decoder, convert: Convert | None) -> tuple[Any, BaseException | None, bool]:
+    """Return (value, error, whether that is what the call came to: a value that cannot be decoded is not)."""
+    frame = unpack_reply(reply)
+    if isinstance(frame, VenvoyError):
+        return None, frame, True
+    value, error = decoder.outcome(frame, convert)
+    return value, error, error is None or frame.opcode == messages.ERROR
 
 
 def _failed(reply: Pieces) -> bool:

@@ -223,7 +223,7 @@ class Template:
     def reap(self, pid: int, done: Callable[[int | None], object]) -> None:
         """On the collector thread: let a child be reaped, and call back with how it ended, None if that is lost."""
         self._reaping[pid] = done
-        if self.is_gone or not self._ends.control.say(messages.REAP, pid):
+        if not self._ends.control.say(messages.REAP, pid):
             self._reaped(pid, None)
         else:
             self._timers.later(_REAP_SECONDS, partial(self._reaped, pid, None))

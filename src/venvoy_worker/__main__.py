@@ -16,14 +16,35 @@ if sys.version_info < (3, 8) or sys.implementation.name != "cpython":
 
 import os
 from _frozen_importlib import module_from_spec  # type: ignore[import-not-found]
-from _frozen_importlib_external import spec_from_file_location  # type: ignore[import-not-found]
+from _frozen_importlib_external import (  # type: ignore[import-not-found]
+    FileFinder,
+    SourceFileLoader,
+    spec_from_file_location,
+)
+
+pycache = ""
+
+
+class Loader(SourceFileLoader):  # type: ignore[misc]
+    """Keeps byte code of this package in a folder of its own, now and when a module is imported later.
+
+    A foreign interpreter cannot write into the host's site-packages, and ought not to.
+    """
+
+    def get_data(self, path):  # type: ignore[no-untyped-def]
+        return super().get_data(pycache + path if path.endswith(".pyc") else path)
+
+    def set_data(self, path, data, _mode=0o666):  # type: ignore[no-untyped-def]
+        super().set_data(pycache + path, data, _mode=_mode)
 
 
 def load(folder, arguments):  # type: ignore[no-untyped-def]
     """Import this package from its folder without putting anything on `sys.path`."""
-    spec = spec_from_file_location(
-        "venvoy_worker", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
-    )
+    for part in ("", "/contract", "/runtime"):
+        sys.path_importer_cache[folder + part] = FileFinder(folder + part, (Loader, [".py"]))
+    file = os.path.join(folder, "__init__.py")
+    loader = Loader("venvoy_worker", file)
+    spec = spec_from_file_location("venvoy_worker", file, loader=loader, submodule_search_locations=[folder])
     module = module_from_spec(spec)
     sys.modules["venvoy_worker"] = module
     spec.loader.exec_module(module)
@@ -37,16 +58,12 @@ def load(folder, arguments):  # type: ignore[no-untyped-def]
 
 
 def run(arguments):  # type: ignore[no-untyped-def]
+    global pycache
     folder = os.path.dirname(os.path.abspath(__file__))
     if sys.path and sys.path[0] == folder:  # without -I, Python puts the script's folder first
         del sys.path[0]
-    # A foreign interpreter cannot write byte code into the host's site-packages, and ought not to.
-    pycache = None if "--stdio-json" in arguments else arguments.pop(0)
-    previous, sys.pycache_prefix = sys.pycache_prefix, pycache or sys.pycache_prefix
-    try:
-        main = load(folder, arguments)
-    finally:
-        sys.pycache_prefix = previous
+    pycache = "" if "--stdio-json" in arguments else arguments.pop(0)
+    main = load(folder, arguments)
     # User code, and multiprocessing inside it, must find a __main__ that is not this file.
     sys.modules["__main__"] = type(sys)("__main__")
     sys.argv = [""]

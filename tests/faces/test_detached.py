@@ -471,6 +471,16 @@ def test_a_file_that_is_locked_is_an_error(make_pool: Any, tmp_path: Path, monke
         assert store.entries() == []
 
 
+def test_a_store_that_cannot_be_read_does_not_stop_the_pool(make_pool: Any, tmp_path: Path) -> None:
+    """Only who asks for detached calls is told."""
+    store = vv.SqliteCallStore(tmp_path / "calls.db", resume=True)
+    store.close()
+    pool = make_pool(store)
+    assert pool.call("builtins:abs", -1) == 1
+    with pytest.raises(vv.CallStoreError, match="closed"):
+        pool.detached.list()
+
+
 def test_a_full_disk_is_an_error(make_pool: Any, tmp_path: Path) -> None:
     """Of the call that cannot be kept; a result that does not fit is kept in memory."""
     with vv.SqliteCallStore(tmp_path / "calls.db") as store:

@@ -14,7 +14,7 @@ import pytest
 from venvoy_worker.runtime import json_frames, stdio_json
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
-SECTION = TEXT[TEXT.index("## 13. JSON frames") :]
+SECTION = TEXT[TEXT.index("## 14. JSON frames") :]
 LINE = re.compile(r"^(host|worker) +((?:[0-9a-f]{2} ){4}) (\{.*\})$", re.MULTILINE)
 
 

@@ -234,6 +234,8 @@ def test_progress_comes_as_frames_and_the_last_is_never_left_out(host: Any) -> N
     assert first == {"type": "progress", "callID": "c", "done": 1, "total": 5000, "message": "row"}
     assert last["done"] == 5000
     assert len(host.others) < 500
+    host.define("def wrong(args):\n    for n in range(3): venvoy_worker.progress(n, float('nan') if n == 2 else 3)")
+    assert host.call("wrong")["errorType"] == "ValueError"
     host.define("def ask(args): return venvoy_worker.host('f')(1)")
     assert host.call("ask")["errorType"] == "RuntimeError"
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 import venvoy as vv
+from venvoy.calling import make_call
+from venvoy.pool.roster import Ticket
 
 MakePool = Callable[..., vv.Pool]
 Until = Callable[..., None]
@@ -519,3 +521,24 @@ def test_a_stream_that_is_left_ends_in_the_worker(
     assert neighbour.result(10) == "neighbour"
     assert [future.result(10) for future in [pool.submit("anap", 0.1, n) for n in range(2)]] == [0, 1]
     assert pool.call("pid") == pid
+
+
+def test_a_request_that_was_written_in_part_costs_no_other_call(
+    shared_pool: Callable[..., vv.Pool], is_settled: IsSettled
+) -> None:
+    """Its lane is given up; the worker is replaced once the others have ended."""
+    pool = shared_pool(concurrency=3)
+    pid = pool.call("pid")
+    neighbours = [pool.submit("nap", 1.0, "neighbour"), pool.submit("anap", 1.0, "neighbour")]
+    call = make_call("together:pid", (b"x" * 1000,), {})
+    engine, ticket = pool._core.engine, Ticket()
+    lane = engine.acquire(ticket, call)
+    _, pieces = lane.begin(call)
+    lane.channel.is_torn = True
+    lane.channel._out.send(bytes(pieces[0])[:500])
+    engine.give_up(ticket)
+    assert [future.result(10) for future in neighbours] == ["neighbour"] * 2
+    is_settled(pool, 1)
+    assert pool.call("pid") != pid
+    assert pool.stats().workers_ended == {"drained": 1}
+    assert pool.stats().workers_crashed == 0

@@ -250,3 +250,10 @@ def test_sizes_below_one_are_refused_at_the_call(pool: vv.Pool, make: str, numbe
     arguments = [[]] if make == "call_many" else ["math:sqrt", []]
     with pytest.raises(ValueError, match="buffersize must be >= 1"):
         getattr(pool, make)(*arguments, buffersize=number)
+
+
+@pytest.mark.parametrize("name", ["ordered", "return_exceptions"])
+def test_switches_are_true_or_false(pool: vv.Pool, name: str) -> None:
+    """A text would be taken for True."""
+    with pytest.raises(TypeError, match=f"{name} is True or False"):
+        pool.map("math:sqrt", [1], **{name: "no"})

@@ -95,3 +95,25 @@ def test_rich_is_imported_for_a_terminal_only(is_terminal: bool) -> None:
     assert done.stdout.decode().strip() == str(is_terminal)
     assert "all [done]" in shown.decode()
     assert ("3/3" in shown.decode()) == is_terminal
+
+
+def steps(count: int) -> str:
+    """Say how far it is."""
+    import venvoy_worker
+
+    for done in range(count):
+        venvoy_worker.progress(done + 1, count, "step")
+    return "done"
+
+
+def test_a_long_call_shows_how_far_it_is(make_pool: MakePool) -> None:
+    """`options(on_progress=bar)`, for calls and for futures; the last state is shown."""
+    pool = make_pool(workers=1)
+    file = io.StringIO()
+    with vv.progress_bar("steps", file=file) as bar:
+        assert pool.options(on_progress=bar).call(vv.by_source(steps), 300) == "done"
+    assert file.getvalue().splitlines()[-1] == "steps: 300 of 300 (100%)  step"
+    file = io.StringIO()
+    with vv.progress_bar("steps", file=file) as bar:
+        assert pool.options(on_progress=bar).submit(vv.by_source(steps), 300).result(20) == "done"
+    assert file.getvalue().splitlines()[0] == "steps: 0"

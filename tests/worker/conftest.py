@@ -177,6 +177,8 @@ class Wire:
         "sys_path": None,
         "paths": [],
         "preload": [],
+        "segments": (None, 0, False),
+        "attributes_output": False,
         "module": "",
         "sources_folder": "",
         "sources": [],

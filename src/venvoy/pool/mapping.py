@@ -42,6 +42,9 @@ class MapOptions:
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise ValueError(f"{name} must be >= 1")
+        for name in ("ordered", "return_exceptions"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} is True or False, not {getattr(self, name)!r}")
 
 
 class Window:

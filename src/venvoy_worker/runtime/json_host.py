@@ -39,7 +39,7 @@ class Call:
         self.is_cancelled = False
         self.stop: Callable[[], object] = bool  # cancels the coroutine that it runs
         self.next_report = 0.0
-        self.unsaid: dict[str, object] | None = None  # the newest progress, kept back
+        self.unsaid = b""  # the frame of the newest progress, kept back
 
 
 _NOBODY = Call(0, "", "", None)
@@ -192,9 +192,7 @@ class Host:
             stdio.flush()
             with self._lock:
                 del self._calls[call.name]
-            if call.unsaid is not None:
-                self.say(call.unsaid)
-            self._write(frame)
+            self._write(call.unsaid + frame)
             del call, frame  # a thread that waits keeps nothing alive
 
     def _perform(self, call: Call) -> bytes:
@@ -243,13 +241,14 @@ class Host:
         call = self.current()
         if call is _NOBODY:
             return
-        frame: dict[str, object] = {"type": "progress", "callID": call.name}
-        frame.update(done=done, total=total, message=message)
+        fields: dict[str, object] = {"done": done, "total": total, "message": message}
+        frame = json_frames.pack({"type": "progress", "callID": call.name, **fields})
         now = monotonic()
-        call.unsaid = frame if now < call.next_report else None
-        if call.unsaid is None:
-            call.next_report = now + _PAUSE
-            self.say(frame)
+        if now < call.next_report:
+            call.unsaid = frame
+        else:
+            call.unsaid, call.next_report = b"", now + _PAUSE
+            self._write(frame)
 
     def ask(self, name: object, call_id: int, args: object, kwargs: object) -> object:
         """Refuse what needs a host that can be asked."""

@@ -67,7 +67,7 @@ def read_options(arguments: list[str]) -> Options:
             options.sources.append(next(rest, "") or _refuse("--source wants a file"))
         elif name in ("--max-workers", "--max-frame"):
             text = next(rest, "")
-            if not text.isdigit() or not int(text):
+            if not text.isdecimal() or not int(text):
                 _refuse("%s wants a number from 1 up, not %r" % (name, text))
             setattr(options, name[2:].replace("-", "_"), int(text))
         elif name != "--stdio-json":
