@@ -27,7 +27,7 @@ _SETTLE = 10
 
 Block = Callable[[], Sequence[float]]  # runs one block of a contender and returns its figures
 
-PACKAGES = ("venvoy", "numpy", "loky", "joblib", "pebble", "execnet", "venvmux", "subfeed", "rpyc")
+PACKAGES = ("venvoy", "anyio", "numpy", "loky", "joblib", "pebble", "execnet", "venvmux", "subfeed", "rpyc")
 
 
 @dataclass

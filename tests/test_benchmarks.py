@@ -57,6 +57,7 @@ def processes_with(mark: str) -> list[psutil.Process]:
         "environments.py",
         "feed.py",
         "supervision.py",
+        "asyncio_calls.py",
         "proxies.py",
         "streams.py",
     ],

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from . import asyncio_port
 from .async_detached import AsyncDetachedCalls
+from .async_streams import AsyncStream
 from .binding import bind
 from .calling import keywords_of, make_call, make_eval
 from .detached import DetachedCalls
@@ -45,6 +46,14 @@ class AsyncCalling(Begins):
             RuntimeError: no loop runs. What `call` raises is raised by awaiting the task.
         """
         return begun(self._run, make_call, target, args, kwargs, self._call_options, self._core.table)
+
+    def stream(self, target: Target, /, *args: Any, **kwargs: Any) -> AsyncStream:
+        """Run a target that is a generator function, or returns an iterable; an asynchronous iterator of its items.
+
+        As `Pool.stream`; a worker is taken when the first item is asked for.
+        """
+        call = make_call(target, args, kwargs, self._call_options, self._core.table)
+        return AsyncStream(self._core, asyncio_port.running(), call, self)
 
     def map(
         self,

@@ -18,6 +18,7 @@ from venvoy_worker.contract.frames import Frame
 
 from . import asyncio_port
 from .async_faces import begun
+from .async_streams import AsyncStream
 from .calling import make_call, make_eval, placeholder
 from .errors import CallTimeout
 from .exchange import Call
@@ -231,6 +232,11 @@ class AsyncNamedWorker(AsyncOneWorker):
     def kill(self) -> None:
         """End the worker at once; a call running on it raises `WorkerCrashed`; the name is free."""
         self._worker.kill()
+
+    def stream(self, target: Target, /, *args: Any, **kwargs: Any) -> AsyncStream:
+        """Run a target that yields, on this worker; an asynchronous iterator of its items, as `AsyncPool.stream`."""
+        call = make_call(target, args, kwargs, self._options, self._core.table)
+        return AsyncStream(self._core, asyncio_port.running(), call, self)
 
     def output(self, stream: str | None = None) -> str:
         """Return the worker's last output as text; `stream` is "stdout" or "stderr", both by default."""

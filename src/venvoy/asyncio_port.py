@@ -11,8 +11,9 @@ import asyncio
 import select
 import weakref
 from asyncio import events as _events
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import monotonic
+from typing import Any
 
 from .collector import tell_after_fork
 from .pool.roster import Ticket
@@ -30,13 +31,13 @@ class AsyncioPort:
         self._sleepers: dict[int, asyncio.Future[bool]] = {}
         tell_after_fork(self)
 
-    async def wait_readable(self, fd: int, deadline: float | None) -> None:
+    def wait_readable(self, fd: int, deadline: float | None) -> Coroutine[Any, Any, None]:
         """Sleep until `fd` can be read; `TimeoutError` at the deadline."""
-        await self._wait(fd, _READ, deadline)
+        return self._wait(fd, _READ, deadline)
 
-    async def wait_writable(self, fd: int, deadline: float | None) -> None:
+    def wait_writable(self, fd: int, deadline: float | None) -> Coroutine[Any, Any, None]:
         """Sleep until `fd` can be written; `TimeoutError` at the deadline."""
-        await self._wait(fd, _WRITE, deadline)
+        return self._wait(fd, _WRITE, deadline)
 
     def bell(self) -> AsyncioBell:
         """Return a bell for the running task."""

@@ -43,7 +43,64 @@ class Seat(Protocol):
         """
 
 
-class Stream(Iterator[Any]):
+class AnyStream:
+    """What streams have in common, whoever waits: what is done with a frame, and how they end.
+
+    Args:
+        core: the pool.
+        seat: where its lane comes from.
+        call: what is run.
+        owner: what has to live as long as the stream.
+    """
+
+    _lane: Lane
+
+    def __init__(self, core: Core, seat: Seat, call: Call, owner: object) -> None:
+        self._is_open = False
+        self._core, self._seat, self._call, self._owner = core, seat, call, owner
+        call.flags |= messages.FLAG_STREAM
+        self._dialogue = call.dialogue = call.dialogue or Dialogue()
+        self._batch: Iterator[Any] = iter(())
+        self._flow = Flow()
+        self._call_id = 0
+
+    def _items(self, frame: Frame) -> Iterator[Any]:
+        items = self._core.decoder.arguments(frame, "a stream's items")
+        return iter(items) if self._call.convert is None else map(self._call.convert, items)
+
+    def _end(self, frame: Frame) -> None:
+        """The call has ended: give the worker back, and raise what it raised."""
+        lane = self._lane
+        lane.open_call = 0
+        lane.channel.parser.last = None
+        lane.note_duration(frame)
+        if frame.opcode == messages.ERROR:
+            self._core.queue.note_failure(lane, self._call)
+        self._seat.give_back()
+        self._is_open = False  # now: an interrupt before this leaves once more, which does no harm
+        self._dialogue.close()
+        if frame.opcode == messages.ERROR:
+            raise self._core.decoder.outcome(frame)[1] or EncodingError("the stream ended with an unknown error")
+
+    def close(self) -> None:
+        """Leave early: the generator is closed in the worker, which runs its `finally`. A second time does nothing."""
+        if self._is_open:
+            self._seat.leave()
+            self._is_open = False
+            self._batch = iter(())
+            self._dialogue.close()
+
+    def __del__(self) -> None:
+        try:
+            self.close()
+        finally:
+            self.close()  # Python goes on after an interrupt in a finalizer, so there is nobody else to do it
+
+    def __repr__(self) -> str:
+        return f"<venvoy.Stream of {self._call.name}, {'open' if self._is_open else 'ended'}>"
+
+
+class Stream(AnyStream, Iterator[Any]):
     """An iterator over what a call in a worker yields; made by `stream()` of pools, leases and named workers.
 
     It holds a worker until it is exhausted or closed: `with`, `close()`, or dropping it. Closing it early runs the
@@ -57,12 +114,8 @@ class Stream(Iterator[Any]):
     """
 
     def __init__(self, core: Core, seat: Seat, call: Call, owner: object) -> None:
-        self._is_open = False
-        self._core, self._seat, self._call, self._owner = core, seat, call, owner
-        call.flags |= messages.FLAG_STREAM
-        self._dialogue = call.dialogue = call.dialogue or Dialogue()
+        super().__init__(core, seat, call, owner)
         self._turn = threading.Lock()  # one thread at a time asks for more
-        self._batch: Iterator[Any] = iter(())
         self._begin()
 
     def _begin(self) -> None:
@@ -139,24 +192,6 @@ class Stream(Iterator[Any]):
             self._on_error(error)
             return None
 
-    def _items(self, frame: Frame) -> Iterator[Any]:
-        items = self._core.decoder.arguments(frame, "a stream's items")
-        return iter(items) if self._call.convert is None else map(self._call.convert, items)
-
-    def _end(self, frame: Frame) -> None:
-        """The call has ended: give the worker back, and raise what it raised."""
-        lane = self._lane
-        lane.open_call = 0
-        lane.channel.parser.last = None
-        lane.note_duration(frame)
-        if frame.opcode == messages.ERROR:
-            self._core.queue.note_failure(lane, self._call)
-        self._seat.give_back()
-        self._is_open = False  # now: an interrupt before this leaves once more, which does no harm
-        self._dialogue.close()
-        if frame.opcode == messages.ERROR:
-            raise self._core.decoder.outcome(frame)[1] or EncodingError("the stream ended with an unknown error")
-
     def _on_error(self, error: Exception) -> None:
         """Return if the call may be run again.
 
@@ -171,14 +206,6 @@ class Stream(Iterator[Any]):
         self._seat.lose(lost, may_repeat=not self._flow.has_begun)
         self._is_open = False
 
-    def close(self) -> None:
-        """Leave early: the generator is closed in the worker, which runs its `finally`. A second time does nothing."""
-        if self._is_open:
-            self._seat.leave()
-            self._is_open = False
-            self._batch = iter(())
-            self._dialogue.close()
-
     def __enter__(self) -> Self:
         return self
 
@@ -186,15 +213,6 @@ class Stream(Iterator[Any]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        try:
-            self.close()
-        finally:
-            self.close()  # Python goes on after an interrupt in a finalizer, so there is nobody else to do it
-
-    def __repr__(self) -> str:
-        return f"<venvoy.Stream of {self._call.name}, {'open' if self._is_open else 'ended'}>"
 
 
 class PoolSeat:

@@ -100,7 +100,7 @@ class AsyncCalls:
                 return frame
             except WorkerLost as lost:
                 engine.give_up(ticket)
-                await _exit_of(lost.worker, port)
+                await exit_of(lost.worker, port)
                 self._queue.may_retry(lost)
             except BaseException as error:
                 self._leave(ticket, call, error)
@@ -118,7 +118,7 @@ class AsyncCalls:
             return frame
         except WorkerLost as lost:
             self._engine.give_up(ticket)
-            await _exit_of(lost.worker, port)
+            await exit_of(lost.worker, port)
             raise crash_error(lost) from None
         except BaseException as error:
             self._leave(ticket, call, error)
@@ -301,7 +301,7 @@ async def hear(frame: Frame, call: Call, call_id: int, lane: Lane, port: Port) -
     return reply
 
 
-async def _exit_of(worker: Worker, port: Port) -> None:
+async def exit_of(worker: Worker, port: Port) -> None:
     """Wait for the exit of a lost worker to be seen, and make sure there is one; `Worker.await_exit` for tasks."""
     if not await reached(worker.process.exited, EXIT_SECONDS, port):
         worker.process.kill_tree()  # alive with a broken channel: of no use to anybody

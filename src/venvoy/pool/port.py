@@ -5,7 +5,7 @@ A port belongs to one running loop. Everything but `Bell.release` is called on i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from .roster import Ticket
@@ -30,7 +30,7 @@ class Port(Protocol):
 
     claims: dict[Ticket, Callable[[Ticket], object]]
 
-    async def wait_readable(self, fd: int, deadline: float | None) -> None:
+    def wait_readable(self, fd: int, deadline: float | None) -> Awaitable[None]:
         """Sleep until `fd` can be read.
 
         Args:
@@ -40,7 +40,7 @@ class Port(Protocol):
             TimeoutError: it passed first.
         """
 
-    async def wait_writable(self, fd: int, deadline: float | None) -> None:
+    def wait_writable(self, fd: int, deadline: float | None) -> Awaitable[None]:
         """Sleep until `fd` can be written; as `wait_readable`."""
 
     def bell(self) -> Bell:
