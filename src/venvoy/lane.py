@@ -67,6 +67,7 @@ class Lane:
     def open(self, channel: Channel, is_attributed: bool) -> None:
         """Call on this channel."""
         self.channel, self.is_attributed = channel, is_attributed
+        self.talk.is_uninterruptible = self.worker.recipe.options.concurrency > 1
 
     def expect(self, loans: Loans | None) -> None:
         """On the collector thread: the worker is ready; `lane_answered` is told from now on, where it is armed.

@@ -76,6 +76,7 @@ class Talk:
 
     def __init__(self, responder: Responder) -> None:
         self.responder = responder
+        self.is_uninterruptible = False  # a cancellation does not end the wait for an answer there
         self._driven: dict[int, Call] = {}
         self._replies: dict[int, Frame] = {}
         self._asked: list[Frame] = []  # and not answered yet
@@ -146,10 +147,14 @@ class Talk:
             token = serving.set((*chain, Serving(lane, owner.deadline)))
             try:
                 pieces = self.responder.answer(owner, ask, is_caller=send is None)
+                if send is None and owner.deadline is not None and monotonic() >= owner.deadline:
+                    raise TimeoutError
+            except BaseException:
+                if self.is_uninterruptible:
+                    self.refuse(ask, lane.channel)
+                raise
             finally:
                 serving.reset(token)
-            if send is None and owner.deadline is not None and monotonic() >= owner.deadline:
-                raise TimeoutError
             if send is None:
                 lane.channel.send(pieces, owner.deadline)
             else:

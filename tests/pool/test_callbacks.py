@@ -322,6 +322,22 @@ def test_ctrl_c_in_a_callback_stops_the_call(make_pool: MakePool, until: Callabl
     until(lambda: pool.call("what_is_kept") == ["Cancelled"])
 
 
+def test_leaving_a_call_of_a_worker_that_runs_several(make_pool: MakePool, is_settled: Callable[..., None]) -> None:
+    """Nothing there can be interrupted, so the wait for the answer ends with an error; the worker serves on."""
+    pool = make_pool(module="asking", workers=1, options={"concurrency": 2, "grace_period": 20})
+    pid = pool.call("os:getpid")
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pool.call("outcome", vv.callback(interrupted))
+    with pytest.raises(vv.CallTimeout):
+        pool.options(timeout=0.1).call("outcome", vv.callback(lambda: time.sleep(0.2)))
+    is_settled(pool, 1)
+    assert pool.call("os:getpid") == pid
+
+
 def test_an_abandoned_call_is_told_that_nobody_answers(make_pool: MakePool, until: Callable[..., None]) -> None:
     """`on_timeout="abandon"` lets the code end by itself, so it must not wait for ever."""
     pool = make_pool(module="asking", workers=1)
