@@ -13,12 +13,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .aio import AsyncPool
-    from .arrays import shared_array
-    from .async_lease import AsyncLease, AsyncNamedWorker
-    from .call_store import CallStore, DetachedCall, MemoryCallStore
+    from .aio.lease import AsyncLease, AsyncNamedWorker
+    from .aio.pool import AsyncPool
     from .client import Pool
-    from .detached import Peek
+    from .detached.calls import Peek
+    from .detached.sqlite_store import SqliteCallStore
+    from .detached.store import CallStore, DetachedCall, MemoryCallStore
     from .envs import Collected, Env, EnvInfo, EnvLease, EnvSpec, build, collect_garbage, environments
     from .errors import (
         CallCancelled,
@@ -50,37 +50,37 @@ if TYPE_CHECKING:
         WorkerStartError,
     )
     from .events import Event
-    from .fleet import Fleet
+    from .fleets.fleet import Fleet
+    from .fleets.pool_spec import PoolSpec
     from .isolation import Isolated, isolated
-    from .lease import Lease, NamedWorker
-    from .objects import close, instance, keep, options, run_module, run_object, run_script, value, worker_info
+    from .leases.lease import Lease, NamedWorker
+    from .objects.making import close, instance, keep, options, run_module, run_object, run_script, value, worker_info
+    from .objects.proxies import RemoteProxy
     from .options import OutputChunk, Progress, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
     from .pool.stats import PoolStats, WorkerInfo
-    from .pool_spec import PoolSpec
     from .progress_bars import ProgressBar, progress_bar
-    from .proxies import RemoteProxy
     from .source import by_source
-    from .sqlite_store import SqliteCallStore
-    from .values import Record, callback, register
+    from .values.arrays import shared_array
+    from .values.public import Record, callback, register
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "aio": ("AsyncPool",),
-    "async_lease": (
+    "aio.pool": ("AsyncPool",),
+    "aio.lease": (
         "AsyncLease",
         "AsyncNamedWorker",
     ),
-    "arrays": ("shared_array",),
-    "call_store": (
+    "values.arrays": ("shared_array",),
+    "detached.store": (
         "CallStore",
         "DetachedCall",
         "MemoryCallStore",
     ),
     "client": ("Pool",),
-    "detached": ("Peek",),
+    "detached.calls": ("Peek",),
     "envs": (
         "Collected",
         "Env",
@@ -121,16 +121,16 @@ _HOMES = {
         "WorkerStartError",
     ),
     "events": ("Event",),
-    "fleet": ("Fleet",),
+    "fleets.fleet": ("Fleet",),
     "isolation": (
         "Isolated",
         "isolated",
     ),
-    "lease": (
+    "leases.lease": (
         "Lease",
         "NamedWorker",
     ),
-    "objects": (
+    "objects.making": (
         "close",
         "instance",
         "keep",
@@ -159,11 +159,11 @@ _HOMES = {
         "ProgressBar",
         "progress_bar",
     ),
-    "pool_spec": ("PoolSpec",),
-    "proxies": ("RemoteProxy",),
+    "fleets.pool_spec": ("PoolSpec",),
+    "objects.proxies": ("RemoteProxy",),
     "source": ("by_source",),
-    "sqlite_store": ("SqliteCallStore",),
-    "values": ("Record", "callback", "register"),
+    "detached.sqlite_store": ("SqliteCallStore",),
+    "values.public": ("Record", "callback", "register"),
 }  # where each public name lives: they are imported at their first use, since together they take 50 ms
 
 __all__ = [

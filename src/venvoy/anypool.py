@@ -11,19 +11,19 @@ import weakref
 from functools import partial
 from typing import Any, Unpack
 
-from .call_store import MemoryCallStore
 from .calling import encode_initializer, make_call
-from .classes import declared_names
+from .detached.ledger import Ledger, begin
+from .detached.store import MemoryCallStore
 from .envs import Env, EnvSpec
-from .lease import NamedWorker
-from .ledger import Ledger, begin
-from .named import NamedWorkers
+from .leases.lease import NamedWorker
+from .leases.named import NamedWorkers
 from .options import CallOptions, PoolOptions, WorkerOptions, check_pool_options, pool_size
 from .policies import RestartPolicy, ScalePolicy
 from .pool.core import Core, Setup, check_platform, drop
 from .pool.roster import Rules
 from .pool.sources import Sources, check_parses, spread
 from .pool.stats import PoolStats, WorkerInfo, pool_stats, worker_infos
+from .values.classes import declared_names
 
 _numbers = itertools.count(1)
 _DEFAULT_CALL = CallOptions()

@@ -12,16 +12,16 @@ from typing import Any
 from venvoy_worker.contract import codec, messages, reducers
 from venvoy_worker.contract.host_functions import Passing
 
-from .drawing import drawn
 from .errors import EncodingError, MessageTooLarge, StaleProxy
 from .exchange import Call, Convert, Definition, Dialogue
+from .objects.references import Operation, Reference, borrowed, lent
 from .options import CallOptions, Target, WorkerOptions
 from .places import placed
 from .pool.recipe import EncodedInitializer
-from .references import Operation, Reference, borrowed, lent
-from .returns import converter
 from .source import SOURCE, VALUE, target_for
 from .source import Target as Resolved
+from .streams.drawing import drawn
+from .values.returns import converter
 
 _NO_OPTIONS = CallOptions()
 _COPY = "pass a copy of the object: venvoy.value(proxy)"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from .anypool import AnyPool
 from .faces import Calling, View
-from .lease import Lease, NamedWorker, gather
+from .leases.lease import Lease, NamedWorker, gather
 from .options import CallOptionsDict
 from .places import placed
 
 if TYPE_CHECKING:
-    from .aio import AsyncPool
+    from .aio.pool import AsyncPool
 
 
 class Pool(Calling, AnyPool, Executor):
@@ -44,7 +44,7 @@ class Pool(Calling, AnyPool, Executor):
     @property
     def aio(self) -> AsyncPool:
         """The asyncio face of this pool, on the same workers."""
-        from .aio import face_of  # asyncio takes as long to import as all of this
+        from .aio.pool import face_of  # asyncio takes as long to import as all of this
 
         return face_of(self)
 

@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from .binding import bind
 from .calling import keywords_of, make_call, make_chunks, make_eval, make_request, placeholder
-from .detached import DetachedCalls
+from .detached.calls import DetachedCalls
+from .detached.ledger import Ledger
 from .errors import EncodingError
 from .exchange import Call
-from .ledger import Ledger
-from .objects import make_kept, start_object
+from .objects.making import make_kept, start_object
 from .options import CallOptions, Target
 from .pool.core import Core
 from .pool.jobs import CallFuture, Job
 from .pool.mapping import MapOptions, Window
 from .pool.mapping import Mapping as PoolMapping
 from .source import target_for
-from .streams import PoolSeat, Stream
+from .streams.stream import PoolSeat, Stream
+from .values.binding import bind
 
 T = TypeVar("T")
 _DEFAULT_CALL = CallOptions()

@@ -19,7 +19,7 @@ from .options import PoolOptions, WorkerOptions
 from .pool.jobs import CallFuture
 from .pool.phase import Phase
 from .source import BySource, by_source
-from .values import Record
+from .values.public import Record
 
 if TYPE_CHECKING:
     import asyncio

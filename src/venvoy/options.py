@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypedDict
 
-from .call_store import CallStore
 from .checks import check_seconds
+from .detached.store import CallStore
 from .events import Event
 from .places import sources_of
 from .policies import RestartPolicy, ScalePolicy

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from venvoy import errors
-from venvoy.failures import rebuild
+from venvoy.values.failures import rebuild
 from venvoy_worker.contract import codec
 from venvoy_worker.contract.failures import failure, snapshot
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import venvoy_worker
-from venvoy.classes import Classes
+from venvoy.values.classes import Classes
 from venvoy_worker.contract import codec, frames, reducers
 from venvoy_worker.contract.arrays import ArrayRecord
 

@@ -169,7 +169,7 @@ def _keys_returned_by(tree: ast.Module, function: str) -> set[Any]:
 
 def test_snapshots_have_the_documented_keys() -> None:
     """Both kinds of error body, and the codes the host understands."""
-    from venvoy.failures import _OURS
+    from venvoy.values.failures import _OURS
 
     raised, failed = (rows for rows in tables() if tuple(rows[0]) == ("key", "value"))
     assert names(raised, "key") == list(failures.snapshot(ValueError(), "/none/"))

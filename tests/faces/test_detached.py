@@ -453,7 +453,7 @@ def test_what_is_no_store_is_refused(tmp_path: Path, content: Any) -> None:
 
 def test_a_file_that_is_locked_is_an_error(make_pool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some seconds; what a call has come to meanwhile is kept in memory, and can be fetched afterwards."""
-    monkeypatch.setattr("venvoy.sqlite_store._PATIENCE", 0.2)
+    monkeypatch.setattr("venvoy.detached.sqlite_store._PATIENCE", 0.2)
     with vv.SqliteCallStore(tmp_path / "calls.db") as store:
         pool = make_pool(store)
         id = pool.detached.start(slow, 0.3, "kept")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import venvoy as vv
-from venvoy.config import find_config, read_config
+from venvoy.fleets.config import find_config, read_config
 
 QUIET = vv.WorkerOptions(output="discard", grace_period=0.6)
 

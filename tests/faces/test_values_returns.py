@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import venvoy as vv
-from venvoy.returns import converter
+from venvoy.values.returns import converter
 from venvoy_worker.contract.arrays import ArrayRecord
 from venvoy_worker.contract.codec import CodecError
 from venvoy_worker.contract.plain import plain

@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 import venvoy as vv
-from venvoy.classes import Classes
 from venvoy.exchange import Call
 from venvoy.pool.jobs import Decoder, Job
+from venvoy.values.classes import Classes
 from venvoy_worker.contract import codec, frames, messages, reducers, standard
 from venvoy_worker.contract.codec import CodecError
 from venvoy_worker.contract.failures import snapshot

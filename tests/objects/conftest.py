@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import INTERPRETERS, version_of
 
 import venvoy as vv
-from venvoy.proxies import reference_of
+from venvoy.objects.proxies import reference_of
 
 WORK = Path(__file__).with_name("work")
 THINGS = (WORK / "things.py").read_text(encoding="utf-8")

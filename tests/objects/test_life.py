@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import version_of
 
 import venvoy as vv
-from venvoy.proxies import reference_of
+from venvoy.objects.proxies import reference_of
 
 from .conftest import ENDS, QUIET, THINGS, WORK
 

@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 
 import venvoy as vv
-from venvoy.async_detached import AsyncDetachedCalls
-from venvoy.async_faces import AsyncView
-from venvoy.detached import DetachedCalls
+from venvoy.aio.detached import AsyncDetachedCalls
+from venvoy.aio.faces import AsyncView
+from venvoy.detached.calls import DetachedCalls
 from venvoy.faces import View
 
 MakePool = Callable[..., vv.Pool]

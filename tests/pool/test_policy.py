@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 import venvoy as vv
-from venvoy.limits import Limits
 from venvoy.options import Size, WorkerOptions
 from venvoy.policies import RestartPolicy, ScalePolicy
 from venvoy.pool import leaving, policy
 from venvoy.pool.phase import Phase
 from venvoy.pool.restarts import Restarts
 from venvoy.pool.roster import Roster, Rules, Ticket
-from venvoy.worker import Worker
-from venvoy.worker_state import Reason, State
+from venvoy.workers.limits import Limits
+from venvoy.workers.state import Reason, State
+from venvoy.workers.worker import Worker
 
 
 def make_roster(least: int, most: int, *states: State, cooldown: float = 0.0, backoff: float = 1.0) -> Roster:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import venvoy as vv
-from venvoy import memory_kills
-from venvoy.memory_kills import Kills
+from venvoy.workers import memory_kills
+from venvoy.workers.memory_kills import Kills
 
 
 def write(root: Path, **files: str) -> Path:

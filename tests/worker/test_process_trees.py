@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import venvoy as vv
-from venvoy import strays
+from venvoy.processes import strays
 
 KINDS = ["own group", "own session", "daemon", "with children"]
 ENDS = ["kill", "terminate", "SIGKILL", "crash", "close"]

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 import venvoy as vv
-from venvoy import template
 from venvoy.pool.watch import code_places
+from venvoy.workers import template
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has templates")
 

@@ -20,9 +20,9 @@ import typer
 
 import venvoy as vv
 from venvoy.cli import specs
-from venvoy.config import find_config, read_config
 from venvoy.envs import home_folder, interpreters
 from venvoy.envs.uv_installer import find_uv
+from venvoy.fleets.config import find_config, read_config
 
 Status = Literal["ok", "warning", "failure"]
 PER_WORKER = 8  # descriptors that a host has for each worker; a test counts them

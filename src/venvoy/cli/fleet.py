@@ -17,8 +17,8 @@ import typer
 import venvoy as vv
 from venvoy.cli import specs
 from venvoy.cli.specs import WrongUsage
-from venvoy.config import defined_pools, find_config, read_config
 from venvoy.envs import Progress
+from venvoy.fleets.config import defined_pools, find_config, read_config
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="POOL", help="Of the configuration; all by default.")]
 Config = Annotated[str | None, typer.Option(metavar="FILE", help="The file or its folder, instead of this one.")]

@@ -10,7 +10,7 @@ import typer
 
 from venvoy.cli.fleet import Config
 from venvoy.cli.specs import WrongUsage
-from venvoy.config import defined_pools, find_config, read_config
+from venvoy.fleets.config import defined_pools, find_config, read_config
 from venvoy.stubs import stub
 
 

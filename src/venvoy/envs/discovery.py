@@ -13,14 +13,7 @@ from collections.abc import Callable, Iterator
 
 from venvoy.envs.command import run
 from venvoy.envs.hashing import content_hash
-from venvoy.envs.interpreter import (
-    Interpreter,
-    existing,
-    host_base,
-    is_script,
-    recall,
-    remember,
-)
+from venvoy.envs.interpreter import Interpreter, existing, host_base, is_script, recall, remember
 from venvoy.envs.limit import Limit
 from venvoy.envs.requirement import Version, VersionRequest
 from venvoy.envs.settings import tool_environment

@@ -17,14 +17,7 @@ from typing import TypedDict, Unpack
 from venvoy.envs.hashing import FORMAT_VERSION, content_hash
 from venvoy.envs.requirement import VersionRequest, normalise_requirement, plain_name
 from venvoy.envs.settings import index_settings, redact
-from venvoy.envs.source import (
-    REQUIREMENT_FILES,
-    Source,
-    is_project,
-    read_project,
-    read_requirements,
-    read_script,
-)
+from venvoy.envs.source import REQUIREMENT_FILES, Source, is_project, read_project, read_requirements, read_script
 from venvoy.errors import EnvError
 
 _FOUND = ("existing", "current")

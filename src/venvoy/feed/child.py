@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic
 
-from .. import _process_posix as _platform
 from ..collector import Collector
-from ..process import Exit, exit_of
+from ..processes import posix as _platform
+from ..processes.process import Exit, exit_of
 from .blocks import Block
 from .channels import Destination
 from .flights import Flights

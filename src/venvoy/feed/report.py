@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..process import Exit
+from ..processes.process import Exit
 
 
 @dataclass(frozen=True, slots=True)

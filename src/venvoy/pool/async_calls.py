@@ -14,14 +14,14 @@ from venvoy_worker.contract import messages
 from venvoy_worker.contract.channel import Channel, rest_of
 from venvoy_worker.contract.frames import Frame, FrameError
 
+from ..aio.latch import Latch
 from ..errors import ProtocolError
 from ..exchange import Call, Pieces, ends
-from ..lane import Lane, WorkerLost
-from ..latch import Latch
-from ..nesting import Place
-from ..post_mortem import crash_error
-from ..talk import Serving, serving
-from ..worker import EXIT_SECONDS, Worker
+from ..workers.lane import Lane, WorkerLost
+from ..workers.nesting import Place
+from ..workers.post_mortem import crash_error
+from ..workers.talk import Serving, serving
+from ..workers.worker import EXIT_SECONDS, Worker
 from .calls import Later
 from .engine import Engine
 from .job_queue import JobQueue

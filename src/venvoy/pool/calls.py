@@ -12,7 +12,7 @@ from venvoy_worker.contract.frames import Frame
 from ..collector import Timer
 from ..errors import VenvoyError
 from ..exchange import Call
-from ..talk import serving
+from ..workers.talk import serving
 from .direct import Direct
 from .engine import Engine
 from .job_queue import JobQueue

@@ -20,18 +20,18 @@ from venvoy_worker.contract import reducers
 
 from .. import collector as _collector
 from .. import notifier as _notifier
-from .. import strays as _strays
-from ..classes import Classes
+from ..aio.latch import Latch
 from ..collector import Collector
 from ..envs import Cancel, Env, EnvLease, hold, home_folder
 from ..errors import PoolError
 from ..events import Event, Kind
-from ..latch import Latch
 from ..notifier import Notifier
 from ..options import Size, WorkerOptions
-from ..template import Template, check_forkable
-from ..worker import Worker
-from ..worker_state import State
+from ..processes import strays as _strays
+from ..values.classes import Classes
+from ..workers.state import State
+from ..workers.template import Template, check_forkable
+from ..workers.worker import Worker
 from .async_calls import AsyncCalls
 from .calls import Calls
 from .direct import Direct

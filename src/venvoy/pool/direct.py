@@ -15,8 +15,8 @@ from time import monotonic
 from venvoy_worker.contract import messages
 from venvoy_worker.contract.frames import Frame, FrameError
 
-from ..lane import Lane
-from ..worker_state import State
+from ..workers.lane import Lane
+from ..workers.state import State
 from .engine import Engine
 from .job_queue import Hands, JobQueue
 from .jobs import Decoder, Job, run_aside

@@ -19,9 +19,9 @@ from venvoy_worker.contract.frames import HEADER_SIZE, Frame, FrameError
 
 from ..errors import EncodingError, ProtocolError, VenvoyError
 from ..exchange import Pieces, ends
-from ..lane import Lane, WorkerLost
 from ..log import logger
-from ..worker_state import Reason
+from ..workers.lane import Lane, WorkerLost
+from ..workers.state import Reason
 from .job_queue import JobQueue
 from .jobs import Decoder, Job, run_aside
 

@@ -24,10 +24,10 @@ from venvoy_worker.contract.frames import Frame
 
 from ..errors import CallTimeout
 from ..exchange import Call
-from ..lane import Lane, WorkerLost
-from ..nesting import Place, place_within
-from ..post_mortem import crash_error
-from ..worker_state import Reason, State
+from ..workers.lane import Lane, WorkerLost
+from ..workers.nesting import Place, place_within
+from ..workers.post_mortem import crash_error
+from ..workers.state import Reason, State
 from . import exclusive, leaving
 from .job_queue import Hands, JobQueue
 from .jobs import Job

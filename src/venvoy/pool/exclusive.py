@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..lane import Lane
-from ..worker import Worker
-from ..worker_state import State
+from ..workers.lane import Lane
+from ..workers.state import State
+from ..workers.worker import Worker
 from . import leaving, policy
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from venvoy_worker.contract import messages
 from ..errors import TooManyWaiting
 from ..events import Kind
 from ..exchange import Call
-from ..lane import Lane, WorkerLost
-from ..nesting import Place, place_within
-from ..post_mortem import crash_error
-from ..template import Template
-from ..worker import Worker
-from ..worker_state import Reason, State
+from ..workers.lane import Lane, WorkerLost
+from ..workers.nesting import Place, place_within
+from ..workers.post_mortem import crash_error
+from ..workers.state import Reason, State
+from ..workers.template import Template
+from ..workers.worker import Worker
 from . import leaving
 from .jobs import Job
 from .phase import Phase

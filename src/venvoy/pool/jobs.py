@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from venvoy_worker.contract import codec, messages
 from venvoy_worker.contract.frames import Frame
 
-from ..classes import Classes
 from ..collector import Timer
 from ..errors import CallCancelled, EncodingError
 from ..exchange import Call, Convert
-from ..lane import Lane
 from ..options import Progress
-from ..talk import serving
+from ..values.classes import Classes
+from ..workers.lane import Lane
+from ..workers.talk import serving
 
 if TYPE_CHECKING:
     from .roster import Ticket

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..lane import Lane
-from ..worker import Worker
-from ..worker_state import Reason, State
+from ..workers.lane import Lane
+from ..workers.state import Reason, State
+from ..workers.worker import Worker
 from . import policy
 
 if TYPE_CHECKING:

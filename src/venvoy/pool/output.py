@@ -21,8 +21,8 @@ from venvoy_worker.contract.frames import Frame
 from ..collector import Collector
 from ..notifier import Notifier
 from ..options import OutputChunk, OutputPolicy
-from ..template import Template
-from ..worker import Worker
+from ..workers.template import Template
+from ..workers.worker import Worker
 
 _LONGEST_LINE = 1 << 20  # characters of one log record, or of a line that is held back until it is whole
 _QUIET = 0.2  # seconds after which an unfinished line is forwarded as it is

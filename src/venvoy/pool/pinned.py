@@ -14,10 +14,10 @@ from venvoy_worker.contract.frames import Frame
 
 from ..errors import CallTimeout, WorkerError
 from ..exchange import Call
-from ..lane import Lane, WorkerLost
-from ..post_mortem import crash_error
-from ..worker import Worker
-from ..worker_state import Reason, State
+from ..workers.lane import Lane, WorkerLost
+from ..workers.post_mortem import crash_error
+from ..workers.state import Reason, State
+from ..workers.worker import Worker
 from .engine import Engine
 from .job_queue import Hands, JobQueue
 from .phase import Phase

@@ -8,8 +8,8 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING
 
-from ..worker import Worker
-from ..worker_state import Reason, State
+from ..workers.state import Reason, State
+from ..workers.worker import Worker
 from .phase import Phase
 
 if TYPE_CHECKING:

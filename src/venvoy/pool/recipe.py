@@ -11,10 +11,10 @@ from typing import Any
 
 import venvoy_worker
 
-from ..classes import Classes
 from ..envs import Env
 from ..options import WorkerOptions, check_env_vars
-from ..worker_start import Recipe
+from ..values.classes import Classes
+from ..workers.start import Recipe
 from .sources import Sources
 
 _MAIN_FILE = str(Path(venvoy_worker.__file__).with_name("__main__.py"))

@@ -10,8 +10,8 @@ import threading
 from time import monotonic
 
 from ..errors import PoolClosed
-from ..worker import Worker
-from ..worker_state import Reason, State
+from ..workers.state import Reason, State
+from ..workers.worker import Worker
 from . import leaving, policy
 from .job_queue import Hands
 from .roster import Probe, Roster, Ticket

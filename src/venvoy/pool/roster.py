@@ -19,12 +19,12 @@ from time import monotonic
 from typing import Any
 
 from ..errors import PoolClosed, TooManyWaiting, VenvoyError
-from ..lane import Lane
 from ..options import Size
 from ..policies import RestartPolicy, ScalePolicy
-from ..template import Template
-from ..worker import Worker
-from ..worker_state import Reason, State
+from ..workers.lane import Lane
+from ..workers.state import Reason, State
+from ..workers.template import Template
+from ..workers.worker import Worker
 from . import exclusive, leaving, policy
 from .jobs import Job
 from .phase import Phase

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
+from ..aio.latch import Latch
 from ..errors import WorkerError
 from ..events import Kind
-from ..lane import Lane
-from ..latch import Latch
 from ..log import logger
-from ..post_mortem import start_error
-from ..talk import Responder
-from ..worker import Worker
-from ..worker_state import Reason, State
+from ..workers.lane import Lane
+from ..workers.post_mortem import start_error
+from ..workers.state import Reason, State
+from ..workers.talk import Responder
+from ..workers.worker import Worker
 from . import leaving, policy
 from .job_queue import Hands, JobQueue
 from .jobs import Job

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from time import monotonic
 
-from ..limits import resident_bytes
-from ..worker import Worker
-from ..worker_state import State
+from ..workers.limits import resident_bytes
+from ..workers.state import State
+from ..workers.worker import Worker
 from .roster import Roster
 
 _AT_WORK = (State.BUSY, State.ABANDONED)

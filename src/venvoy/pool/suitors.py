@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ..worker import Worker
+from ..workers.worker import Worker
 
 
 def queue_of(worker: Worker, waiting: deque[Any]) -> deque[Any]:

@@ -17,10 +17,10 @@ from ..collector import Collector, Timer
 from ..envs import Cancel
 from ..errors import VenvoyError
 from ..log import logger
-from ..post_mortem import launch_error
-from ..template import TemplateGone
-from ..worker import Worker
-from ..worker_start import Launcher, Recipe, spawn
+from ..workers.post_mortem import launch_error
+from ..workers.start import Launcher, Recipe, spawn
+from ..workers.template import TemplateGone
+from ..workers.worker import Worker
 from .drivers import Drivers
 from .opening import Opening
 from .renewal import Renewal

@@ -16,10 +16,10 @@ from venvoy_worker.contract.frames import Frame
 
 from ..collector import Collector
 from ..log import logger
-from ..post_mortem import launch_error, start_error
-from ..template import Template
-from ..worker_start import Launcher, Recipe
-from ..worker_state import Reason
+from ..workers.post_mortem import launch_error, start_error
+from ..workers.start import Launcher, Recipe
+from ..workers.state import Reason
+from ..workers.template import Template
 from . import policy
 from .job_queue import Hands
 from .output import Router

@@ -1,0 +1,1 @@
+"""Several pools by name, and the files that describe them."""

@@ -1,0 +1,1 @@
+"""Many values on one call: streams of results, and iterators among its arguments."""

@@ -1,0 +1,1 @@
+"""How values become what the other side, or the caller, wants."""

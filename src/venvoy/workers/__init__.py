@@ -1,0 +1,1 @@
+"""The workers of a pool as the host sees them."""

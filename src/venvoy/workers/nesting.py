@@ -1,0 +1,98 @@
+"""Calls within calls: a function of the host's, called by a worker, calls the pool in its turn.
+
+Stateless. If no worker is free, such a call runs on the one that waits for the function's answer: else it would wait
+for itself.
+"""
+
+from __future__ import annotations
+
+from venvoy_worker.contract.frames import Frame, FrameError
+
+from ..errors import NestedTooDeeply, PoolError, ProtocolError
+from ..exchange import Call, ends
+from .lane import Lane, WorkerLost
+from .talk import serving
+from .worker import Worker
+
+_DEEPEST = 16  # calls within calls
+
+
+class Place:
+    """Where a call can run that must not wait for a worker.
+
+    Args:
+        lane: its call waits for an answer of this thread.
+        deadline: of that call.
+    """
+
+    def __init__(self, lane: Lane, deadline: float | None) -> None:
+        self.lane = lane
+        self._deadline = deadline
+
+    def deadline_of(self, call: Call) -> float | None:
+        """Return when a call has to end that runs there: its deadline, or that of the call that waits."""
+        return min((time for time in (call.deadline, self._deadline) if time is not None), default=None)
+
+    def run(self, call: Call) -> Frame:
+        """Run a call there and return its reply.
+
+        Raises:
+            TimeoutError: its deadline, or that of the call that waits, has passed; it has been told to stop.
+            WorkerLost: the worker is gone.
+        """
+        lane, deadline = self.lane, self.deadline_of(call)
+        call_id, pieces = lane.begin(call, is_nested=True)
+        try:
+            lane.channel.send(pieces, deadline)
+            while True:
+                frame = lane.channel.receive(deadline)
+                if frame is None:
+                    raise WorkerLost(lane, call, call_id)
+                if not ends(frame, call_id, lane.last_id):
+                    frame = lane.talk.hear(frame, call, call_id, lane)
+                if frame is not None:
+                    call.reply = frame
+                    return frame
+        except TimeoutError:
+            if call.options.on_timeout == "cancel":
+                lane.stop_call(call_id)
+            raise
+        except (OSError, FrameError, ProtocolError) as error:
+            raise WorkerLost(lane, call, call_id) from error
+        except BaseException:
+            lane.stop_call(call_id)
+            raise
+
+
+def place_within(workers: dict[int, Worker], may_nest: bool = True) -> Place | None:
+    """Return where a call of this thread has to be nested, given that none of the workers of its pool is free.
+
+    Args:
+        workers: of the pool, by id.
+        may_nest: False for what wants a worker to itself.
+
+    Raises:
+        NestedTooDeeply: calls are nested without end.
+        PoolError: it wants a worker to itself, and all there are wait for this thread.
+    """
+    chain = serving.get()
+    if not chain:
+        return None
+    ours = {lane: deadline for lane, deadline in chain if isinstance(lane, Lane) and _is_among(workers, lane)}
+    if not may_nest:
+        if len(ours) == sum(len(worker.lanes) for worker in workers.values()):
+            raise PoolError("all workers of the pool wait for this very function, so none will be free while it waits")
+        return None
+    if ours and len(chain) > _DEEPEST:
+        raise NestedTooDeeply(f"functions called by a worker have called the pool again, {len(chain)} levels deep")
+    return Place(*list(ours.items())[-1]) if ours else None
+
+
+def place_on(lane: Lane) -> Place | None:
+    """Return where a call that is for one lane has to be nested, if its worker waits for an answer of this thread."""
+    deadlines = [deadline for other, deadline in serving.get() if other is lane]
+    return Place(lane, deadlines[-1]) if deadlines else None
+
+
+def _is_among(workers: dict[int, Worker], lane: Lane) -> bool:
+    return workers.get(lane.worker.id) is lane.worker

@@ -1,0 +1,126 @@
+"""The one road on which a call is stopped, whoever wants it: deadline, cancellation, Ctrl-C, the end of a lease.
+
+Cancel now, once more after a quarter of the grace period; at its end the call costs the worker. Owns the timers of
+that, and the reading of a channel whose driver has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from venvoy_worker.contract import messages
+from venvoy_worker.contract.frames import Frame, FrameError
+
+from ..collector import Collector, Timers
+from .state import State
+
+if TYPE_CHECKING:
+    from .lane import Lane
+
+_EXIT_SECONDS = 1.0  # how long a worker whose channel broke may take to be seen exiting
+
+
+class Road:
+    """See the module.
+
+    Args:
+        lane: whose calls are stopped.
+    """
+
+    def __init__(self, lane: Lane, collector: Collector) -> None:
+        self._lane = lane
+        self._collector = collector
+        self._timers = Timers(collector)
+        self._then: Callable[[Frame | None], object] | None = None  # what comes when all has been thrown away
+
+    def stop(self, call_id: int) -> None:
+        """Cancel a call, and see to it that it ends."""
+        worker = self._lane.worker
+        grace = worker.recipe.grace_period
+        worker.control.say(messages.CANCEL, call_id)
+        self._timers.later(grace / 4, lambda: self._insist(call_id, is_last=False))
+        self._timers.later(grace, lambda: self._insist(call_id, is_last=True))
+
+    def leave(self) -> None:
+        """The process is gone: forget what was to be done later."""
+        self._timers.drop()
+        then, self._then = self._then, None
+        if then is not None:
+            then(None)
+
+    def _insist(self, call_id: int, is_last: bool) -> None:
+        lane = self._lane
+        is_running = lane.worker.page.finished(lane.index) < call_id <= lane.started
+        if not is_last and is_running:
+            lane.worker.control.say(messages.CANCEL, call_id)
+        if is_last and (is_running or (lane.state is State.ABANDONED and lane.open_call == call_id)):
+            self._lose()
+
+    def _lose(self) -> None:
+        """Code runs here that does not obey: the worker has to end, at once if nobody else needs it."""
+        worker = self._lane.worker
+        if len(worker.lanes) == 1:
+            worker.process.kill_tree()
+        else:
+            worker.listener.lane_lost(self._lane)
+
+    def abandon(self, is_to_stop: bool) -> None:
+        """On the collector thread: stop the call whose driver left, if it is to stop, and read until it has ended."""
+        lane, call_id = self._lane, self._lane.open_call
+        lane.talk.forget()
+        if is_to_stop:
+            self.stop(call_id)
+        if lane.state is State.ABANDONED:
+            self._discard(call_id, self._free)
+
+    def drain(self, call_id: int, then: Callable[[], object]) -> None:
+        """Let the collector thread stop a call, read until it has ended, and then tell the holder. Takes no lock."""
+        self._collector.call_soon(lambda: self._drain(call_id, then))
+
+    def _drain(self, call_id: int, then: Callable[[], object]) -> None:
+        lane = self._lane
+        if lane.state is State.BUSY and call_id and lane.open_call == call_id and lane.was_sent:
+            if self._then is None:  # else it was asked for before
+                self.stop(call_id)
+                self._discard(call_id, lambda frame: then())
+        else:  # it has ended, was never sent, or the lane, too, was let go meanwhile
+            then()
+
+    def _discard(self, call_id: int, then: Callable[[Frame | None], object]) -> None:
+        """Read and throw away what comes up to the reply to a call; None is for a broken channel."""
+        fd = self._lane.channel.fileno()
+        self._collector.unwatch(fd)  # a drain that the lane's holder did not wait for
+        self._collector.watch(fd, lambda: self._on_discard(call_id))
+        self._then = then
+        self._on_discard(call_id)  # the reply may be here, and no byte more will come
+
+    def _on_discard(self, call_id: int) -> None:
+        lane = self._lane
+        frame = lane.channel.parser.last  # that the driver may not have got to see
+        try:
+            while frame is None or frame.opcode not in messages.TERMINAL or frame.call_id != call_id:
+                frame = lane.channel.try_receive()
+                if frame is None:
+                    return
+                if frame.opcode == messages.ASK and not lane.talk.refuse(frame, lane.channel):
+                    self._lose()  # it has not read for very long
+        except (EOFError, OSError, FrameError):
+            self._collector.unwatch(lane.channel.fileno())
+            self._timers.later(_EXIT_SECONDS, lane.worker.process.kill_tree)  # usually it is exiting already
+            return
+        self._collector.unwatch(lane.channel.fileno())
+        self._timers.drop()
+        lane.channel.parser.last = None
+        lane.open_call = 0
+        if lane.is_attributed:
+            lane.worker.authors.end(lane.worker.process.outputs.values())
+        if frame.opcode == messages.RESULT and frame.flags & messages.FLAG_REFERENCE:
+            lane.worker.control.say(messages.RELEASE, body=frame.target)  # nobody will ever have these
+        then, self._then = self._then, None
+        if then is not None:
+            then(frame)
+
+    def _free(self, frame: Frame | None) -> None:
+        if frame is not None:
+            self._lane.worker.listener.lane_freed(self._lane, not frame.flags & messages.FLAG_DIRTY)
