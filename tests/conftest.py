@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +18,8 @@ import pytest
 
 WATCHDOG_SECONDS = 90.0
 _terminal = os.dup(2)  # before pytest captures it: a hang must not lose its stacks
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # begun in the background by a shell; Ctrl-C is tested
 
 
 # Longer where nobody waits for it.
