@@ -18,8 +18,9 @@ import pytest
 
 WATCHDOG_SECONDS = 90.0
 _terminal = os.dup(2)  # before pytest captures it: a hang must not lose its stacks
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # begun in the background by a shell; Ctrl-C is tested
+if threading.current_thread() is threading.main_thread():  # begun in the background, by `nohup` say, both are ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 # Longer where nobody waits for it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 import venvoy as vv
@@ -15,6 +17,8 @@ from venvoy.workers.limits import Limits
 from venvoy.workers.state import Reason, State
 from venvoy.workers.worker import Worker
 
+NOBODY = SimpleNamespace(responder=None)
+
 
 def make_roster(least: int, most: int, *states: State, cooldown: float = 0.0, backoff: float = 1.0) -> Roster:
     """Return an open pool's facts, with workers in these states."""
@@ -22,7 +26,7 @@ def make_roster(least: int, most: int, *states: State, cooldown: float = 0.0, ba
     roster = Roster(Size(least, most), "test", rules)
     roster.phase, roster.has_recipe = Phase.OPEN, True
     for number, state in enumerate(states, 1):
-        worker = Worker(number, None, None, number - 1)  # type: ignore[arg-type]  # neither is asked for anything
+        worker = Worker(number, None, NOBODY, number - 1)  # type: ignore[arg-type]  # neither is asked for anything
         worker.lanes[0].state = state
         roster.workers[number] = worker
         if state is State.IDLE:
@@ -85,7 +89,7 @@ def test_who_is_due_may_go_only_when_others_can_do_the_work() -> None:
     assert policy.wanted(roster) - len(policy.staying(roster)) == 1
     assert policy.spare(roster) == 0
     assert leaving.let_due_go(roster) == []
-    fresh = roster.workers[3] = Worker(3, None, None, policy.free_slot(roster))  # type: ignore[arg-type]
+    fresh = roster.workers[3] = Worker(3, None, NOBODY, policy.free_slot(roster))  # type: ignore[arg-type]
     assert policy.spare(roster) == 0  # it is starting
     fresh.lanes[0].state = State.IDLE
     assert leaving.let_due_go(roster) == [old]
