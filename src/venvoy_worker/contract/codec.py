@@ -238,8 +238,9 @@ def decode(body: Body, buffers: Sequence[Buffer], find_class: FindClass | None =
     Raises:
         CodecError: the body is damaged, or names what this side does not have.
     """
-    is_large = len(body) > _LARGE  # and will have that byte somewhere
-    names_something = not trusts or is_large or body.find(_STACK_GLOBAL) >= 0  # type: ignore[union-attr]
+    if len(body) > _LARGE:  # and will have that byte somewhere
+        return _decode_large(body, buffers, find_class or import_global)
+    names_something = not trusts or body.find(_STACK_GLOBAL) >= 0  # type: ignore[union-attr]
     # Code of the user's may raise anything; without any, another error comes from a signal handler and is not ours.
     expected = Exception if names_something else _DAMAGE
     try:
@@ -249,6 +250,18 @@ def decode(body: Body, buffers: Sequence[Buffer], find_class: FindClass | None =
     except CodecError:
         raise
     except expected as error:
+        raise CodecError(_why(error, "be unpickled")) from error
+
+
+def _decode_large(body: Body, buffers: Sequence[Buffer], find_class: FindClass) -> Any:
+    unpickler = _Unpickler(body, buffers, find_class)
+    try:
+        return unpickler.load()
+    except CodecError:
+        raise
+    except Exception as error:
+        if not unpickler.has_named and not isinstance(error, _DAMAGE):
+            raise  # of a signal handler, as above
         raise CodecError(_why(error, "be unpickled")) from error
 
 
@@ -279,8 +292,10 @@ class _Unpickler(_pickle.Unpickler):
         file: Any = BytesIO(body) if len(body) <= _LARGE else _Reader(body)
         super().__init__(file, buffers=buffers)
         self._find_class = find_class
+        self.has_named = False  # a class or function, whose code may run from then on
 
     def find_class(self, module: str, name: str) -> object:
+        self.has_named = True
         return self._find_class(module, name)
 
 
