@@ -8,7 +8,6 @@ warm, and one read of all bytes. All are in a steady state: they have done the s
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
@@ -167,18 +166,8 @@ ALL: dict[str, type[Floor]] = {
 
 def chosen(only: frozenset[str]) -> tuple[dict[str, type[Floor]], dict[str, str]]:
     """Return the contenders to be measured, and why each of the others is skipped; say so."""
-    if only - set(ALL):
-        raise SystemExit(f"no contender is called {sorted(only - set(ALL))[0]!r}; there are: {', '.join(ALL)}")
-    taken, skipped = {}, {}
-    for name, kind in ALL.items():
-        if only and name not in only:
-            skipped[name] = "not asked for"
-        elif kind.needs and importlib.util.find_spec(kind.needs) is None:
-            skipped[name] = "not installed"
-            print(f"{name}: skipped, not installed (pip install 'venvoy[bench]')")
-        else:
-            taken[name] = kind
-    return taken, skipped
+    names, skipped = measure.chosen(only, {name: kind.needs for name, kind in ALL.items()})
+    return {name: ALL[name] for name in names}, skipped
 
 
 def timed(run: Callable[[], object], count: int) -> list[float]:

@@ -9,7 +9,6 @@ echoes 64 bytes, without a loop.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -95,11 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     options = measure.arguments(__doc__.splitlines()[0], argv)
     data = measure.report("asyncio_calls", options)
-    names = [name for name in NAMES if not options.only or name in options.only]
-    if ANYIO in names and importlib.util.find_spec("anyio") is None:
-        names.remove(ANYIO)
-        data["skipped"][ANYIO] = "not installed"
-        print(f"{ANYIO}: skipped, not installed")
+    names, data["skipped"] = measure.chosen(options.only, {name: "anyio" if name == ANYIO else "" for name in NAMES})
     count, many, blocks = (20, 100, 2) if options.quick else (300, 10_000, 10)
     for cpu in measure.passes():
         where = "not pinned" if cpu is None else f"pinned to CPU {cpu}"

@@ -6,7 +6,6 @@ answer once; `close` ends them all.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 import multiprocessing
@@ -20,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import measure
 from venvoy import Pool
 
 CHUNKS = (100, 1000, 5000, 25_000)  # sizes tried for contenders whose `map` leaves the choice to its user
@@ -276,18 +276,8 @@ def chosen(only: frozenset[str]) -> tuple[dict[str, type[Contender]], dict[str, 
     Raises:
         SystemExit: there is no contender of that name.
     """
-    if only - set(ALL):
-        raise SystemExit(f"no contender is called {sorted(only - set(ALL))[0]!r}; there are: {', '.join(ALL)}")
-    taken, skipped = {}, {}
-    for name, kind in ALL.items():
-        if only and name not in only:
-            skipped[name] = "not asked for"
-        elif kind.needs and importlib.util.find_spec(kind.needs) is None:
-            skipped[name] = "not installed"
-            print(f"{name}: skipped, not installed (pip install 'venvoy[bench]')")
-        else:
-            taken[name] = kind
-    return taken, skipped
+    names, skipped = measure.chosen(only, {name: kind.needs for name, kind in ALL.items()})
+    return {name: ALL[name] for name in names}, skipped
 
 
 @contextmanager

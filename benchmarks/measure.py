@@ -9,6 +9,7 @@ idle multi-core machine the time to wake a sleeping core is larger than a whole 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -57,6 +58,30 @@ class Target:
     value: float
     limit: float
     is_met: bool
+
+
+def chosen(only: frozenset[str], needs: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Return the contenders to be measured, and why each of the others is skipped; say so.
+
+    Args:
+        only: their names; all for none.
+        needs: all there are, with the module that each needs; "" is none.
+
+    Raises:
+        SystemExit: there is no contender of that name.
+    """
+    if only - set(needs):
+        raise SystemExit(f"no contender is called {sorted(only - set(needs))[0]!r}; there are: {', '.join(needs)}")
+    taken, skipped = [], {}
+    for name, module in needs.items():
+        if only and name not in only:
+            skipped[name] = "not asked for"
+        elif module and importlib.util.find_spec(module) is None:
+            skipped[name] = "not installed"
+            print(f"{name}: skipped, not installed (pip install 'venvoy[bench]')")
+        else:
+            taken.append(name)
+    return taken, skipped
 
 
 def arguments(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:

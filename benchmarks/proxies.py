@@ -8,7 +8,6 @@ documentation shows, over the connection that their helpers make.
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -118,22 +117,6 @@ def managed() -> Iterator[Uses]:
 CONTENDERS = {CALL: pool_call, VENVOY: venvoy_proxy, RPYC: rpyc_netref, MANAGER: managed}
 
 
-def chosen(only: frozenset[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the contenders to be measured, and why each of the others is skipped; say so.
-
-    Raises:
-        SystemExit: there is no contender of that name.
-    """
-    if only - set(CONTENDERS):
-        unknown = sorted(only - set(CONTENDERS))[0]
-        raise SystemExit(f"no contender is called {unknown!r}; there are: {', '.join(CONTENDERS)}")
-    skipped = {name: "not asked for" for name in CONTENDERS if only and name not in only}
-    if RPYC not in skipped and importlib.util.find_spec("rpyc") is None:
-        skipped[RPYC] = "not installed"
-        print(f"{RPYC}: skipped, not installed (pip install 'venvoy[bench]')")
-    return [name for name in CONTENDERS if name not in skipped], skipped
-
-
 def targets(what: str, table: Sequence[Row], where: str) -> list[Target]:
     """Return what is aimed at, as far as it was measured."""
     ratios = next((row.ratios for row in table if row.name == VENVOY), {})
@@ -149,7 +132,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     options = measure.arguments(__doc__.splitlines()[0], argv)
     data = measure.report("proxies", options)
-    names, data["skipped"] = chosen(options.only)
+    needs = {name: "rpyc" if name == RPYC else "" for name in CONTENDERS}
+    names, data["skipped"] = measure.chosen(options.only, needs)
     count, rounds = (20, 2) if options.quick else (300, 20)
     for cpu in measure.passes():
         where = "not pinned" if cpu is None else f"pinned to CPU {cpu}"

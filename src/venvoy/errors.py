@@ -143,7 +143,7 @@ class WorkerCrashed(WorkerError):
     and name; None where it was none), `started` (False: the call's code never ran), `target`, `output_tail` (text of
     both streams), `python_stack` (where the code was when a fatal signal struck, "" where unknown), `oom_hint` (what
     speaks for a lack of memory, "" for nothing), `pid`, `environment` (key of the worker's environment), `reason`:
-    "CRASHED", "KILLED" (by `Pool.kill` or `terminate`), or another name of `venvoy.worker_state.Reason`; `collateral`
+    "CRASHED", "KILLED" (by `Pool.kill` or `terminate`), or another name of `venvoy.workers.state.Reason`; `collateral`
     (True: the worker ran several calls, and was ended because another one did not stop in time).
     """
 

@@ -64,6 +64,17 @@ class Begins:
         mapping.fill()
         return mapping
 
+    def _bound(self, protocol: Callable[..., T], module: str | None, run: Callable[[Call], Any]) -> T:
+        """Return a handle whose methods are calls that `run` runs, with the types that they declare."""
+        options, core = self._call_options, self._core
+
+        def call_as(returns: Any, target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            wanted = options if returns is None else replace(options, returns=returns)
+            return run(make_call(target, args, kwargs, wanted, core.table))
+
+        bound: T = bind(protocol, call_as, f"{module}:" if module else "")
+        return bound
+
     def _send(self, call: Call | Exception) -> Job:
         """Put a call into the queue; an error stands for one that could not be made, and is that of its future."""
         if isinstance(call, Exception):
@@ -223,14 +234,7 @@ class Calling(Begins):
         Raises:
             TypeError: it declares no methods, or annotations that cannot be resolved.
         """
-        options, core = self._call_options, self._core
-
-        def call_as(returns: Any, target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            wanted = options if returns is None else replace(options, returns=returns)
-            return core.calls.run(make_call(target, args, kwargs, wanted, core.table))
-
-        bound: T = bind(protocol, call_as, f"{module}:" if module else "")
-        return bound
+        return self._bound(protocol, module, self._core.calls.run)
 
     @property
     def detached(self) -> DetachedCalls:

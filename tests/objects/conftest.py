@@ -14,7 +14,7 @@ from tests.conftest import INTERPRETERS, version_of
 import venvoy as vv
 from venvoy.objects.proxies import reference_of
 
-WORK = Path(__file__).with_name("work")
+WORK = Path(__file__).with_name("workload")
 THINGS = (WORK / "things.py").read_text(encoding="utf-8")
 OLDEST = INTERPRETERS[0]
 ENDS = sorted({OLDEST, INTERPRETERS[-1]}, key=INTERPRETERS.index)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..calling import keywords_of, make_call, make_eval
@@ -17,7 +16,6 @@ from ..options import CallOptions, Target
 from ..pool.async_calls import arriving
 from ..pool.mapping import MapOptions
 from ..pool.mapping import Mapping as PoolMapping
-from ..values.binding import bind
 from . import asyncio_port
 from .detached import AsyncDetachedCalls
 from .streams import AsyncStream
@@ -117,14 +115,7 @@ class AsyncCalling(Begins):
 
     def bind(self, protocol: type[T], module: str | None = None) -> T:
         """Return a typed handle, as `Pool.bind`; its methods are awaitable, so declare them with `async def`."""
-        options, core = self._call_options, self._core
-
-        def call_as(returns: Any, target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            wanted = options if returns is None else replace(options, returns=returns)
-            return self._run(make_call(target, args, kwargs, wanted, core.table))
-
-        bound: T = bind(protocol, call_as, f"{module}:" if module else "")
-        return bound
+        return self._bound(protocol, module, self._run)
 
     @property
     def detached(self) -> AsyncDetachedCalls:

@@ -20,7 +20,7 @@ from ..calling import make_call, make_eval, placeholder
 from ..errors import CallTimeout
 from ..exchange import Call
 from ..leases.hold import Hold
-from ..leases.lease import NamedWorker, check_count
+from ..leases.lease import HasWorker, NamedWorker, check_count
 from ..options import CallOptions, Target
 from ..pool.async_calls import TaskTicket
 from ..pool.core import Core
@@ -33,7 +33,7 @@ from .streams import AsyncStream
 _DEFAULT_CALL = CallOptions()
 
 
-class AsyncOneWorker:
+class AsyncOneWorker(HasWorker):
     """What can be done with one worker; the base of asynchronous leases and named workers."""
 
     _core: Core
@@ -56,27 +56,7 @@ class AsyncOneWorker:
         """Execute statements on this worker, in a namespace that lasts as long as it is held; as `AsyncPool.exec`."""
         return await self._run(make_eval(text, values, "exec", self._session, self._options))
 
-    @property
-    def pid(self) -> int:
-        """The worker's process id.
-
-        Raises:
-            WorkerError: there is no worker, or no longer.
-        """
-        return self._living().process.pid
-
-    def terminate(self) -> None:
-        """End the worker: cancel what it does, SIGTERM, and SIGKILL after the grace period."""
-        self._living().terminate()
-
-    def kill(self) -> None:
-        """End the worker at once; a call running on it raises `WorkerCrashed`."""
-        self._living().kill()
-
     def _run(self, call: Call) -> Coroutine[Any, Any, Any]:
-        raise NotImplementedError
-
-    def _living(self) -> Worker:
         raise NotImplementedError
 
 

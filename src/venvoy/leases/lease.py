@@ -31,7 +31,31 @@ _numbers = itertools.count(1)
 _DEFAULT_CALL = CallOptions()
 
 
-class OneWorker:
+class HasWorker:
+    """What has one worker, whoever waits for its calls."""
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id.
+
+        Raises:
+            WorkerError: there is no worker, or no longer.
+        """
+        return self._living().process.pid
+
+    def terminate(self) -> None:
+        """End the worker: cancel what it does, SIGTERM, and SIGKILL after the grace period."""
+        self._living().terminate()
+
+    def kill(self) -> None:
+        """End the worker at once; a call running on it raises `WorkerCrashed`."""
+        self._living().kill()
+
+    def _living(self) -> Worker:
+        raise NotImplementedError
+
+
+class OneWorker(HasWorker):
     """What can be done with one worker; the base of leases and named workers."""
 
     _core: Core
@@ -76,30 +100,10 @@ class OneWorker:
         call = make_kept(self._core, target, args, kwargs, self._options)
         return object_on(self._residence(), call, self._options, owner=self)
 
-    @property
-    def pid(self) -> int:
-        """The worker's process id.
-
-        Raises:
-            WorkerError: there is no worker, or no longer.
-        """
-        return self._living().process.pid
-
-    def terminate(self) -> None:
-        """End the worker: cancel what it does, SIGTERM, and SIGKILL after the grace period."""
-        self._living().terminate()
-
-    def kill(self) -> None:
-        """End the worker at once; a call running on it raises `WorkerCrashed`."""
-        self._living().kill()
-
     def _run(self, call: Call) -> Any:
         raise NotImplementedError
 
     def _enqueue(self, job: Job) -> None:
-        raise NotImplementedError
-
-    def _living(self) -> Worker:
         raise NotImplementedError
 
     def _seat(self) -> Seat:

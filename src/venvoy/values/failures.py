@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from venvoy_worker.contract import codec
+from venvoy_worker.contract.failures import nearest_builtin
 
 from .. import errors
 from ..errors import MessageTooLarge, RemoteError, RemoteTraceback, VenvoyError
@@ -126,8 +127,7 @@ def _described(error: RemoteError, snapshot: dict[str, Any]) -> RemoteError:
 
 def _class_for(type_name: str, bases: list[str]) -> type[RemoteError]:
     """Return the class for a foreign exception: RemoteError and the nearest builtin that can be made from a text."""
-    base = next((name for name in bases if _is_simple_exception(name)), "Exception")
-    return _made_class(type_name, base)
+    return _made_class(type_name, nearest_builtin(bases))
 
 
 def _made_class(type_name: str, base: str) -> type[RemoteError]:
@@ -137,17 +137,6 @@ def _made_class(type_name: str, base: str) -> type[RemoteError]:
         members = {"__module__": type_name.rpartition(".")[0], "__doc__": f"{type_name}, raised in a worker."}
         known = _classes[type_name, base] = type(type_name.rpartition(".")[2], parents, members)
     return known
-
-
-def _is_simple_exception(name: str) -> bool:
-    # SystemExit, KeyboardInterrupt and GeneratorExit of a worker must not end the host, so only Exceptions count.
-    found = getattr(builtins, name, None)
-    if not isinstance(found, type) or not issubclass(found, Exception) or found is Exception:
-        return False
-    try:
-        return isinstance(found("text"), found)
-    except TypeError:  # UnicodeDecodeError and groups want more than a text
-        return False
 
 
 def _hint_at_options(error: TypeError) -> None:

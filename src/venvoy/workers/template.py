@@ -142,7 +142,7 @@ class Template:
         lanes: Lanes,
         others: tuple[int, int, int],
     ) -> Process:
-        """Fork the process of a worker; as `worker_start.spawn`.
+        """Fork the process of a worker; as `start.spawn`.
 
         Raises:
             TemplateGone: another template has to be asked.

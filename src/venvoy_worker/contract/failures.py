@@ -1,12 +1,13 @@
 """An exception as plain values that any Python can read: the error snapshot.
 
-`snapshot` runs where the exception was raised, `venvoy.failures.rebuild` where it is raised again. A snapshot is
+`snapshot` runs where the exception was raised, `venvoy.values.failures.rebuild` where it is raised again. A snapshot is
 a dict of builtin values only, so that a class nobody else has cannot get in the way of its own report.
 """
 
 from __future__ import annotations
 
 import _pickle
+import builtins
 import sys
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -49,6 +50,22 @@ def _guarded(make: Callable[[], Any], otherwise: object) -> Any:
         return make()
     except BaseException:
         return otherwise
+
+
+def nearest_builtin(bases: Iterable[str]) -> str:
+    """Return the first of these that names a builtin exception that can be made from a text; else "Exception"."""
+    return next((name for name in bases if _is_simple(name)), "Exception")
+
+
+def _is_simple(name: str) -> bool:
+    # SystemExit, KeyboardInterrupt and GeneratorExit of one side must not end the other, so only Exceptions count.
+    found = getattr(builtins, name, None)
+    if not isinstance(found, type) or not issubclass(found, Exception) or found is Exception:
+        return False
+    try:
+        return isinstance(found("text"), found)
+    except TypeError:  # UnicodeDecodeError and groups want more than a text
+        return False
 
 
 def failure(code: str, message: str, traceback: str = "") -> dict[str, object]:
@@ -125,4 +142,4 @@ def main_stack(thread_id: int) -> str:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any, Callable
+    from typing import Any, Callable, Iterable

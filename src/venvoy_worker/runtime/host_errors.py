@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 
 from ..contract import codec
+from ..contract.failures import nearest_builtin
 
 _made: dict[tuple[str, str], type] = {}
 
@@ -40,23 +41,12 @@ def _same_class(snapshot: dict[str, Any]) -> BaseException | None:
 
 def _class_for(type_name: str, bases: list[str]) -> type:
     """Return a class for a foreign exception: `HostError` and the nearest builtin that can be made from a text."""
-    base = next((name for name in bases if _is_simple(name)), "Exception")
+    base = nearest_builtin(bases)
     if (type_name, base) not in _made:
         parents = (HostError,) if base == "Exception" else (HostError, getattr(builtins, base))
         module, _, name = type_name.rpartition(".")
         _made[type_name, base] = type(name, parents, {"__module__": module})
     return _made[type_name, base]
-
-
-def _is_simple(name: str) -> bool:
-    # What ends a program there is an error here, so only Exceptions count.
-    found = getattr(builtins, name, None)
-    if not isinstance(found, type) or not issubclass(found, Exception) or found is Exception:
-        return False
-    try:
-        return isinstance(found("text"), found)
-    except TypeError:
-        return False
 
 
 TYPE_CHECKING = False
