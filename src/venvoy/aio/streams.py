@@ -11,7 +11,8 @@ from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..errors import ProtocolError
 from ..exchange import Call, ends
-from ..pool.async_calls import exit_of, hear, send
+from ..pool.async_calls import exit_of, hear
+from ..pool.convoy import send
 from ..pool.core import Core
 from ..pool.port import Port
 from ..streams.flow import Flow

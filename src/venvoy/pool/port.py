@@ -12,13 +12,13 @@ from .roster import Ticket
 
 
 class Bell(Protocol):
-    """What one task sleeps on until somebody rings, from any thread."""
+    """What one task sleeps on, time and again, until somebody rings, from any thread."""
 
     def release(self) -> None:
         """Ring; named as a lock's is, since a blocked thread sleeps on one of those."""
 
     async def wait(self, seconds: float | None) -> bool:
-        """Sleep until it rings; return False when the time passes first."""
+        """Sleep until it rings, at once if it has since the last time; return False when the time passes first."""
 
 
 class Port(Protocol):
