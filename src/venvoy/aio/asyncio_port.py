@@ -18,6 +18,7 @@ from time import monotonic
 from types import coroutine
 
 from ..collector import tell_after_fork
+from ..pool.port import HasFileno
 from ..pool.roster import Ticket
 
 _READ, _WRITE = select.EPOLLIN | select.EPOLLONESHOT, select.EPOLLOUT | select.EPOLLONESHOT
@@ -30,10 +31,11 @@ class _Sleep:
     A future lets its task go on in the next turn of the loop, which takes as long as all that we do for a call.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_context", "_loop", "_wake", "is_cancelled", "is_late")
+    __slots__ = ("_asyncio_future_blocking", "_context", "_loop", "_wake", "is_cancelled", "is_late", "source")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, source: HasFileno | None) -> None:
         self._loop = loop
+        self.source = source
         self._wake: Callable[[_Sleep], object] | None = None  # the task, until it is told to go on
         self._asyncio_future_blocking = True  # as `asyncio.isfuture` has it: it is about to be yielded
         self.is_late = self.is_cancelled = False
@@ -77,12 +79,13 @@ class AsyncioPort:
     def __init__(self) -> None:
         self.claims: dict[Ticket, Callable[[Ticket], object]] = {}
         self._epoll = select.epoll()
-        self._sleepers: dict[int, _Sleep] = {}
+        self._sleepers: dict[int, _Sleep] = {}  # by the descriptor that is armed for them
+        self._left: HasFileno | None = None  # is armed for reading, too, though nobody waits for it at the moment
         tell_after_fork(self)
 
-    def wait_readable(self, fd: int, deadline: float | None) -> Awaitable[None]:
-        """Sleep until `fd` can be read; `TimeoutError` at the deadline."""
-        return self._wait(fd, _READ, deadline)
+    def wait_readable(self, source: HasFileno, deadline: float | None) -> Awaitable[None]:
+        """Sleep until `source` can be read; `TimeoutError` at the deadline."""
+        return self._wait(source.fileno(), _READ, deadline, source)
 
     def wait_writable(self, fd: int, deadline: float | None) -> Awaitable[None]:
         """Sleep until `fd` can be written; `TimeoutError` at the deadline."""
@@ -93,15 +96,18 @@ class AsyncioPort:
         return AsyncioBell()
 
     @coroutine
-    def _wait(self, fd: int, events: int, deadline: float | None) -> Generator[_Sleep, None, None]:
+    def _wait(
+        self, fd: int, events: int, deadline: float | None, source: HasFileno | None = None
+    ) -> Generator[_Sleep, None, None]:
         loop = _events.get_running_loop()
-        sleep = self._sleepers[fd] = _Sleep(loop)
+        is_armed = source is not None and self._left is source
+        if is_armed:
+            self._left = None
+        sleep = self._sleepers[fd] = _Sleep(loop, source)
         timer = None if deadline is None else loop.call_later(max(0.0, deadline - monotonic()), sleep.expire)
         try:
-            try:
-                self._epoll.modify(fd, events)
-            except FileNotFoundError:  # the first time
-                self._epoll.register(fd, events)
+            if not is_armed:
+                self._arm(fd, events)
             yield sleep
         finally:
             if timer is not None:
@@ -110,6 +116,12 @@ class AsyncioPort:
                 self._disarm(fd)
         if sleep.is_late:
             raise TimeoutError
+
+    def _arm(self, fd: int, events: int) -> None:
+        try:
+            self._epoll.modify(fd, events)
+        except FileNotFoundError:  # the first time
+            self._epoll.register(fd, events)
 
     def _disarm(self, fd: int) -> None:
         del self._sleepers[fd]
@@ -120,17 +132,28 @@ class AsyncioPort:
 
     def on_events(self) -> None:
         """On the loop: let everybody go on whose descriptor is ready now."""
-        ready = [self._sleepers.pop(fd, None) for fd, _ in self._epoll.poll(0, _MOST_EVENTS)]
-        while ready:
-            sleep = ready.pop()
-            if sleep is None:
-                continue
-            try:
+        sleepers = self._sleepers
+        if len(sleepers) == 1 and self._left is None:  # nothing else is armed: no need to ask what the event is,
+            fd, sleep = sleepers.popitem()
+            self._left = sleep.source
+            if sleep.source is not None:  # nor to arm it anew for the next time
                 sleep.wake()
-            except BaseException:  # what ends the loop's run went through a task: the others go on when it runs again
-                for other in filter(None, ready):
-                    _events.get_running_loop().call_soon(other.wake)
-                raise
+                return
+            sleepers[fd] = sleep
+        ready: list[_Sleep | None] = []
+        for fd, _ in self._epoll.poll(0, _MOST_EVENTS):
+            if self._left is not None and self._left.fileno() == fd:
+                self._left = None
+            ready.append(sleepers.pop(fd, None))
+        self._wake_all([sleep for sleep in ready if sleep is not None])
+
+    def _wake_all(self, sleeps: list[_Sleep]) -> None:
+        try:
+            while sleeps:
+                sleeps.pop().wake()
+        except BaseException:  # what ends the loop's run went through a task: the others go on when it runs again
+            _events.get_running_loop().call_soon(self._wake_all, sleeps)
+            raise
 
     def fileno(self) -> int:
         """Return the descriptor of the set, which the loop reads."""

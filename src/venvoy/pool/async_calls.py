@@ -80,7 +80,11 @@ class AsyncCalls:
                     lane = await self._granted(ticket, call)
                 elif isinstance(lane, Place):
                     return await self._within(lane, call, port)
-                return await self._alone(ticket, lane, call, port)
+                frame = await drive(lane, call, port)
+                if frame.opcode == messages.ERROR:
+                    self._queue.note_failure(lane, call)
+                engine.release(ticket)
+                return frame
             except WorkerLost as lost:
                 engine.give_up(ticket)
                 await exit_of(lost.worker, port)
@@ -91,21 +95,14 @@ class AsyncCalls:
             finally:
                 port.claims.pop(ticket, None)
 
-    async def _alone(self, ticket: Ticket, lane: Lane, call: Call, port: Port) -> Frame:
-        frame = await drive(lane, call, port)
-        if frame.opcode == messages.ERROR:
-            self._queue.note_failure(lane, call)
-        self._engine.release(ticket)
-        return frame
-
     async def _ride(self, rider: Rider) -> Frame:
         """Wait in the queue, and return the reply to the call, which may be sent together with those of other tasks."""
-        call, port, queue = rider.call, rider.port, self._queue
+        call, queue = rider.call, self._queue
         while rider.outcome is None:
             lane = rider.lane
             if lane is not None:
                 if not queue.may_add(lane.worker, call):
-                    return await self._alone(rider, lane, call, port)
+                    return await self._alone(rider, lane)
                 rider.convoy = Convoy(self._engine, queue, rider, hear, self._pool.call_soon)
             if rider.is_leading and rider.convoy is not None:
                 await rider.convoy.lead(rider)
@@ -114,6 +111,13 @@ class AsyncCalls:
         if isinstance(rider.outcome, Exception):
             raise rider.outcome
         return rider.outcome
+
+    async def _alone(self, rider: Rider, lane: Lane) -> Frame:
+        frame = await drive(lane, rider.call, rider.port)
+        if frame.opcode == messages.ERROR:
+            self._queue.note_failure(lane, rider.call)
+        self._engine.release(rider)
+        return frame
 
     async def _rung(self, rider: Rider, call: Call) -> None:
         """Sleep until something has come of a rider's wait, for a lane or for its reply.
@@ -293,7 +297,7 @@ async def reply_to(call: Call, call_id: int, lane: Lane, deadline: float | None,
             if reply is not None:
                 return reply
             frame = channel.buffered()
-        await port.wait_readable(channel.fileno(), deadline)
+        await port.wait_readable(channel.sock, deadline)
         frame = channel.try_receive()
 
 

@@ -108,7 +108,7 @@ class Convoy:
                 await self._send([leader, *self._more()])
             while leader.convoy is self:
                 try:
-                    await port.wait_readable(channel.fileno(), self._patience(leader.call.deadline))
+                    await port.wait_readable(channel.sock, self._patience(leader.call.deadline))
                 except TimeoutError:
                     self._on_time(leader.call.deadline)
                     continue

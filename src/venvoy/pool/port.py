@@ -11,6 +11,13 @@ from typing import Protocol
 from .roster import Ticket
 
 
+class HasFileno(Protocol):
+    """A socket, say."""
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+
+
 class Bell(Protocol):
     """What one task sleeps on, time and again, until somebody rings, from any thread."""
 
@@ -30,10 +37,11 @@ class Port(Protocol):
 
     claims: dict[Ticket, Callable[[Ticket], object]]
 
-    def wait_readable(self, fd: int, deadline: float | None) -> Awaitable[None]:
-        """Sleep until `fd` can be read.
+    def wait_readable(self, source: HasFileno, deadline: float | None) -> Awaitable[None]:
+        """Sleep until `source` can be read; it may also return for no reason.
 
         Args:
+            source: the object itself, since the number of one that was closed may be another's.
             deadline: a `time.monotonic` value.
 
         Raises:
