@@ -93,6 +93,7 @@ class Convoy:
         self._answered = 0  # calls since the pool was last told
         self._progress = 0.0  # when the last reply came
         self._is_retracting = False
+        self._stopped = 0  # the call that was, last
         self._is_over = False  # the lane is somebody else's
         self._holder = holder = TaskTicket(leader.port)
         leader.is_leading = True
@@ -197,6 +198,7 @@ class Convoy:
         if frame.opcode == messages.ERROR:
             self._queue.note_failure(self._lane, rider.call)
         rider.done(frame)
+        self._stop_first()
 
     def _take_back(self, call_ids: list[int]) -> None:
         self._is_retracting = False
@@ -210,9 +212,14 @@ class Convoy:
                     back.append(rider)
         if back:
             self._queue.put_back(back)
-        for call_id, rider in self._riders.items():
-            if rider.is_gone and call_id <= self._lane.started:  # it began before it could be taken back
-                self._lane.stop_call(call_id)
+        self._stop_first()
+
+    def _stop_first(self) -> None:
+        """Stop the call that runs, or will be the next to do so, if nobody waits for it."""
+        call_id, rider = next(iter(self._riders.items()), (0, None))
+        if rider is not None and rider.is_gone and call_id != self._stopped and not self._is_over:
+            self._stopped = call_id
+            self._lane.stop_call(call_id)
 
     def leave(self, rider: Rider) -> None:
         """A rider does not wait any longer."""
@@ -224,10 +231,10 @@ class Convoy:
             self._lose(BrokenPipeError("the request before was written in part"))
         elif all(other.is_gone for other in self._riders.values()):
             self._desert()
-        elif call_id <= self._lane.started:
-            self._lane.stop_call(call_id)
-        else:
+        elif call_id != next(iter(self._riders)):
             self._retract([call_id])
+        else:
+            self._stop_first()
         self._pass_on(rider)
 
     def _pass_on(self, leader: Rider) -> None:

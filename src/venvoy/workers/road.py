@@ -33,12 +33,14 @@ class Road:
         self._collector = collector
         self._timers = Timers(collector)
         self._then: Callable[[Frame | None], object] | None = None  # what comes when all has been thrown away
+        self._stopping = 0  # the call that was stopped last
         self._pending: set[int] = set()  # calls whose ends are to be thrown away before
 
     def stop(self, call_id: int) -> None:
         """Cancel a call, and see to it that it ends."""
         worker = self._lane.worker
         grace = worker.recipe.grace_period
+        self._stopping = call_id
         worker.control.say(messages.CANCEL, call_id)
         self._timers.later(grace / 4, lambda: self._insist(call_id, is_last=False))
         self._timers.later(grace, lambda: self._insist(call_id, is_last=True))
@@ -132,10 +134,11 @@ class Road:
             pending.discard(frame.call_id)
             if pending and frame.flags & messages.FLAG_DIRTY:
                 lane.worker.reason = lane.worker.reason or Reason.DRAINED
-            if lane.started in pending:  # it began before it could be taken back
-                self.stop(lane.started)
         else:
             return False
+        first = min(pending, default=0)
+        if first and first != self._stopping:
+            self.stop(first)  # it begins now if it cannot be taken back
         return not pending
 
     def _free(self, frame: Frame | None) -> None:
