@@ -36,14 +36,20 @@ class Begins:
 
     def _mapping(self, target: Target, iterables: tuple[Iterable[Any], ...], options: MapOptions) -> PoolMapping:
         is_starred = len(iterables) != 1
-        items = zip(*iterables) if is_starred else iterables[0]  # noqa: B905 - the shortest ends it, as in Executor.map
+        items = self._zipped(iterables) if is_starred else iterables[0]
         return self._chunks(target, items, is_starred, options)
+
+    def _zipped(self, iterables: tuple[Iterable[Any], ...]) -> Iterable[tuple[Any, ...]]:
+        return zip(*iterables)  # noqa: B905 - the shortest ends it, as in Executor.map
+
+    def _window(self, items: Iterable[Any], most_chunks: int, options: MapOptions, chunksize: int | None) -> Window:
+        return Window(items, most_chunks, chunksize, options.buffersize)
 
     def _chunks(self, target: Target, items: Iterable[Any], is_starred: bool, options: MapOptions) -> PoolMapping:
         resolved, core, call_options = target_for(target), self._core, self._call_options
         is_each_timed = call_options.timeout is not None  # a deadline is that of one call
         chunksize = 1 if is_each_timed and options.chunksize is None else options.chunksize
-        window = Window(items, 2 * core.roster.size.most * core.roster.concurrency, chunksize, options.buffersize)
+        window = self._window(items, 2 * core.roster.size.most * core.roster.concurrency, options, chunksize)
 
         def submit(chunk: list[Any]) -> list[tuple[Job, int]]:
             calls = make_chunks(resolved, chunk, is_starred, call_options, core.table, options.return_exceptions)
@@ -55,7 +61,7 @@ class Begins:
 
     def _batch(self, requests: Iterable[Sequence[Any]], options: MapOptions) -> PoolMapping:
         core, call_options = self._core, self._call_options
-        window = Window(requests, 32 * core.roster.size.most * core.roster.concurrency, 1, options.buffersize)
+        window = self._window(requests, 32 * core.roster.size.most * core.roster.concurrency, options, 1)
 
         def submit(chunk: list[Any]) -> list[tuple[Job, int]]:
             return [(self._send(make_request(chunk[0], call_options, core.table)), 1)]

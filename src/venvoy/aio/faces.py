@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..calling import keywords_of, make_call, make_eval
@@ -14,9 +14,9 @@ from ..exchange import Call
 from ..faces import Begins, Module
 from ..options import CallOptions, Target
 from ..pool.async_calls import arriving
-from ..pool.mapping import MapOptions
+from ..pool.mapping import MapOptions, Window
 from ..pool.mapping import Mapping as PoolMapping
-from . import asyncio_port
+from . import asyncio_port, sources
 from .detached import AsyncDetachedCalls
 from .streams import AsyncStream, TaskSeat
 
@@ -58,7 +58,7 @@ class AsyncCalling(Begins):
         self,
         target: Target,
         /,
-        *iterables: Iterable[Any],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
         timeout: float | None = None,
         chunksize: int | None = None,
         buffersize: int | None = None,
@@ -67,15 +67,16 @@ class AsyncCalling(Begins):
     ) -> AsyncIterator[Any]:
         """Run a target for each item, or each tuple of items; an asynchronous iterator of the results, as `Pool.map`.
 
-        The input is drawn on the event loop, as results are taken.
+        The input is drawn on the event loop, as results are taken. It may be asynchronous: then it is drawn while
+        results are awaited, and ends with the map.
         """
         options = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions)
-        return self._arriving(self._mapping(target, iterables, options))
+        return self._arriving(self._mapping(target, iterables, options))  # type: ignore[arg-type]
 
     def map_kwargs(
         self,
         target: Target,
-        items: Iterable[Mapping[str, Any]],
+        items: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
         /,
         *,
         timeout: float | None = None,
@@ -86,11 +87,12 @@ class AsyncCalling(Begins):
     ) -> AsyncIterator[Any]:
         """Run a target for each dict of keyword arguments; otherwise as `map`."""
         options = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions)
-        return self._arriving(self._chunks(target, map(keywords_of, items), True, options))
+        kwargs: Any = sources.each(keywords_of, items) if isinstance(items, AsyncIterable) else map(keywords_of, items)
+        return self._arriving(self._chunks(target, kwargs, True, options))
 
     def call_many(
         self,
-        requests: Iterable[Sequence[Any]],
+        requests: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
         /,
         *,
         timeout: float | None = None,
@@ -100,7 +102,7 @@ class AsyncCalling(Begins):
     ) -> AsyncIterator[Any]:
         """Run different calls, each given as `(target, args, kwargs)`; an asynchronous iterator of their results."""
         options = MapOptions(timeout, None, buffersize, ordered, return_exceptions)
-        return self._arriving(self._batch(requests, options))
+        return self._arriving(self._batch(requests, options))  # type: ignore[arg-type]
 
     async def eval(self, text: str, /, **values: Any) -> Any:
         """Evaluate a Python expression in a worker, or statements with a `return`; as `Pool.eval`."""
@@ -124,8 +126,21 @@ class AsyncCalling(Begins):
         calls = DetachedCalls(self, self._core, self._ledger, self._call_options)
         return AsyncDetachedCalls(calls, self._ledger)
 
+    def _zipped(self, iterables: tuple[Any, ...]) -> Any:
+        if any(sources.is_asynchronous(some) for some in iterables):
+            return sources.zipped(iterables)
+        return super()._zipped(iterables)
+
+    def _window(self, items: Any, most_chunks: int, options: MapOptions, chunksize: int | None) -> Window:
+        if sources.is_asynchronous(items):
+            return sources.FedWindow(items, most_chunks, chunksize, options.buffersize)
+        return super()._window(items, most_chunks, options, chunksize)
+
     def _arriving(self, mapping: PoolMapping) -> AsyncIterator[Any]:
-        return arriving(mapping, asyncio_port.running())
+        port = asyncio_port.running()
+        if isinstance(mapping.window, sources.FedWindow):
+            return sources.fed(mapping, mapping.window, port)
+        return arriving(mapping, port)
 
     def _run(self, call: Call) -> Coroutine[Any, Any, Any]:
         calls = self._core.async_calls

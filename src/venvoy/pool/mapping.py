@@ -80,8 +80,8 @@ class Window:
         Args:
             in_flight: how many chunks are.
         """
-        size = self._size if self._room is None else min(self._size, self._room)
-        if self._is_exhausted or in_flight >= self._most_chunks or size < 1:
+        size = self._size_of_next(in_flight)
+        if self._is_exhausted or size < 1:
             return []
         chunk: list[Any] = []
         try:
@@ -89,9 +89,18 @@ class Window:
         except Exception as error:
             self.error = error
         self._is_exhausted = len(chunk) < size
-        if self._room is not None:
-            self._room -= len(chunk)
+        self._drawn(len(chunk))
         return chunk
+
+    def _size_of_next(self, in_flight: int) -> int:
+        """Return how many items the next chunk may have."""
+        if in_flight >= self._most_chunks:
+            return 0
+        return self._size if self._room is None else min(self._size, self._room)
+
+    def _drawn(self, count: int) -> None:
+        if self._room is not None:
+            self._room -= count
 
     def taken(self) -> None:
         """The consumer has taken a result."""
@@ -127,7 +136,7 @@ class Mapping:
         options: MapOptions,
         outcome: Callable[[Any], Outcome] | None = None,
     ) -> None:
-        self._window = window
+        self.window = window
         self._submit = submit
         self._outcome = outcome
         self._is_ordered = options.ordered
@@ -139,7 +148,7 @@ class Mapping:
 
     def fill(self) -> None:
         """Draw and send chunks until the window is full."""
-        window, sent = self._window, self._sent
+        window, sent = self.window, self._sent
         chunk = window.draw(len(sent))
         while chunk:
             sent.extend(self._submit(chunk))
@@ -151,7 +160,7 @@ class Mapping:
         Raises:
             CallTimeout: a result was not there in time.
         """
-        window = self._window
+        window = self.window
         is_bounded = window.is_bounded
         try:
             while self._sent:
@@ -175,9 +184,19 @@ class Mapping:
         for job, _ in self._sent:
             job.future.cancel()
 
+    @property
+    def in_flight(self) -> int:
+        """How many chunks are."""
+        return len(self._sent)
+
+    @property
+    def has_value(self) -> bool:
+        """True when the next result, or the error that ends it, is there already."""
+        return bool(self._values) or self._error is not None
+
     def awaited(self) -> list[CallFuture]:
         """Return the futures of which one has to be done for the next result; none if that is there already."""
-        if self._values or self._error is not None:
+        if self.has_value:
             return []
         futures = [job.future for job, _ in self._sent]
         return futures[:1] if self._is_ordered else futures
@@ -197,7 +216,7 @@ class Mapping:
     def _first_done(self) -> tuple[Job, int]:
         done, _ = wait([job.future for job, _ in self._sent], self.patience(), FIRST_COMPLETED)
         if not done:
-            raise _too_late()
+            raise too_late()
         return next(pair for pair in self._sent if pair[0].future in done)
 
     def _await(self, job: Job, size: int) -> Outcome:
@@ -207,14 +226,15 @@ class Mapping:
         except Exception as error:
             if error is not future._exception:  # not the call's own
                 if isinstance(error, FutureTimeout):
-                    raise _too_late() from None
+                    raise too_late() from None
                 raise
             if not self._is_tolerant or not is_result(error):
                 raise
             return [error] * size, None
-        self._window.measured(size, job.seconds)
+        self.window.measured(size, job.seconds)
         return result if self._outcome is None else self._outcome(result)
 
 
-def _too_late() -> CallTimeout:
+def too_late() -> CallTimeout:
+    """Return the error of a map whose result was not there in time."""
     return CallTimeout("map: a result was not there before the timeout")
