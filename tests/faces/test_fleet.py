@@ -16,7 +16,7 @@ QUIET = vv.WorkerOptions(output="discard", grace_period=0.6)
 
 
 @pytest.fixture
-def make_fleet(home: Path) -> Iterator[Callable[..., vv.Fleet]]:
+def make_fleet(home: Path, patience: float) -> Iterator[Callable[..., vv.Fleet]]:
     """Make fleets; all are ended after the test."""
     made: list[vv.Fleet] = []
 
@@ -26,7 +26,7 @@ def make_fleet(home: Path) -> Iterator[Callable[..., vv.Fleet]]:
 
     yield make
     for fleet in made:
-        fleet.close(0)
+        fleet.close(patience)
 
 
 def spec(env: Any = None, **options: Any) -> vv.PoolSpec:
