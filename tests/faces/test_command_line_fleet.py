@@ -169,7 +169,7 @@ def test_up_runs_until_it_is_told_to_end(folder: Path, home: Path, number: signa
         assert process.stdout is not None
         assert process.stderr is not None
         lines = [process.stdout.readline(), process.stdout.readline()]
-        assert lines[0] == "good: open, workers 2 idle, crashes 0\n"
+        assert lines[0] == "good: open, workers 2 idle, crashes 0\n", lines[0] or process.stderr.read()
         assert lines[1].startswith("bad: failed: ")
         workers = psutil.Process(process.pid).children()
         assert len(workers) == 2

@@ -342,16 +342,16 @@ def test_leaving_a_call_of_a_worker_that_runs_several(make_pool: MakePool, is_se
 def test_an_abandoned_call_is_told_that_nobody_answers(make_pool: MakePool, until: Callable[..., None]) -> None:
     """`on_timeout="abandon"` lets the code end by itself, so it must not wait for ever."""
     pool = make_pool(module="asking", workers=1)
-    pool.warm()  # so that the call begins within its deadline
 
     def code(ask: Callable[[], None]) -> None:
         import time
 
         from asking import kept, outcome
 
-        time.sleep(1)
+        time.sleep(0.8)
         kept[:] = [outcome(ask)[2]]
 
+    pool.warm()  # a call whose deadline passes before it has begun never runs
     with pytest.raises(vv.CallTimeout):
         pool.options(timeout=0.4, on_timeout="abandon").call(code, vv.callback(print))
     until(lambda: pool.call("what_is_kept") == ["nobody waits for this call any more"])
