@@ -89,6 +89,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["VENVOY_HOME"] = previous
 
 
+@pytest.fixture(scope="session")
+def patience() -> float:
+    """Seconds that pools of fixtures may take to end: a worker that is killed saves nothing of what was measured."""
+    return 2.0 if "COVERAGE_PROCESS_CONFIG" in os.environ else 0.0
+
+
 def _descriptors() -> dict[str, str]:
     found = {}
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []:

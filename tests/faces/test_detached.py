@@ -41,7 +41,7 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeS
 
 
 @pytest.fixture
-def make_pool(home: Path) -> Iterator[Callable[..., vv.Pool]]:
+def make_pool(home: Path, patience: float) -> Iterator[Callable[..., vv.Pool]]:
     """Make pools with one worker, ended after the test."""
     made: list[vv.Pool] = []
 
@@ -52,7 +52,7 @@ def make_pool(home: Path) -> Iterator[Callable[..., vv.Pool]]:
 
     yield make
     for pool in made:
-        pool.close(0)
+        pool.close(patience)
 
 
 def until(condition: Callable[[], object], seconds: float = 15.0) -> None:

@@ -492,7 +492,7 @@ def test_what_cannot_travel_is_named_in_an_encoding_error(refused: dict[str, dic
         (int.__add__, "builtins:int.__add__"),
         (dict.fromkeys, "builtins:dict.fromkeys"),
         (dict, "builtins:dict"),
-        (Path.cwd, "pathlib:Path.cwd"),
+        (Path.cwd, f"{Path.__module__}:Path.cwd"),
         (Path.joinpath, None),
         (json.dumps, "json:dumps"),
         (random.random, "random:random"),

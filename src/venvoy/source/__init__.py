@@ -76,6 +76,13 @@ def by_source(function: Callable[_P, _R]) -> BySource[_P, _R]:
         TypeError: it is not callable.
         EncodingError: it has no Python source that can be found. What it refers to is checked when it is
             called, because a decorator runs before the rest of the module exists.
+
+    Examples:
+        >>> def area(width, height):
+        ...     return width * height
+        >>> with vv.Pool() as pool:
+        ...     pool.call(vv.by_source(area), 3, 4)
+        12
     """
     if isinstance(function, BySource):
         return function
