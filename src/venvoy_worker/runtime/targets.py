@@ -76,9 +76,10 @@ def _home_of(name: str) -> str:
     if shared is not None and (hasattr(shared, name.partition(".")[0]) or not _main_module):
         return sources.NAME
     if not _main_module:
+        module, dot, attribute = name.rpartition(".")
         raise NotFound(
-            "%r is a bare name, but this pool was given no module; use 'module:%s', Pool(env, 'module'), "
-            "WorkerOptions(sources=[...]) or Pool.define(...)" % (name, name)
+            "%r is a bare name, but this pool was given no module; use '%s:%s', Pool(env, 'module'), "
+            "WorkerOptions(sources=[...]) or Pool.define(...)" % (name, module if dot else "module", attribute)
         )
     return _main_module
 
