@@ -23,6 +23,7 @@ NAME, SOURCE, VALUE = 0, 1, 2
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_UNSEEN = "_venvoy_unseen"  # among the bindings: (file name, first line, text) of lines that only the host has
 
 
 class Source(NamedTuple):
@@ -246,7 +247,8 @@ def _pack(shipped: Shipped) -> Source:
     import hashlib  # both imports: only those who send source pay for them
     import pickle
 
-    payload = pickle.dumps(shipped.bindings, protocol=5)
+    unseen = {_UNSEEN: shipped.unseen} if shipped.unseen else {}
+    payload = pickle.dumps({**shipped.bindings, **unseen}, protocol=5)
     # The bindings count: two closures of one function have the same text, and must be two modules.
     parts = (shipped.text.encode(), shipped.filename.encode("utf-8", "surrogateescape"), payload)
     digest = hashlib.blake2b(b"\0".join(parts), digest_size=16).hexdigest()

@@ -337,6 +337,10 @@ def _why(error: Exception, what: str) -> str:
         text = "<no text>"
     if "__main__" in text:
         text += " (classes of a script's __main__ do not exist elsewhere: put them into a module)"
+    elif isinstance(error, ModuleNotFoundError):
+        text += " (a value of a class of that module; where it is not installed, give its folder with paths=[...])"
+    elif "generator" in text:
+        text += " (stream() takes the items of a generator one by one)"
     if isinstance(error, RecursionError):
         text = "it is nested too deeply (%s)" % text
     return "cannot %s: %s: %s" % (what, type(error).__name__, text)
