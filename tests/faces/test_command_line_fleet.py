@@ -13,12 +13,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
 import venvoy as vv
+from venvoy.cli import doctor
 from venvoy.cli.doctor import PER_WORKER
 from venvoy.stubs import stub
 
@@ -239,6 +241,45 @@ def test_doctor_names_what_will_not_work(tmp_path: Path) -> None:
     assert found["descriptors"]["status"] == "warning"
     assert "64 for a process: 6 workers" in found["descriptors"]["detail"]
     assert found["configuration"]["status"] == "failure"
+
+
+def test_doctor_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another machine than this: programs, extras, what a kernel or a file system may lack."""
+    (tmp_path / "venvoy.toml").write_text("[pools.one]\n")
+    monkeypatch.chdir(tmp_path)
+
+    def no_pool(**_: object) -> None:
+        raise vv.PoolError("no workers here")
+
+    def refused(*_: object) -> None:
+        raise OSError("not here")
+
+    facts = {"f_blocks": 9, "f_bfree": 9, "f_bavail": 9, "f_frsize": 4096, "f_files": 9, "f_favail": 9}
+    monkeypatch.setattr(doctor, "find_uv", lambda: None)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(doctor.os, "statvfs", lambda _: SimpleNamespace(**facts, f_flag=os.ST_NOEXEC))
+    monkeypatch.setattr(doctor, "interpreters", lambda home: 1 / 0)
+    monkeypatch.setattr(doctor, "_most_processes", lambda: 50)
+    monkeypatch.setattr("fcntl.flock", refused)
+    for name in ("pidfd_open", "memfd_create"):
+        monkeypatch.setattr(doctor.os, name, refused)
+    monkeypatch.setattr(doctor.vv, "Pool", no_pool)
+    found = {check.name: check for check in doctor.examine(str(tmp_path / "home"))}
+    assert {name: check.status for name, check in found.items() if check.status != "ok"} == {
+        "look": "failure",
+        "uv": "warning",
+        "locks": "failure",
+        "free space": "warning",
+        "mount": "failure",
+        "processes": "warning",
+        "kernel": "warning",
+        "watch": "warning",
+        "worker": "failure",
+    }
+    assert found["look"].detail.startswith("ZeroDivisionError")
+    assert "no pidfd" in found["kernel"].detail
+    assert "no memfd" in found["kernel"].detail
+    assert "no workers here" in found["worker"].detail
 
 
 def test_doctor_counts_the_descriptors_of_a_worker(home: Path) -> None:
