@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypedDict
 
-from .checks import check_seconds
+from .checks import check_names, check_seconds
 from .detached.store import CallStore
 from .events import Event
 from .places import sources_of
@@ -231,6 +231,7 @@ class CallOptions:
 
     def replaced(self, **given: Any) -> CallOptions:
         """Return options for a view: what is given, within the limit that these set."""
+        check_names("options()", given, CallOptions.__dataclass_fields__)
         limits = [limit for limit in (self.max_bytes, given.get("max_bytes")) if limit is not None]
         options = CallOptions(**given)  # checks them first
         return options if not limits else CallOptions(**{**given, "max_bytes": min(limits)})
@@ -286,10 +287,10 @@ def check_pool_options(module: object, worker: object, options: Mapping[str, Any
     Raises:
         TypeError, ValueError: naming the argument.
     """
-    unknown = set(options) - set(PoolOptions.__annotations__)
-    if unknown:
-        known = ", ".join(PoolOptions.__annotations__)
-        raise TypeError(f"Pool() has no option {min(unknown)!r}; it has {known}")
+    known = ["env", "module", "workers", "worker", *PoolOptions.__annotations__]
+    of_workers, of_calls = WorkerOptions.__dataclass_fields__, CallOptions.__dataclass_fields__
+    elsewhere = {"worker=WorkerOptions({}=...)": of_workers, "pool.options({}=...)": of_calls}
+    check_names("Pool()", options, known, elsewhere)
     if module is not None and not isinstance(module, str):
         raise TypeError(f"module is the name of a module, not {module!r}")
     if module is not None and not all(part.isidentifier() for part in module.split(".")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
@@ -698,6 +699,58 @@ def test_calls_of_a_living_host_are_left_to_it(make_pool: Any, host: Any, tmp_pa
         assert pool.detached.peek(id).state == "pending"  # it runs here now
         assert pool.detached.cancel(id) is True
         kill(process)
+
+
+def test_calls_of_another_process_are_waited_for(make_pool: Any, host: Any, tmp_path: Path) -> None:
+    """Until they are done, by threads and by tasks; the end of this pool wakes who waits."""
+    process = host(6, 0.4)
+    ids = [read_line(process).split()[1] for _ in range(6)]
+    with vv.SqliteCallStore(tmp_path / "calls.db") as store, make_pool(store) as pool:
+        assert pool.detached.result(ids[0]) == 0
+        assert pool.detached.result(ids[1], 20) == 10
+
+        async def fetch() -> list[Any]:
+            with pytest.raises(vv.ResultNotReady):
+                await pool.aio.detached.result(ids[5], 0)
+            return await asyncio.gather(*[pool.aio.detached.result(id) for id in ids[2:]])
+
+        assert asyncio.run(fetch()) == [20, 30, 40, 50]
+        hanging = read_line(last := host(1, 60)).split()[1]
+        woken: list[Any] = []
+        waiter = threading.Thread(
+            target=lambda: woken.append(raised(lambda: pool.detached.result(hanging))), daemon=True
+        )
+        waiter.start()
+        pool.close(0)
+        waiter.join(5)
+        assert isinstance(woken[0], vv.PoolClosed)
+        kill(last)
+        kill(process)
+
+
+def test_whoever_waits_takes_over_when_the_host_dies(make_pool: Any, host: Any, tmp_path: Path) -> None:
+    """In the middle of the wait: with resume the call is run here, without it has failed."""
+    for resume in (True, False):
+        process = host(1, 1.0)
+        id = read_line(process).split()[1]
+        with vv.SqliteCallStore(tmp_path / "calls.db", resume=resume) as store, make_pool(store) as pool:
+            timer = threading.Timer(0.2, process.kill)
+            timer.start()
+            if resume:
+                assert pool.detached.result(id, 20) == 0
+            else:
+                with pytest.raises(vv.WorkerCrashed, match="has ended"):
+                    pool.detached.result(id, 20)
+            timer.join()
+        kill(process)
+
+
+def test_of_two_pools_with_one_store_either_waits_for_calls_of_the_other(make_pool: Any, make_store: MakeStore) -> None:
+    """In one process, with every kind of store."""
+    store = make_store()
+    first, second = make_pool(store), make_pool(store)
+    id = first.detached.start(slow, 0.3, "done")
+    assert second.detached.result(id, 20) == "done"
 
 
 def test_a_pool_that_is_closed_leaves_its_calls_to_the_next(make_pool: Any, tmp_path: Path) -> None:

@@ -293,6 +293,8 @@ WRONG = {
     "[pools.v1.restart]\nbackoff = -1": r"pools\.v1\.restart: backoff",
     "[pools.v1]\ncall_store = {ttl = 3}": r"pools\.v1\.call_store\.path: expected the path",
     "[pools.v1]\ncall_store = {path = 'x', ttl = 0}": r"pools\.v1\.call_store: ttl",
+    "[pools.v1]\npaths = ['src']": r"pools\.v1\.paths: there is no such key; it belongs below 'worker'",
+    "[pools.v1]\nidle_timeout = 3": r"pools\.v1\.idle_timeout: there is no such key; it belongs below 'scale'",
     "[pools.v1]\non_event = 'x'": r"pools\.v1\.on_event: there is no such key",
     "[pool.v1]\n": r"pool: there is no such key; did you mean 'pools'\?",
     "pools = 3": r"pools: expected a table",
@@ -316,3 +318,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         vv.Fleet.from_config(tmp_path)
     with pytest.raises(vv.ConfigError, match=r"absent\.toml: there is no such file"):
         vv.Fleet.from_config(tmp_path / "absent.toml")
+    with pytest.raises(vv.ConfigError, match="there is no such file"):
+        vv.Fleet.from_config("long" * 200)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may look anywhere")
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path: Path) -> None:
+    """And is not taken for an empty one."""
+    tmp_path.chmod(0o600)
+    try:
+        with pytest.raises(vv.ConfigError, match="cannot be looked into"):
+            vv.Fleet.from_config(tmp_path)
+    finally:
+        tmp_path.chmod(0o700)

@@ -22,7 +22,7 @@ from ..exchange import Call
 from ..leases.hold import Hold
 from ..leases.lease import HasWorker, NamedWorker, check_count
 from ..options import CallOptions, Target
-from ..pool.async_calls import TaskTicket
+from ..pool.convoy import TaskTicket
 from ..pool.core import Core
 from ..pool.port import Port
 from ..workers.worker import Worker

@@ -11,7 +11,8 @@ from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..errors import ProtocolError
 from ..exchange import Call, ends
-from ..pool.async_calls import exit_of, hear, send
+from ..pool.async_calls import exit_of, hear
+from ..pool.convoy import send
 from ..pool.core import Core
 from ..pool.port import Port
 from ..streams.flow import Flow
@@ -145,7 +146,7 @@ class AsyncStream(AnyStream, AsyncIterator[Any]):
             if credit is not None:
                 lane.worker.control.say(messages.CREDIT, self._call_id, credit)
             if frame is None:
-                await self._port.wait_readable(lane.channel.fileno(), call.deadline)
+                await self._port.wait_readable(lane.channel.sock, call.deadline)
                 frame = lane.channel.try_receive()
             if frame is None:
                 continue

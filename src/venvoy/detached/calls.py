@@ -72,10 +72,11 @@ class DetachedCalls:
 
         Args:
             id: what `start` returned.
-            timeout: seconds to wait; None waits for as long as it takes.
+            timeout: seconds to wait; None waits for as long as it takes. For a call that another process runs, the
+                store is looked into up to four times a second.
 
         Raises:
-            ResultNotReady: it has not finished; or another process runs it, which cannot be waited for.
+            ResultNotReady: it has not finished.
             UnknownCall: there is no such call, or its result was fetched by somebody else, or it has expired.
             EncodingError: the result cannot be decoded here, or is not what `options(returns=)` says.
             PoolClosed: the pool was closed before it was done.

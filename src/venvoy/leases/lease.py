@@ -115,8 +115,8 @@ class Lease(OneWorker):
     """Exclusive use of one worker; made by `Pool.lease()`, used in a `with`.
 
     It serves nobody else meanwhile, also where workers run several calls at once. Calls of several threads on one lease
-    run one after another. After a time-out or a crash the worker is gone, and
-    every further use raises `WorkerError`.
+    run one after another. After a time-out, a crash or an interrupted
+    call (Ctrl-C) the worker is gone, and every further use raises `WorkerError`; a named worker outlives interrupts.
 
     Args:
         core: the pool.

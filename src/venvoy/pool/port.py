@@ -11,14 +11,21 @@ from typing import Protocol
 from .roster import Ticket
 
 
+class HasFileno(Protocol):
+    """A socket, say."""
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+
+
 class Bell(Protocol):
-    """What one task sleeps on until somebody rings, from any thread."""
+    """What one task sleeps on, time and again, until somebody rings, from any thread."""
 
     def release(self) -> None:
         """Ring; named as a lock's is, since a blocked thread sleeps on one of those."""
 
     async def wait(self, seconds: float | None) -> bool:
-        """Sleep until it rings; return False when the time passes first."""
+        """Sleep until it rings, at once if it has since the last time; return False when the time passes first."""
 
 
 class Port(Protocol):
@@ -30,10 +37,11 @@ class Port(Protocol):
 
     claims: dict[Ticket, Callable[[Ticket], object]]
 
-    def wait_readable(self, fd: int, deadline: float | None) -> Awaitable[None]:
-        """Sleep until `fd` can be read.
+    def wait_readable(self, source: HasFileno, deadline: float | None) -> Awaitable[None]:
+        """Sleep until `source` can be read; it may also return for no reason.
 
         Args:
+            source: the object itself, since the number of one that was closed may be another's.
             deadline: a `time.monotonic` value.
 
         Raises:

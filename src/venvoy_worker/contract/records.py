@@ -44,7 +44,7 @@ class Record(dict):  # type: ignore[type-arg]
         return str(self._name).replace(":", ".")
 
     def __getattr__(self, name: str) -> Any:
-        if name in self:
+        if name in self and not name.startswith("__"):  # by such names libraries ask for their protocols
             return self[name]
         known = ", ".join(map(str, self)) or "none"
         raise AttributeError("this Record of %s has no field %r; it has %s" % (self.type_name, name, known))

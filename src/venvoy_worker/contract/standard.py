@@ -11,6 +11,8 @@ from _pickle import PickleBuffer
 
 from .reducers import by_pickle
 
+MEMORY: Any = (bytes, bytearray, memoryview, PickleBuffer)  # as it comes; that of an array may be one of objects
+
 
 def reducer_of(kind: type) -> Reducer | None:
     """Return how values of a class of the standard library travel; None where pickle's way is right."""
@@ -121,6 +123,8 @@ def _reduce_view(view: memoryview) -> tuple[object, ...]:
 
 def restore_view(data: Any, form: str, shape: tuple[int, ...], is_readonly: bool) -> memoryview:
     """Return a view of received memory, of the form and shape of the one that was sent."""
+    if not isinstance(data, MEMORY):
+        raise TypeError("a view of something that is no memory")
     view: Any = memoryview(data)
     if isinstance(data, bytes) and not is_readonly:  # else it is read-only because the receiver wants that
         view = memoryview(bytearray(view))
