@@ -220,7 +220,8 @@ def decode_frame(frame: Frame, find_class: FindClass | None = None, load: Load |
         CodecError: it is not in a codec of ours, damaged, or names what this side does not have.
     """
     body = frame.body
-    if frame.codec == PICKLE and trusts and not frame.buffers and len(body) < _SHORT and body.find(_STACK_GLOBAL) < 0:  # type: ignore[union-attr]
+    is_short = load is None and frame.codec == PICKLE and not frame.buffers and len(body) < _SHORT
+    if is_short and body.find(_STACK_GLOBAL) < 0:  # type: ignore[union-attr]
         try:
             return _pickle.loads(body)
         except _DAMAGE as error:
