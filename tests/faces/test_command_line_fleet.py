@@ -37,10 +37,12 @@ python = "3.99"
 APP = '''
 """A module."""
 import enum
+import functools
 import pathlib
-from typing import Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Literal, Optional, Tuple, Union
 
 LIMIT = 3
+globals()["not a name"] = 5
 _hidden = 4
 
 
@@ -82,6 +84,24 @@ def paint(item: Item, color: Union[Color, str] = Color.RED, *more, **rest): ...
 
 
 async def wait(seconds: float) -> None: ...
+
+
+def sort(
+    items: List[int], key: Callable[[int], str], how: Literal["up", "down"], then: Callable[..., None], /
+) -> Tuple[int, ...]:
+    return tuple(items)
+
+
+def ask(who: "NobodyHere") -> None: ...
+
+
+class Empty: ...
+
+
+def largest(*items): ...
+
+
+largest.__signature__ = "as C code that does not say how it is called"
 
 
 def say(text):
@@ -326,11 +346,17 @@ def test_a_stub_says_what_the_module_says(texts: tuple[str, str]) -> None:
         '    """Return the items of a folder."""',
         "def paint(item: Item, color: Color | str = ..., *more: typing.Any, **rest: typing.Any) -> typing.Any: ...",
         "async def wait(seconds: float) -> None: ...",
+        "def sort(items: list[int], key: collections.abc.Callable[[int], str], how: typing.Literal['up', 'down'], "
+        "then: collections.abc.Callable[..., None], /) -> tuple[int, ...]: ...",
+        "def ask(who: typing.Any) -> None: ...",
+        "class Empty:\n    ...",
+        "def largest(*args: typing.Any, **kwargs: typing.Any) -> typing.Any: ...",
         "import pathlib\n",
     ):
         assert line in text
     assert "_private" not in text
     assert "_hidden" not in text
+    assert "not a name" not in text
 
 
 def test_a_protocol_can_be_bound(texts: tuple[str, str], home: Path, folder: Path) -> None:
