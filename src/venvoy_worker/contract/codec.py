@@ -219,9 +219,9 @@ def decode_frame(frame: Frame, find_class: FindClass | None = None, load: Load |
     Raises:
         CodecError: it is not in a codec of ours, damaged, or names what this side does not have.
     """
-    body = frame.body
-    is_short = load is None and frame.codec == PICKLE and not frame.buffers and len(body) < _SHORT
-    if is_short and body.find(_STACK_GLOBAL) < 0:  # type: ignore[union-attr]
+    body: Any = frame.body
+    is_short = load is None and not frame.buffers and len(body) < _SHORT
+    if is_short and frame.codec == PICKLE and body.find(_STACK_GLOBAL) < 0:
         try:
             return _pickle.loads(body)
         except _DAMAGE as error:
