@@ -22,6 +22,7 @@ from venvoy.detached.calls import DetachedCalls
 from venvoy.options import CallOptions
 from venvoy.streams.stream import Stream
 
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 OURS = ("venvoy", "venvoy_worker")
 MODULES: list[ModuleType] = [vv, venvoy.feed, venvoy_worker]
 WITHOUT_A_NAME = [
@@ -161,6 +162,21 @@ def test_errors_have_the_names_by_which_they_are_caught() -> None:
         for word in key.split(", ")
         if not (inspect.isclass(known.get(word)) and issubclass(known[word], BaseException))
     ] == []
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """By itself, with its module, or among the members of its package that are listed."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in REFERENCE.glob("*.md"))
+    shown = re.findall(r"^::: (\S+)", text, re.M)
+    shown += re.findall(r"\w+", " ".join(re.findall(r"members: \[(.*)\]", text)))
+    meant = {name: getattr(vv, name) for name in vv.__all__}
+    missing = [
+        name
+        for name, value in meant.items()
+        if not {name, value.__module__, f"{value.__module__}.{value.__qualname__}"} & set(shown)
+    ]
+    assert missing == []
+    assert {module.__name__ for module in MODULES[1:]} <= set(shown)
 
 
 WITH_EXAMPLES = re.compile(r"(Pool|DetachedCalls|EnvSpec)\.\w+")

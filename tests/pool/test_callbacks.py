@@ -390,3 +390,19 @@ def test_calls_sent_ahead_wait_for_the_one_that_asks(pool: vv.Pool) -> None:
     futures += [pool.submit("operator:neg", index) for index in range(20)]
     assert [future.result(20) for future in futures][20] == [None] * 3
     assert order == [0, 1, 2]
+
+
+def test_attributes_of_a_callbacks_error_that_cannot_travel_are_left_out(pool: vv.Pool) -> None:
+    """The error itself arrives, and comes back."""
+
+    class Text(str):
+        """Of this function, where no worker can find it."""
+
+    def refuse(number: int) -> None:
+        error = ValueError("not this one")
+        error.why = Text("because")  # type: ignore[attr-defined]
+        raise error
+
+    with pytest.raises(ValueError, match="not this one"):
+        pool.call("each", vv.callback(refuse), 1)
+    assert pool.call("each", vv.callback(abs), 2) == [0, 1]
