@@ -52,11 +52,11 @@ class AsyncOneWorker(HasWorker):
         return begun(self._run, make_call, target, args, kwargs, self._options, self._core.table)
 
     async def eval(self, text: str, /, **values: Any) -> Any:
-        """Evaluate an expression on this worker, in a namespace that lasts as long as it is held."""
+        """Evaluate text on this worker, in a namespace that lasts as long as it is held; as `AsyncPool.eval`."""
         return await self._run(make_eval(text, values, "eval", self._session, self._options))
 
     async def exec(self, text: str, /, **values: Any) -> Any:
-        """Execute statements on this worker, in a namespace that lasts as long as it is held; as `AsyncPool.exec`."""
+        """Execute text on this worker, in a namespace that lasts as long as it is held; as `AsyncPool.exec`."""
         return await self._run(make_eval(text, values, "exec", self._session, self._options))
 
     def stream(self, target: Target, /, *args: Any, **kwargs: Any) -> AsyncStream:
@@ -217,7 +217,7 @@ class AsyncLease(AsyncOneWorker):
         return task
 
     def options(self, **options: Any) -> AsyncLease:
-        """Return a view of this lease with other `CallOptions`."""
+        """Return a view of this lease with other `CallOptions`; as `Pool.options`."""
         view = AsyncLease.__new__(AsyncLease)
         view._timeout, view._hold, view._session = self._timeout, self._hold, self._session
         view._core = self._core
@@ -276,7 +276,7 @@ class AsyncNamedWorker(AsyncOneWorker):
         self.name = worker.name
 
     def options(self, **options: Any) -> AsyncNamedWorker:
-        """Return a view of this worker with other `CallOptions`."""
+        """Return a view of this worker with other `CallOptions`; as `Pool.options`."""
         return AsyncNamedWorker(self._worker.options(**options))
 
     def terminate(self) -> None:

@@ -173,7 +173,8 @@ class Lane:
                 frame = channel.receive(deadline)
                 if frame is None:
                     raise WorkerLost(self, call, call_id)
-                if not ends(frame, call_id, self.last_id):
+                is_result = frame.opcode == messages.RESULT and frame.call_id == call_id  # the usual case
+                if not is_result and not ends(frame, call_id, self.last_id):
                     frame = self.talk.hear(frame, call, call_id, self)
                 if frame is not None:
                     call.reply = frame
