@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from venvoy_worker.contract import messages
-from venvoy_worker.contract.channel import Channel, rest_of
+from venvoy_worker.contract.channel import Channel
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..aio.latch import Latch
@@ -272,13 +272,10 @@ async def reply_to(call: Call, call_id: int, lane: Lane, deadline: float | None,
 
 async def send(channel: Channel, pieces: Pieces, deadline: float | None, port: Port) -> None:
     """Write the pieces of a frame whole; `Channel.send` for tasks."""
-    channel.is_torn = True  # an exception from here on leaves it so
-    pieces = rest_of(pieces, channel.try_send(pieces))
+    pieces = channel.offer(pieces)
     while pieces:
         await port.wait_writable(channel.fileno_to_write(), deadline)
-        pieces = rest_of(pieces, channel.try_send(pieces))
-    channel.is_torn = False
-    channel.sends += 1
+        pieces = channel.offer(pieces)
 
 
 async def hear(frame: Frame, call: Call, call_id: int, lane: Lane, port: Port) -> Frame | None:

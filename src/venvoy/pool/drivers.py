@@ -14,8 +14,8 @@ from collections.abc import Callable
 from time import monotonic
 
 from venvoy_worker.contract import messages
-from venvoy_worker.contract.channel import Channel, milliseconds, rest_of
-from venvoy_worker.contract.frames import HEADER_SIZE, Frame, FrameError
+from venvoy_worker.contract.channel import Channel, milliseconds
+from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..errors import EncodingError, ProtocolError, VenvoyError
 from ..exchange import Pieces, ends
@@ -29,8 +29,7 @@ _QUICK = 0.001  # seconds; calls that take less are sent ahead of the reply befo
 _STALL = 0.005  # seconds without a reply after which what was sent ahead is taken back
 _MOST_AHEAD = 64  # calls
 _AHEAD_SECONDS = 0.005  # of work that is sent ahead, as calls are measured
-_MANY = 16  # calls sent ahead, from which on the thread sleeps until half of them have been answered
-_ROOM = 32_768  # bytes of unanswered requests: they fit into any socket buffer
+_ROOM = 32_768  # bytes of unanswered requests: they fit into any pipe or socket buffer
 _LARGEST_AHEAD = 4096  # bytes of one request that is sent ahead
 
 
@@ -170,18 +169,10 @@ class Drive:
             self._complete()
 
     def _write(self) -> None:
-        self._channel.is_torn = True
-        self._unsent = rest_of(self._unsent, self._channel.try_send(self._unsent))
-        self._channel.is_torn = bool(self._unsent)
+        self._unsent = self._channel.offer(self._unsent)
 
     def _wait_for_frame(self) -> Frame | None:
         """Return the next frame; None when there is something else to do first."""
-        many = len(self._running)
-        if many >= _MANY and not self._unsent and not self._has_deadlines and not self._is_retracting:
-            frame = self._channel.gather(many // 2 * HEADER_SIZE, _STALL)
-            if frame is None:
-                self._on_time()
-            return frame
         patience = self._patience()
         if patience is None and not self._unsent:
             frame = self._channel.receive()
