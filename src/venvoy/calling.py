@@ -48,8 +48,9 @@ def make_call(
     if resolved.bound_args or resolved.bound_kwargs:
         args = resolved.bound_args + args
         kwargs = {**resolved.bound_kwargs, **kwargs}
-    passed: list[Callable[..., object]] = []
+    passed: list[Callable[..., object]] | None = None
     if kwargs or resolved.kind == VALUE or not codec.is_small(args):
+        passed = []
         encoded = _encoded(resolved, args, kwargs, table, passed)
     else:  # it refers to nothing
         encoded = codec.encode_small((args, {}))
@@ -329,7 +330,7 @@ def _call(
     flags: int,
     encoded: codec.Encoded,
     options: CallOptions,
-    passed: list[Callable[..., object]],
+    passed: list[Callable[..., object]] | None,
 ) -> Call:
     name, definition = target.name, None
     sent = name.encode()

@@ -1,11 +1,16 @@
-"""Channels: frames cross a socket whole, in both directions, with deadlines, ends and slow readers."""
+"""Channels: frames cross a socket or pipes whole, in both directions, with deadlines, ends and slow readers."""
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from io import FileIO
+from typing import Self
 
 import pytest
 from hypothesis import given
@@ -20,13 +25,30 @@ Pair = tuple[Channel, Channel]
 Pieces = list[bytes | bytearray | memoryview]
 
 
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    """Two connected channels."""
-    one, other = map(Channel, socket.socketpair())
+@pytest.fixture(params=["socket", "pipes"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """Two connected channels: a host's and a worker's."""
+    one, other = map(Channel, socket.socketpair()) if request.param == "socket" else over_pipes()
     yield one, other
     one.close()
     other.close()
+
+
+def over_pipes() -> Pair:
+    """Return channels over two pipes, as host and worker have them."""
+    (answers, answer), (call, calls) = os.pipe(), os.pipe()
+    os.set_blocking(calls, False)
+    one = Channel(FileIO(answers), FileIO(calls, "w"), FileIO(call))
+    return one, Channel(FileIO(os.dup(call)), FileIO(answer, "w"))
+
+
+def is_pipes(end: Channel) -> bool:
+    return isinstance(end.sock, FileIO)
+
+
+def write(end: Channel, data: bytes) -> None:
+    """Write what need not be a frame."""
+    assert os.write(end.fileno_to_write(), data) == len(data)
 
 
 class Background:
@@ -106,14 +128,15 @@ def test_more_pieces_than_one_write_takes(pair: Pair, count: int, has_deadline: 
 def test_a_slow_reader_gets_everything(pair: Pair, has_deadline: bool) -> None:
     """Partial writes continue where they stopped, in the middle of any piece."""
     one, other = pair
-    one.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    if not is_pipes(one):
+        one.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     buffers = [bytes([index]) * 997 for index in range(200)]
     pieces = pack(3, body=[bytes(70_001)], buffers=buffers)
     expected = joined(pieces)
     sending = Background(lambda: one.send(pieces, soon() if has_deadline else None))
     got = bytearray()
     while len(got) < len(expected):
-        got += other.sock.recv(1003)
+        got += os.read(other.fileno(), 1003)
     assert sending.join() is None
     assert got == expected
     assert not one.is_torn
@@ -126,10 +149,11 @@ def test_a_channel_never_changes_its_socket(pair: Pair) -> None:
     with pytest.raises(TimeoutError):
         one.receive(time.monotonic())
     other.send(numbered(1), soon())
-    other.try_send(numbered(2))
+    other.offer(numbered(2))
     assert one.receive(soon()) is not None
     for end in pair:
-        assert (end.sock.gettimeout(), end.sock.getblocking()) == (None, True)
+        assert os.get_blocking(end.fileno())
+        assert is_pipes(end) or end.sock.gettimeout() is None
 
 
 # --- deadlines ----------------------------------------------------------------------------------------------------
@@ -141,11 +165,12 @@ def test_a_deadline_keeps_what_came(pair: Pair, size: int, cut: int) -> None:
     """A frame half received when the deadline passes is whole once the rest has come."""
     one, other = pair
     data = joined(numbered(9, size))
-    other.sock.sendall(data[:cut])
+    writing = Background(lambda: write(other, data[:cut]))
     with pytest.raises(TimeoutError):
         one.receive(time.monotonic() + 0.02)
-    other.sock.sendall(data[cut:])
+    rest = Background(lambda: [writing.join(), write(other, data[cut:])])
     frame = one.receive(soon())
+    rest.join()
     assert frame is not None
     assert frame.body == bytes([9]) * size
 
@@ -182,10 +207,10 @@ def test_trying_to_receive_does_not_wait(pair: Pair) -> None:
     one, other = pair
     assert one.try_receive() is None
     data = joined(numbered(4, 100_000))
-    for part in (data[:20], data[20:50], data[50:-1]):
-        other.sock.sendall(part)
+    for part in (data[:20], data[20:50], data[50:60_000], data[60_000:-1]):
+        write(other, part)
         assert one.try_receive() is None
-    other.sock.sendall(data[-1:])
+    write(other, data[-1:])
     frame = one.try_receive()
     assert frame is not None
     assert len(frame.body) == 100_000
@@ -205,17 +230,19 @@ def test_buffered_frames_need_no_socket(pair: Pair) -> None:
 
 
 def test_trying_to_send_writes_what_fits(pair: Pair) -> None:
-    """Nothing when the buffer is full; with `rest_of` a frame crosses piece by piece."""
+    """Nothing when there is no room; a frame crosses piece by piece."""
     one, other = pair
     pieces = pack(3, body=[bytes(LARGE)], buffers=[b"abc", b"def"])
-    rest = rest_of(pieces, one.try_send(pieces))
-    while sent := one.try_send(rest):
-        rest = rest_of(rest, sent)
+    before, rest = pieces, one.offer(pieces)
+    while joined(rest) != joined(before):
+        before, rest = rest, one.offer(rest)
     assert rest
+    assert one.is_torn
     reading = Background(lambda: other.receive(soon()))
     while rest:
-        channel.wait(one.fileno(), soon(), for_writing=True)
-        rest = rest_of(rest, one.try_send(rest))
+        channel.wait(one.fileno_to_write(), soon(), for_writing=True)
+        rest = one.offer(rest)
+    assert not one.is_torn
     assert reading.join().buffers == [b"abc", b"def"]  # type: ignore[attr-defined]
 
 
@@ -267,13 +294,13 @@ def test_trying_to_receive_tells_the_end_from_nothing(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("read", [receive, try_receive, Channel.receive])
-@pytest.mark.parametrize("cut", [1, frames.HEADER_SIZE, 70_000])
+@pytest.mark.parametrize("cut", [1, frames.HEADER_SIZE, 60_000])
 def test_the_end_inside_a_frame_is_an_error(pair: Pair, read: Callable[[Channel], object], cut: int) -> None:
     """A stream that stops in a header, or in a small or large body, is damaged, not ended."""
     one, other = pair
     data = joined(numbered(1, 100_000))
     other.send(numbered(8))
-    other.sock.sendall(data[:cut])
+    write(other, data[:cut])
     other.close()
     assert read(one).number == 8  # type: ignore[attr-defined]
     with pytest.raises(FrameError, match="inside a frame"):
@@ -295,15 +322,17 @@ def test_sending_to_nobody_is_an_os_error(pair: Pair, size: int, has_deadline: b
     """The other end gone: an OSError that is no time-out, and the channel is done for."""
     one, other = pair
     other.close()
+    if is_pipes(one):
+        one._kept.close()  # type: ignore[union-attr]
     with pytest.raises(OSError) as caught:
         one.send(numbered(1, size), soon() if has_deadline else None)
     assert not isinstance(caught.value, TimeoutError)
     assert one.is_torn
 
 
-def test_shutting_wakes_a_reader_and_a_writer(pair: Pair) -> None:
-    """Whoever sleeps in a read or write of the channel is woken by `shut`, on both ends."""
-    one, other = pair
+def test_shutting_wakes_a_reader_and_a_writer() -> None:
+    """Whoever sleeps in a read or write of a socket is woken by `shut`, on both ends."""
+    one, other = map(Channel, socket.socketpair())
     readers = [Background(one.receive), Background(lambda: other.send(numbered(1, LARGE)))]
     other.shut()
     assert isinstance(readers[1].join(), OSError)
@@ -311,6 +340,8 @@ def test_shutting_wakes_a_reader_and_a_writer(pair: Pair) -> None:
     assert result is None or isinstance(result, FrameError)
     one.shut()
     one.shut()
+    one.close()
+    other.close()
 
 
 def test_shutting_the_writing_half_lets_answers_come(pair: Pair) -> None:
@@ -332,32 +363,134 @@ def test_closing_twice_is_harmless(pair: Pair) -> None:
         one.close()
         one.shut()
         one.shut_writing()
-    assert one.fileno() == -1
+    assert one.fileno() == one.fileno_to_write() == -1
 
 
 def test_bytes_that_are_no_frames_are_an_error(pair: Pair) -> None:
     """A foreign writer is a FrameError for whoever reads, waiting or not."""
     one, other = pair
-    other.sock.sendall(b"Hello, is this the right number? I would like a frame.")
+    write(other, b"Hello, is this the right number? I would like a frame.")
     with pytest.raises(FrameError):
         one.receive(soon())
     with pytest.raises(FrameError):
         one.try_receive()
 
 
-def test_gathering_sleeps_until_enough_has_come(pair: Pair) -> None:
-    """Several small frames are one wake-up; with too few of them, the time ends it and nothing is lost."""
-    near, far = pair
-    frame = pack(4, call_id=1)[0]
-    assert near.gather(4 * len(frame), 0.01) is None
-    sender = threading.Timer(0.05, lambda: [far.send([frame]) for _ in range(4)])
-    sender.start()
-    assert near.gather(4 * len(frame), 10.0) is not None
-    rest = [near.buffered() for _ in range(4)]
-    sender.join()
-    assert [one is None for one in rest] == [False, False, False, True]
-    far.send([frame])
-    assert near.receive() is not None  # as before: the first byte wakes
-    far.close()
-    with pytest.raises(EOFError):
-        near.gather(1000, 10.0)
+# --- pipes ---------------------------------------------------------------------------------------------------------
+
+
+class Struck(list[int | None]):
+    """What was written, noted by a thread that is interrupted at once."""
+
+    def __iadd__(self, counts: Iterable[int | None]) -> Self:  # type: ignore[misc, override]
+        super().__iadd__(counts)
+        raise KeyboardInterrupt
+
+
+def ends(end: Channel, read: Callable[[Channel], object]) -> bool:
+    """Return True if the stream has ended, in one way or the other."""
+    try:
+        return read(end) is None
+    except FrameError:
+        return True
+
+
+@pytest.fixture
+def pipes() -> Iterator[Pair]:
+    """Two channels over pipes, and in whose processes a fork holds the worker's ends as well."""
+    one, other = over_pipes()
+    held = os.dup(other.fileno()), os.dup(other.fileno_to_write())
+    yield one, other
+    for fd in held:
+        os.close(fd)
+    one.close()
+    other.close()
+
+
+def is_idle(fd: int, events: int) -> bool:
+    """Return True once nothing is left to read, or there is no room to write."""
+    poll = select.poll()
+    poll.register(fd, events)
+    deadline = soon()
+    while poll.poll(0):
+        assert time.monotonic() < deadline
+    return True
+
+
+@pytest.mark.parametrize("read", [receive, Channel.receive])
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_reader_is_woken_although_a_fork_holds_the_end(
+    pipes: Pair, read: Callable[[Channel], object], missing: int
+) -> None:
+    """What a dead worker wrote in part is no frame, however little is missing; what it wrote whole is one."""
+    one, other = pipes
+    data = joined(numbered(1, 50_000))
+    write(other, data[: len(data) - missing])
+    reading = Background(lambda: (read(one), read(one)) if not missing else read(one))
+    assert is_idle(one.fileno(), select.POLLIN)
+    other.close()
+    one.shut()
+    result = reading.join()
+    assert isinstance(result, FrameError)
+    for again in (Channel.receive, receive, try_receive, Channel.receive):
+        assert ends(one, again)
+
+
+def test_what_was_written_whole_is_read_after_shutting(pipes: Pair) -> None:
+    """The byte that wakes readers comes behind it, and belongs to no frame."""
+    one, other = pipes
+    other.send(numbered(1) + numbered(2, 3))
+    other.close()
+    one.shut()
+    assert [one.receive().number, one.try_receive().number] == [1, 2]  # type: ignore[union-attr]
+    with pytest.raises(FrameError):
+        one.receive()
+
+
+def test_a_writer_is_woken_although_a_fork_holds_the_end(pipes: Pair) -> None:
+    """Whoever waits for room in the pipe of a dead worker gets an error, and the channel is done for."""
+    one, other = pipes
+    sending = Background(lambda: one.send(numbered(1, LARGE)))
+    assert is_idle(one.fileno_to_write(), select.POLLOUT)
+    other.close()
+    one.shut()
+    assert isinstance(sending.join(), BrokenPipeError)
+    assert one.is_torn
+
+
+def test_a_dead_worker_raises_no_signal_here() -> None:
+    """A program that has SIGPIPE back is not killed by writing to a worker that has just died."""
+    one, other = over_pipes()
+    other.close()
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        one.send(numbered(1))
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+    assert one.receive() is None
+    one.close()
+
+
+@pytest.mark.parametrize("has_deadline", [False, True])
+def test_a_writer_that_is_interrupted_has_written_whole_or_not(pair: Pair, has_deadline: bool) -> None:
+    """An exception that comes as soon as all is written does not make a torn frame of it."""
+    one, other = pair
+    one.written = Struck()
+    with pytest.raises(KeyboardInterrupt):
+        one.send(numbered(1), soon() if has_deadline else None)
+    assert one.is_whole
+    assert not one.is_torn
+    one.written = list(one.written)
+    one.send(numbered(2))
+    assert (one.sends, one.is_whole) == (2, False)
+    assert [other.receive().number for _ in range(2)] == [1, 2]  # type: ignore[union-attr]
+
+
+def test_a_writer_that_is_interrupted_in_the_middle_has_torn_the_channel(pair: Pair) -> None:
+    """The bytes that were written are known, although the thread that wrote them never saw their number."""
+    one, _ = pair
+    one.written = Struck()
+    with pytest.raises(KeyboardInterrupt):
+        one.send(numbered(1, LARGE), soon())
+    assert one.is_torn
+    assert not one.is_whole

@@ -35,7 +35,7 @@ class End:
         return not self.is_deaf and self.channel.try_send_with(pieces, fd) > 0
 
     def tell(self, pieces: Any) -> bool:
-        return not self.is_deaf and self.channel.try_send(pieces) > 0
+        return not self.is_deaf and self.channel.try_send_with(pieces) > 0
 
     def listen(self) -> bool:
         frame = self.channel.try_receive()

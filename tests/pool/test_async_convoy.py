@@ -271,7 +271,7 @@ def test_nothing_crosses_in_a_storm_of_cancellations(make_async_pool: MakeAsyncP
 
     async def main() -> None:
         async with make_async_pool(module="poolwork", workers=workers) as pool:
-            for seed in range(4):
+            for seed in range(10):
                 draw = random.Random(seed)
                 tasks = [asyncio.create_task(one(pool, draw, n)) for n in range(500)]
                 for _ in range(10):

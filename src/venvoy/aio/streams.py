@@ -159,7 +159,7 @@ class AsyncStream(AnyStream, AsyncIterator[Any]):
             if credit is not None:
                 lane.worker.control.say(messages.CREDIT, self._call_id, credit)
             if frame is None:
-                await self._port.wait_readable(lane.channel.sock, call.deadline)
+                await self._port.wait_readable(lane.channel, call.deadline)
                 frame = lane.channel.try_receive()
             if frame is None:
                 continue

@@ -210,6 +210,8 @@ class AsyncCalls:
         """
         is_late = isinstance(error, TimeoutError)
         ticket.is_to_stop = not is_late or call.options.on_timeout == "cancel"
+        if isinstance(ticket, Rider):
+            ticket.is_gone = True  # a convoy may find it in the queue before the collector takes it out
         if isinstance(ticket, Rider) and ticket.convoy is not None:
             ticket.convoy.leave(ticket)
         else:
@@ -302,7 +304,7 @@ async def reply_to(call: Call, call_id: int, lane: Lane, deadline: float | None,
             if reply is not None:
                 return reply
             frame = channel.buffered()
-        await port.wait_readable(channel.sock, deadline)
+        await port.wait_readable(channel, deadline)
         frame = channel.try_receive()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 
 from venvoy_worker.contract import messages
-from venvoy_worker.contract.channel import Channel, rest_of
+from venvoy_worker.contract.channel import Channel
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..errors import EncodingError, ProtocolError
@@ -109,7 +109,7 @@ class Convoy:
                 await self._send([leader, *self._more()])
             while leader.convoy is self:
                 try:
-                    await port.wait_readable(channel.sock, self._patience(leader.call.deadline))
+                    await port.wait_readable(channel, self._patience(leader.call.deadline))
                 except TimeoutError:
                     self._on_time(leader.call.deadline)
                     continue
@@ -136,6 +136,8 @@ class Convoy:
         pieces: Pieces = []
         for rider in riders:
             rider.is_waiting = False
+            if rider.is_gone:
+                continue
             try:
                 call_id, request = self._lane.begin(rider.call)
             except EncodingError as error:
@@ -222,9 +224,8 @@ class Convoy:
             self._lane.stop_call(call_id)
 
     def leave(self, rider: Rider) -> None:
-        """A rider does not wait any longer."""
+        """A rider is gone."""
         call_id = next((call_id for call_id, other in self._riders.items() if other is rider), 0)
-        rider.is_gone = True
         if self._is_over or not call_id:
             return
         if self._lane.channel.is_torn:
@@ -282,10 +283,7 @@ class Convoy:
 
 async def send(channel: Channel, pieces: Pieces, deadline: float | None, port: Port) -> None:
     """Write the pieces of a frame whole; `Channel.send` for tasks."""
-    channel.is_torn = True  # an exception from here on leaves it so
-    pieces = rest_of(pieces, channel.try_send(pieces))
+    pieces = channel.offer(pieces)
     while pieces:
         await port.wait_writable(channel.fileno_to_write(), deadline)
-        pieces = rest_of(pieces, channel.try_send(pieces))
-    channel.is_torn = False
-    channel.sends += 1
+        pieces = channel.offer(pieces)

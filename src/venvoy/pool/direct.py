@@ -24,7 +24,7 @@ from .phase import Phase
 from .roster import Roster, Ticket
 
 _OPEN, _BUSY = Phase.OPEN, State.BUSY  # as in `engine`
-_LARGEST = 32_768  # bytes of a request that surely fits into the buffer of a socket on which nothing is on its way
+_LARGEST = 32_768  # bytes of a request that surely fits into a pipe or a socket on which nothing is on its way
 
 
 class Direct:

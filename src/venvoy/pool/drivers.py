@@ -14,8 +14,8 @@ from collections.abc import Callable
 from time import monotonic
 
 from venvoy_worker.contract import messages
-from venvoy_worker.contract.channel import Channel, milliseconds, rest_of
-from venvoy_worker.contract.frames import HEADER_SIZE, Frame, FrameError
+from venvoy_worker.contract.channel import Channel, milliseconds
+from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..errors import EncodingError, ProtocolError, VenvoyError
 from ..exchange import Pieces, ends
@@ -25,8 +25,6 @@ from ..workers.state import Reason
 from . import ahead
 from .job_queue import JobQueue
 from .jobs import Decoder, Job, run_aside
-
-_MANY = 16  # calls sent ahead, from which on the thread sleeps until half of them have been answered
 
 
 class Drivers:
@@ -165,18 +163,10 @@ class Drive:
             self._complete()
 
     def _write(self) -> None:
-        self._channel.is_torn = True
-        self._unsent = rest_of(self._unsent, self._channel.try_send(self._unsent))
-        self._channel.is_torn = bool(self._unsent)
+        self._unsent = self._channel.offer(self._unsent)
 
     def _wait_for_frame(self) -> Frame | None:
         """Return the next frame; None when there is something else to do first."""
-        many = len(self._running)
-        if many >= _MANY and not self._unsent and not self._has_deadlines and not self._is_retracting:
-            frame = self._channel.gather(many // 2 * HEADER_SIZE, ahead.STALL)
-            if frame is None:
-                self._on_time()
-            return frame
         patience = self._patience()
         if patience is None and not self._unsent:
             frame = self._channel.receive()

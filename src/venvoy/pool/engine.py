@@ -259,7 +259,7 @@ class Engine:
                     if worker.suitors:
                         queue = queue_of(worker, queue)
                     entry = queue[0] if queue else None
-                    is_job = isinstance(entry, Job)
+                    is_job = entry is not None and isinstance(entry, Job)
                     if entry is None:
                         lane.state = _IDLE  # no call from here to the end of each branch, see the module
                         if place < 0:

@@ -14,7 +14,7 @@ from types import BuiltinFunctionType, BuiltinMethodType, FunctionType, MethodTy
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from venvoy.errors import EncodingError
-from venvoy.source.names import MAIN_MODULES, name_of, yields
+from venvoy.source.names import MAIN_MODULES, name_of, name_of_function, yields
 
 if TYPE_CHECKING:
     from venvoy.source.module import Shipped
@@ -113,7 +113,7 @@ def target_for(target: str | Callable[..., Any]) -> Target:
     if isinstance(target, str):
         return _named(str(target))
     if isinstance(target, _FUNCTIONS):  # the usual case
-        name = name_of(target)
+        name = name_of_function(target) or name_of(target)
         if name is not None:
             return _found(name)
     if isinstance(target, functools.partial):

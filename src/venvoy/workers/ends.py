@@ -11,10 +11,11 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
+from io import FileIO
 
 from venvoy_worker.contract import frames, messages
-from venvoy_worker.contract.channel import Channel
+from venvoy_worker.contract.channel import Channel, can_wake_readers
 from venvoy_worker.contract.descriptors import DescriptorChannel
 from venvoy_worker.contract.frames import Frame, FrameError
 from venvoy_worker.contract.loans import Loans
@@ -23,6 +24,7 @@ from ..collector import Collector
 from ..processes.process import Process, StatusPage
 
 Pieces = list[bytes | bytearray | memoryview]
+_has_pipes = cache(can_wake_readers)
 
 
 class ControlLine:
@@ -35,6 +37,7 @@ class ControlLine:
     def __init__(self, sock: socket.socket) -> None:
         self._channel = DescriptorChannel(sock)
         self._lock = threading.Lock()  # one frame at a time, and none after the close; nothing else under it
+        self._is_torn = False  # a frame was written in part
         self._on_frame: Callable[[Frame], object] | None = None
         self.loans: Loans | None = None  # what is said about segments, and by whom
 
@@ -44,7 +47,7 @@ class ControlLine:
 
     def tell(self, pieces: Pieces) -> bool:
         """Write one frame; return False if the worker does not hear it."""
-        return self._write(partial(self._channel.try_send, pieces), pieces)
+        return self._write(partial(self._channel.try_send_with, pieces), pieces)
 
     def announce(self, pieces: Pieces, *descriptors: int) -> bool:
         """Write one frame with descriptors; return False if the worker does not get them."""
@@ -58,19 +61,19 @@ class ControlLine:
     def _write(self, send: Callable[[], int], pieces: Pieces) -> bool:
         size = sum(map(len, pieces))
         with self._lock:
-            if self._channel.is_torn or self._channel.fileno() < 0:
+            if self._is_torn or self._channel.fileno() < 0:
                 return False
             try:
                 sent = send()
             except OSError:
                 return False
-            self._channel.is_torn = 0 < sent < size
+            self._is_torn = 0 < sent < size
             return sent == size
 
     @property
     def is_open(self) -> bool:
         """True while a worker may still hear what is said."""
-        return not self._channel.is_torn and self._channel.fileno() >= 0
+        return not self._is_torn and self._channel.fileno() >= 0
 
     def listen(self, collector: Collector, on_frame: Callable[[Frame], object]) -> None:
         """On the collector thread: call back with each frame from now on."""
@@ -119,9 +122,16 @@ def socket_pair(undo: ExitStack, childs: ExitStack) -> tuple[socket.socket, sock
 
 def _open_lanes(undo: ExitStack, childs: ExitStack, number: int) -> tuple[list[Channel], list[tuple[int, ...]]]:
     """Return our channels and, for each, the child's descriptors, to read and to write; one where it is the same."""
-    if number == 1:  # a connection for each direction is faster, see `Channel`
-        (answers, answers_child), (calls, calls_child) = [socket_pair(undo, childs) for _ in range(2)]
-        return [Channel(answers, calls)], [(calls_child.fileno(), answers_child.fileno())]
+    if number == 1 and _has_pipes():  # they are faster, see `Channel`
+        answers, answers_child = os.pipe()
+        childs.callback(os.close, answers_child)
+        reader = FileIO(answers)
+        undo.callback(reader.close)
+        calls_child, calls = os.pipe()
+        channel = Channel(reader, FileIO(calls, "w"), FileIO(calls_child))
+        undo.callback(channel.close)
+        os.set_blocking(calls, False)
+        return [channel], [(calls_child, answers_child)]
     pairs = [socket_pair(undo, childs) for _ in range(number)]
     return [Channel(ours) for ours, _ in pairs], [(childs_own.fileno(),) for _, childs_own in pairs]
 

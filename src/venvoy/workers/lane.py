@@ -134,6 +134,8 @@ class Lane:
         call_id = self.last_id = self.last_id + 1
         if not is_nested:
             self.open_call = call_id
+            if self.channel.written:
+                self.channel.note()
             self._sends_before = self.channel.sends
             self.call_name = call.name
         if self._lent and self._loans is not None:
@@ -192,7 +194,7 @@ class Lane:
     @property
     def was_sent(self) -> bool:
         """True when the call that was begun last has been written, by a thread that may have been interrupted then."""
-        return self.channel.sends > self._sends_before
+        return self.channel.is_whole or self.channel.sends > self._sends_before
 
     def take_back(self) -> None:
         """On the collector thread: the call that was begun last was not sent, and never will be."""

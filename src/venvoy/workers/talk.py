@@ -167,7 +167,7 @@ class Talk:
     def refuse(self, ask: Frame, channel: Channel) -> bool:
         """Answer a call that goes on unseen and must not wait for ever; return False if that cannot be written."""
         pieces = self.responder.failure(ask, RuntimeError("nobody waits for this call any more"))
-        return channel.try_send(pieces) == sum(map(len, pieces))
+        return not channel.offer(pieces)
 
     def forget(self) -> None:
         """The calls have been given up."""

@@ -220,9 +220,14 @@ class Worker:
         if self.is_stuck and self.is_done:
             self.process.kill_tree()
             return
-        for lane in self.lanes:
-            lane.channel.shut_writing()
+        self._collector.call_soon(self._say_no_more)
         self._timers.later(self.recipe.grace_period, self.process.kill_tree)
+
+    def _say_no_more(self) -> None:
+        """On the collector thread, which sees the exit, so that nobody closes a channel meanwhile."""
+        if self.process.exit is None:
+            for lane in self.lanes:
+                lane.channel.shut_writing()
 
     def condemn(self) -> None:
         """A call has not stopped in time: end it once the others have ended, or after one more grace period."""

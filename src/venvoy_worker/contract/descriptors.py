@@ -28,7 +28,7 @@ class DescriptorChannel(Channel):
         super().__init__(sock)
         self.descriptors: list[int | None] = []
         if _ROOM:
-            self._recv_into = self._receive_into  # type: ignore[assignment]
+            self._recv_into = self._receive_into
 
     def _receive_into(self, room: memoryview, size: int = 0, flags: int = 0) -> int:
         count, extra, said, _ = self.sock.recvmsg_into([room], _ROOM, flags | _CLOEXEC)
@@ -37,7 +37,7 @@ class DescriptorChannel(Channel):
                 self.descriptors += [fd for (fd,) in _INT.iter_unpack(data[: len(data) // _INT.size * _INT.size])]
         if said & _socket.MSG_CTRUNC:
             self.descriptors.append(None)
-        return count
+        return int(count)
 
     def take_descriptor(self) -> int | None:
         """Return the descriptor of the SEGMENT frame that was received last; None if it was lost."""
@@ -49,10 +49,11 @@ class DescriptorChannel(Channel):
         return found
 
     def try_send_with(self, pieces: list[bytes | bytearray | memoryview], *descriptors: int) -> int:
-        """Write what fits now, together with descriptors; return the number of bytes written, 0 for nothing."""
+        """Write what fits now, with descriptors if there are any; return the number of bytes written, 0 for nothing."""
         rights = b"".join(map(_INT.pack, descriptors))
+        said = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if rights else []
         try:
-            return self._out.sendmsg(pieces, [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)], _socket.MSG_DONTWAIT)
+            return int(self._out.sendmsg(pieces, said, _socket.MSG_DONTWAIT))
         except BlockingIOError:
             return 0
 

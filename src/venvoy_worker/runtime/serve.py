@@ -15,7 +15,7 @@ from functools import partial
 from time import perf_counter
 
 from ..contract import codec, frames, host_functions, messages
-from ..contract.channel import Channel
+from ..contract.channel import Channel, inherited
 from ..contract.descriptors import DescriptorChannel
 from . import control, greeting, interrupt, lent, replies, sources, stdio, targets
 from .line import Line
@@ -29,8 +29,8 @@ def main(arguments: list[str], outputs: list[int] | None = None) -> None:
     """Serve until the host closes the call channel.
 
     Args:
-        arguments: descriptors of call channel (one socket, or two as "READ,WRITE"; several channels are separated by
-            colons), control socket, lifeline and status page, as on the command line.
+        arguments: descriptors of call channel (a socket, or two descriptors as "READ,WRITE"; several channels are
+            separated by colons), control socket, lifeline and status page, as on the command line.
         outputs: descriptors of stdout and stderr, in a worker that a template has forked.
     """
     lane_fds = [[int(fd) for fd in lane.split(",")] for lane in arguments[0].split(":")]
@@ -49,7 +49,7 @@ def main(arguments: list[str], outputs: list[int] | None = None) -> None:
 
         lanes.open_loop()
         calls = lanes
-    channels = [Channel(*[_socket.socket(fileno=fd) for fd in lane]) for lane in lane_fds]
+    channels = [inherited(fds) for fds in lane_fds]
     host_functions.lines.clear()  # of the template that this was forked from
     servers = [Server(channel, page, index, calls) for index, channel in enumerate(channels)]
     replies_to = [server.send for server in servers]

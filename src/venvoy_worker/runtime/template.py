@@ -15,7 +15,7 @@ import os
 import sys
 
 from ..contract import codec, frames, messages
-from ..contract.channel import Channel
+from ..contract.channel import inherited
 from ..contract.descriptors import DescriptorChannel
 from . import control, greeting, preload, serve, stdio
 
@@ -48,7 +48,7 @@ class Template:
         stdio.guard([*call_fds, control_fd, lifeline], page_fd)
         stdio.tie_to_host(lifeline)
         faulthandler.register(_signal.SIGURG, page_fd, all_threads=False)  # the host asks where a preload hangs
-        self._call = Channel(*[_socket.socket(fileno=fd) for fd in call_fds])
+        self._call = inherited(call_fds)
         self._control = DescriptorChannel(_socket.socket(fileno=control_fd))
         self._line = control.Control(self._control, [], lambda call_id: None)  # for its writing; no thread
         self._on_child: Any = None  # what preload wants to be called with SIGCHLD
