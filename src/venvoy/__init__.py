@@ -54,7 +54,18 @@ if TYPE_CHECKING:
     from .fleets.pool_spec import PoolSpec
     from .isolation import Isolated, isolated
     from .leases.lease import Lease, NamedWorker
-    from .objects.making import close, instance, keep, options, run_module, run_object, run_script, value, worker_info
+    from .objects.making import (
+        awaited,
+        close,
+        instance,
+        keep,
+        options,
+        run_module,
+        run_object,
+        run_script,
+        value,
+        worker_info,
+    )
     from .objects.proxies import RemoteProxy
     from .options import OutputChunk, Progress, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
@@ -131,6 +142,7 @@ _HOMES = {
         "NamedWorker",
     ),
     "objects.making": (
+        "awaited",
         "close",
         "instance",
         "keep",
@@ -225,6 +237,7 @@ __all__ = [
     "WorkerInfo",
     "WorkerOptions",
     "WorkerStartError",
+    "awaited",
     "build",
     "by_source",
     "callback",

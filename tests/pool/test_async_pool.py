@@ -38,7 +38,7 @@ PAIRS = [
     (DetachedCalls, AsyncDetachedCalls),
 ]
 MADE_OTHERWISE = (vv.NamedWorker, DetachedCalls)
-BLOCKING_ONLY = {"aio", "object"}  # a proxy's operators cannot be awaited
+BLOCKING_ONLY = {(vv.Pool, "aio"), (vv.Lease, "object")}  # whose calls take turns on the loop, which operators cannot
 
 
 def public(kind: type) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def words() -> Iterator[Any]:
     for blocking, awaitable in PAIRS:
         for name in public(blocking):
             is_made_otherwise = name == "__init__" and blocking in MADE_OTHERWISE
-            if name not in BLOCKING_ONLY and not is_made_otherwise:
+            if (blocking, name) not in BLOCKING_ONLY and not is_made_otherwise:
                 yield pytest.param(blocking, awaitable, name, id=f"{blocking.__name__}.{name}")
 
 
@@ -340,6 +340,34 @@ def test_named_worker_outlives_its_block_and_keeps_its_state(make_async_pool: Ma
             with pytest.raises(vv.WorkerError):
                 await second.call("recall", "key")
             assert await (await pool.named("gpu")).call("recall", "key") is None
+
+    asyncio.run(main())
+
+
+def test_object_is_made_and_its_methods_are_called_without_blocking_the_loop(make_async_pool: MakeAsyncPool) -> None:
+    """On any worker, or a named one; a task that is cancelled stops the method; errors are the method's own."""
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            for where in (pool, pool.options(timeout=20), await pool.named("other")):
+                box = await where.object("builtins:list", [3, 1, 2])
+                assert await vv.awaited(box.append)(4) is None
+                assert vv.value(box) == [3, 1, 2, 4]
+                assert await vv.awaited(box.pop)() == 4
+                with pytest.raises(IndexError):
+                    await vv.awaited(box.pop)(100)
+            time_module = await pool.object("importlib:import_module", "time")
+            turns = asyncio.create_task(vv.awaited(time_module.sleep)(0.3))
+            count = 0
+            while not turns.done():
+                await asyncio.sleep(0.001)
+                count += 1
+            assert count > 10
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(vv.awaited(time_module.sleep)(60), 0.1)
+            assert await asyncio.wait_for(pool.call("double", 4), 10) == 8
+            with pytest.raises(TypeError, match="takes a proxy"):
+                vv.awaited(print)
 
     asyncio.run(main())
 

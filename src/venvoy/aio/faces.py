@@ -12,6 +12,7 @@ from ..detached.ledger import Ledger
 from ..errors import EncodingError
 from ..exchange import Call
 from ..faces import Begins, Module
+from ..objects.making import make_kept, start_object
 from ..options import CallOptions, Target
 from ..pool.async_calls import arriving
 from ..pool.mapping import MapOptions, Window
@@ -127,6 +128,15 @@ class AsyncCalling(Begins):
     def bind(self, protocol: type[T], module: str | None = None) -> T:
         """Return a typed handle, as `Pool.bind`; its methods are awaitable, so declare them with `async def`."""
         return self._bound(protocol, module, self._run)
+
+    async def object(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Make an object on one of the workers and return a proxy of it, as `Pool.object`; it is made on a thread.
+
+        An operator cannot be awaited, so using the proxy blocks the loop for as long as the operation takes, usually a
+        round trip. `await venvoy.awaited(proxy.method)(...)` calls a method that takes longer.
+        """
+        call = make_kept(self._core, target, args, kwargs, self._call_options)
+        return await asyncio.to_thread(start_object, self._core, call, self._call_options, self)
 
     @property
     def detached(self) -> AsyncDetachedCalls:

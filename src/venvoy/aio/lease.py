@@ -287,6 +287,10 @@ class AsyncNamedWorker(AsyncOneWorker):
         """End the worker at once; a call running on it raises `WorkerCrashed`; the name is free."""
         self._worker.kill()
 
+    async def object(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Make an object on this worker and return a proxy of it; as `AsyncPool.object`."""
+        return await asyncio.to_thread(self._worker.object, target, *args, **kwargs)
+
     def output(self, stream: str | None = None) -> str:
         """Return the worker's last output as text; `stream` is "stdout" or "stderr", both by default."""
         return self._worker.output(stream)

@@ -18,7 +18,7 @@ from venvoy_worker.contract.references import OF_CALLABLES, SPECIALS, restore_ob
 from ..calling import make_operation
 from ..errors import EncodingError
 from ..options import CallOptions
-from .references import Kind, Member, Operation, Reference, lend
+from .references import Kind, Member, Reference, lend
 
 if TYPE_CHECKING:
     import asyncio
@@ -235,30 +235,35 @@ def _deep_copy(self: Any, memo: Any) -> Any:
 # --- coroutines ---------------------------------------------------------------------------------------------------
 
 
-async def _operate_async(proxy: Any, operation: str, args: tuple[Any, ...] = ()) -> Any:
+async def operate_async(
+    proxy: Any, operation: str, args: tuple[Any, ...] = (), kwargs: dict[str, Any] = _NOTHING
+) -> Any:
     """As `operate`, on a thread of its own; cancelling it stops what runs in the worker."""
     import asyncio  # half the time of importing venvoy; who awaits has it already
 
     loop = asyncio.get_running_loop()
     options, own = options_of(proxy), reference_of(proxy)
     reference, operation = own.target(operation)
-    call = make_operation(reference, operation, args, {}, options)
+    call = make_operation(reference, operation, args, kwargs, options)
     done: asyncio.Future[Any] = loop.create_future()
-    work = threading.Thread(target=_work, args=(reference, call, loop, done), name="venvoy-await", daemon=True)
-    work.start()
+
+    def perform() -> Any:
+        result = reference.perform(call)
+        if isinstance(result, Reference):
+            return proxy if result is own else make_proxy(result, options)
+        return result
+
+    threading.Thread(target=_work, args=(perform, loop, done), name="venvoy-await", daemon=True).start()
     try:
-        result = await done
+        return await done
     except asyncio.CancelledError:
         call.stop(reference.residence.worker)
         raise
-    if isinstance(result, Reference):
-        return proxy if result is own else make_proxy(result, options)
-    return result
 
 
-def _work(reference: Reference, call: Operation, loop: asyncio.AbstractEventLoop, done: asyncio.Future[Any]) -> None:
+def _work(perform: Callable[[], Any], loop: asyncio.AbstractEventLoop, done: asyncio.Future[Any]) -> None:
     try:
-        result, error = reference.perform(call), None
+        result, error = perform(), None
     except BaseException as raised:
         result, error = None, raised
 
@@ -273,19 +278,19 @@ def _work(reference: Reference, call: Operation, loop: asyncio.AbstractEventLoop
 
 
 def _await(self: Any) -> Any:
-    return _operate_async(self, "__await__").__await__()
+    return operate_async(self, "__await__").__await__()
 
 
 async def _anext(self: Any) -> Any:
-    return await _operate_async(self, "__anext__")
+    return await operate_async(self, "__anext__")
 
 
 async def _aenter(self: Any) -> Any:
-    return await _operate_async(self, "__aenter__")
+    return await operate_async(self, "__aenter__")
 
 
 async def _aexit(self: Any, kind: Any, error: Any, trace: Any) -> bool:
-    return bool(await _operate_async(self, "__aexit__", _portable(kind, error)))
+    return bool(await operate_async(self, "__aexit__", _portable(kind, error)))
 
 
 # --- classes of proxies -------------------------------------------------------------------------------------------
