@@ -213,7 +213,7 @@ class Convoy:
                 if not rider.is_gone:
                     back.append(rider)
         if back:
-            self._queue.put_back(back)
+            self._queue.requeue(back)
         self._stop_first()
 
     def _stop_first(self) -> None:

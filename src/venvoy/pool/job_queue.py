@@ -6,7 +6,7 @@ the pool. All facts are in the `Roster`, under its lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -158,36 +158,26 @@ class JobQueue:
             self.after_release(lane, None, state)
         return job
 
-    def requeue(self, jobs: list[Job]) -> None:
-        """Put jobs that never started, or are to run again, back to the head of the queue, in order."""
+    def requeue(self, entries: Sequence[Job | Ticket]) -> None:
+        """Put what never started, or is to run again, back to the head of the queue, in order."""
         roster = self._roster
         with self._lock:
             is_over = roster.phase is Phase.CLOSED or roster.is_ending
-            for job in reversed(jobs) if not is_over else ():
-                job.place = None
-                roster.waiting.appendleft(job)
+            for entry in reversed(entries):
+                if isinstance(entry, Job):
+                    entry.place = None
+                else:
+                    entry.is_waiting, entry.queue = True, roster.waiting
+                if not is_over:
+                    roster.waiting.appendleft(entry)
+                elif not isinstance(entry, Job):
+                    entry.grant(None, roster.closed_error)
             pairs = roster.pair_up()
         if is_over:  # meanwhile; here and now, since the pool's threads may have ended
-            for job in jobs:
-                job.fail_aside(roster.closed_error())
+            for entry in entries:
+                if isinstance(entry, Job):
+                    entry.fail_aside(roster.closed_error())
             return
-        for pair in pairs:
-            self.tasks.put(pair)
-        self._hands.attend()
-
-    def put_back(self, tickets: list[Ticket]) -> None:
-        """As `requeue`: those who wait for the calls themselves go back to the head of the queue, in order."""
-        roster = self._roster
-        with self._lock:
-            is_over = roster.phase is Phase.CLOSED or roster.is_ending
-            for ticket in reversed(tickets):
-                ticket.is_waiting = True
-                if is_over:
-                    ticket.grant(None, roster.closed_error)
-                else:
-                    ticket.queue = roster.waiting
-                    roster.waiting.appendleft(ticket)
-            pairs = roster.pair_up()
         for pair in pairs:
             self.tasks.put(pair)
         self._hands.attend()
