@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from .isolation import Isolated, isolated
     from .leases.lease import Lease, NamedWorker
     from .objects.making import (
-        awaited,
         close,
         instance,
         keep,
@@ -66,7 +65,7 @@ if TYPE_CHECKING:
         value,
         worker_info,
     )
-    from .objects.proxies import RemoteProxy
+    from .objects.proxies import RemoteProxy, awaited
     from .options import OutputChunk, Progress, WorkerOptions
     from .policies import RestartPolicy, ScalePolicy
     from .pool.jobs import CallFuture
@@ -142,7 +141,6 @@ _HOMES = {
         "NamedWorker",
     ),
     "objects.making": (
-        "awaited",
         "close",
         "instance",
         "keep",
@@ -172,7 +170,7 @@ _HOMES = {
         "progress_bar",
     ),
     "fleets.pool_spec": ("PoolSpec",),
-    "objects.proxies": ("RemoteProxy",),
+    "objects.proxies": ("RemoteProxy", "awaited"),
     "source": ("by_source",),
     "detached.sqlite_store": ("SqliteCallStore",),
     "values.public": ("Record", "callback", "register"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from ..pool.core import Core, Setup, check_platform, drop
 from ..pool.roster import Rules
 from ..pool.stats import WorkerInfo, info
 from ..workers.worker import Worker
-from .proxies import RemoteProxy, make_proxy, operate, operate_async, options_of, reference_of
+from .proxies import RemoteProxy, make_proxy, operate, options_of, reference_of
 from .references import Reference, Residence
 from .whereabouts import find_module
 
@@ -240,22 +240,6 @@ def keep(proxy: Any) -> Callable[..., Any]:
         reference, operation = own.target("__call__")
         call = make_operation(reference, operation, args, kwargs, options, messages.FLAG_KEEP)
         return make_proxy(reference.perform(call), options)
-
-    return call
-
-
-def awaited(proxy: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Return a function that calls a proxy, usually of a method, without blocking the event loop that awaits it.
-
-    Cancelling the task that awaits stops the call.
-
-    Raises:
-        TypeError: it is no proxy.
-    """
-    _checked(proxy, "awaited")
-
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        return await operate_async(proxy, "__call__", args, kwargs)
 
     return call
 

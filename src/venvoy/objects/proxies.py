@@ -9,7 +9,7 @@ special methods.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
 from venvoy_worker.contract import messages
@@ -235,7 +235,31 @@ def _deep_copy(self: Any, memo: Any) -> Any:
 # --- coroutines ---------------------------------------------------------------------------------------------------
 
 
-async def operate_async(
+def awaited(proxy: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return a function that calls a proxy, usually of a method, without blocking the event loop that awaits it.
+
+    Cancelling the task that awaits stops the call.
+
+    Raises:
+        TypeError: it is no proxy.
+
+    Examples:
+        >>> import asyncio
+        >>> words = vv.run_object("builtins:str", "to be or not to be")
+        >>> asyncio.run(vv.awaited(words.count)("be"))
+        2
+        >>> vv.close(words)
+    """
+    if not isinstance(proxy, RemoteProxy):
+        raise TypeError(f"awaited() takes a proxy of an object in a worker, not {type(proxy).__name__}")
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await _operate_async(proxy, "__call__", args, kwargs)
+
+    return call
+
+
+async def _operate_async(
     proxy: Any, operation: str, args: tuple[Any, ...] = (), kwargs: dict[str, Any] = _NOTHING
 ) -> Any:
     """As `operate`, on a thread of its own; cancelling it stops what runs in the worker."""
@@ -278,19 +302,19 @@ def _work(perform: Callable[[], Any], loop: asyncio.AbstractEventLoop, done: asy
 
 
 def _await(self: Any) -> Any:
-    return operate_async(self, "__await__").__await__()
+    return _operate_async(self, "__await__").__await__()
 
 
 async def _anext(self: Any) -> Any:
-    return await operate_async(self, "__anext__")
+    return await _operate_async(self, "__anext__")
 
 
 async def _aenter(self: Any) -> Any:
-    return await operate_async(self, "__aenter__")
+    return await _operate_async(self, "__aenter__")
 
 
 async def _aexit(self: Any, kind: Any, error: Any, trace: Any) -> bool:
-    return bool(await operate_async(self, "__aexit__", _portable(kind, error)))
+    return bool(await _operate_async(self, "__aexit__", _portable(kind, error)))
 
 
 # --- classes of proxies -------------------------------------------------------------------------------------------
