@@ -272,21 +272,24 @@ class Channel:
         """Return the next frame if all its bytes have been read already; never touches the socket."""
         return self.parser.next_frame()
 
-    def try_receive(self) -> Frame | None:
+    def try_receive(self, is_there: bool = False) -> Frame | None:
         """Return the next frame if it is here already, else None; never waits.
+
+        Args:
+            is_there: this very thread has just seen that something is there to be read.
 
         Raises:
             EOFError: the stream has ended.
             FrameError: the bytes are no frames, or the stream ends inside one.
         """
-        parser = self.parser
-        frame = parser.next_frame()
+        frame = self.parser.next_frame()
         while frame is None:
             try:
-                if not self._receive_some(_NOW):
+                if not self._receive_some(_WAITING if is_there else _NOW):
                     raise EOFError
             except BlockingIOError:
                 return None
+            is_there = False
             frame = self._next_frame()
         return frame
 
