@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 
 import venvoy
+import venvoy as vv
 from venvoy.errors import EncodingError
 from venvoy.source import NAME, SOURCE, VALUE, BySource, Target, by_source, target_for
 
@@ -117,7 +118,9 @@ FACTOR, TABLE, NOTHING = 10, {"a": (1, [2.5, float("inf")]), None: b"x"}, {1, fr
 PATTERN, LOG, HERE = re.compile("a+", re.I), logging.getLogger("shipped"), pathlib.PurePosixPath("/a/b")
 Point = namedtuple("Point", "x y")
 T = TypeVar("T")
+NONE, DOTS, NO = type(None), type(...), type(NotImplemented)
 
+def uses_types_of_constants(): return isinstance(None, NONE), isinstance(..., DOTS), isinstance(NotImplemented, NO)
 def scaled(x): return x * FACTOR
 def uses_globals(x): return scaled(x), sorted(TABLE["a"][1]), len(NOTHING), TABLE[None]
 def uses_modules(): return math.sqrt(16), osp.join("a", "b"), collections.OrderedDict(a=1)["a"]
@@ -292,6 +295,7 @@ CASES: dict[str, tuple[str, str, Any]] = {
     "imported modules, and aliases of them": ("uses_modules", "f()", (4.0, "a/b", 1)),
     "a submodule imported elsewhere": ("uses_submodule", "f()", "a"),
     "patterns, loggers and paths": ("uses_rebuilt", "f()", (2, "shipped", "b")),
+    "types of constants": ("uses_types_of_constants", "f()", (True, True, True)),
     "a class made by a call": ("uses_point", "f()", 1),
     "classes with bases, generics, enums, dataclasses": ("uses_classes", "repr(f())", CLASSES),
     "a class itself": ("Square", "f(3).area()", 40),
@@ -489,7 +493,7 @@ def test_what_cannot_travel_is_named_in_an_encoding_error(refused: dict[str, dic
         (int.__add__, "builtins:int.__add__"),
         (dict.fromkeys, "builtins:dict.fromkeys"),
         (dict, "builtins:dict"),
-        (Path.cwd, "pathlib:Path.cwd"),
+        (Path.cwd, f"{Path.__module__}:Path.cwd"),
         (Path.joinpath, None),
         (json.dumps, "json:dumps"),
         (random.random, "random:random"),
@@ -778,6 +782,23 @@ def test_functions_and_classes_of_notebook_cells_travel(monkeypatch: pytest.Monk
     answer = run_here(found, 0)
     assert f'File "{second}", line 3, in f' in answer
     assert f'File "{first}", line 6, in helper' in answer
+
+
+def test_tracebacks_show_the_lines_of_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the cell of the function, which has no room above it in the text that is sent, and of its helper's."""
+    main = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    cell(1, "def helper(x):\n    return 1 / x  # in one\n", vars(main))
+    cell(2, "def f(x):\n    return helper(x)  # in two\n", vars(main))
+    with vv.Pool(workers=1) as pool:
+        with pytest.raises(ZeroDivisionError) as caught:
+            pool.call(vars(main)["f"], 0)
+        shown = str(caught.value.__cause__)
+        assert "return helper(x)  # in two" in shown
+        assert "return 1 / x  # in one" in shown
+        with pytest.raises(ZeroDivisionError) as caught:
+            pool.call(vars(main)["helper"], 0)
+        assert "return 1 / x  # in one" in str(caught.value.__cause__)
 
 
 def test_a_call_by_name_loads_nothing_that_reads_source() -> None:

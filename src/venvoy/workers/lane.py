@@ -49,6 +49,7 @@ class Lane:
         self.call_name = ""  # the target of the call that was begun last
         self.last_id = index << LANE_SHIFT
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
+        self.sent_ahead: list[int] = []  # calls besides that one, when they are given up together
         self._sends_before = 0  # of the channel, when it was begun
         self.direct: object = None  # the job of `pool.direct` that is on it
         self.is_lost = False  # its call has not stopped in time

@@ -242,7 +242,7 @@ class Channel:
         """Receive once into the parser; return False at the end of the stream."""
         parser = self.parser
         counts = parser.counts
-        room = (parser.writable(),)
+        room = parser.idle_buffer() or (parser.writable(),)
         try:
             if self._poll is None:
                 counts += map(self._recv_into, room, *how)

@@ -213,14 +213,15 @@ def is_small(values: tuple[object, ...]) -> bool:
     return True
 
 
-def decode_frame(frame: Frame, find_class: FindClass | None = None, trusts: bool = True) -> Any:
+def decode_frame(frame: Frame, find_class: FindClass | None = None, load: Load | None = None) -> Any:
     """Return the value of a frame's body; see `decode`.
 
     Raises:
         CodecError: it is not in a codec of ours, damaged, or names what this side does not have.
     """
-    body = frame.body
-    if frame.codec == PICKLE and trusts and not frame.buffers and len(body) < _SHORT and body.find(_STACK_GLOBAL) < 0:  # type: ignore[union-attr]
+    body: Any = frame.body
+    is_short = load is None and not frame.buffers and len(body) < _SHORT
+    if is_short and frame.codec == PICKLE and body.find(_STACK_GLOBAL) < 0:
         try:
             return _pickle.loads(body)
         except _DAMAGE as error:
@@ -230,29 +231,31 @@ def decode_frame(frame: Frame, find_class: FindClass | None = None, trusts: bool
     for buffer in frame.buffers:
         if isinstance(buffer, Unavailable):
             raise CodecError("cannot be read: %s" % buffer.decode())
-    return decode(frame.body, frame.buffers, find_class, trusts)
+    return decode(frame.body, frame.buffers, find_class, load)
 
 
-def decode(body: Body, buffers: Sequence[Buffer], find_class: FindClass | None = None, trusts: bool = True) -> Any:
+def decode(body: Body, buffers: Sequence[Buffer], find_class: FindClass | None = None, load: Load | None = None) -> Any:
     """Return the value of a body.
 
     Args:
         find_class: called as `find_class(module, name)` for every class or function the body names;
             None imports them as pickle does.
-        trusts: the body was made by a pickler of ours, so that one byte tells whether it names anything at all.
+        load: reads the body in place of pickle, as a host does that cannot trust a pickler of ours to have made it.
 
     Raises:
         CodecError: the body is damaged, or names what this side does not have.
     """
+    if load is not None:
+        return _decode_otherwise(load, body, buffers, find_class or import_global)
     if len(body) > _LARGE:  # and will have that byte somewhere
         return _decode_large(body, buffers, find_class or import_global)
-    names_something = not trusts or body.find(_STACK_GLOBAL) >= 0  # type: ignore[union-attr]
+    names_something = body.find(_STACK_GLOBAL) >= 0  # type: ignore[union-attr]
     # Code of the user's may raise anything; without any, another error comes from a signal handler and is not ours.
     expected = Exception if names_something else _DAMAGE
     try:
         if find_class is None or not names_something:
             return _pickle.loads(body, buffers=buffers)
-        return _Unpickler(body, buffers, find_class).load()
+        return Unpickler(body, buffers, find_class).load()
     except CodecError:
         raise
     except expected as error:
@@ -260,7 +263,7 @@ def decode(body: Body, buffers: Sequence[Buffer], find_class: FindClass | None =
 
 
 def _decode_large(body: Body, buffers: Sequence[Buffer], find_class: FindClass) -> Any:
-    unpickler = _Unpickler(body, buffers, find_class)
+    unpickler = Unpickler(body, buffers, find_class)
     try:
         return unpickler.load()
     except CodecError:
@@ -268,6 +271,15 @@ def _decode_large(body: Body, buffers: Sequence[Buffer], find_class: FindClass) 
     except Exception as error:
         if not unpickler.has_named and not isinstance(error, _DAMAGE):
             raise  # of a signal handler, as above
+        raise CodecError(_why(error, "be unpickled")) from error
+
+
+def _decode_otherwise(load: Load, body: Body, buffers: Sequence[Buffer], find_class: FindClass) -> Any:
+    try:
+        return load(body, buffers, find_class)
+    except CodecError:
+        raise
+    except Exception as error:
         raise CodecError(_why(error, "be unpickled")) from error
 
 
@@ -293,7 +305,13 @@ class _Reader:
         return bytes(self.read(rest.find(b"\n") + 1))
 
 
-class _Unpickler(_pickle.Unpickler):
+class Unpickler(_pickle.Unpickler):
+    """Pickle's own, which asks for what a body names.
+
+    Args:
+        body, buffers, find_class: as for `decode`.
+    """
+
     def __init__(self, body: Body, buffers: Sequence[Buffer], find_class: FindClass) -> None:
         file: Any = BytesIO(body) if len(body) <= _LARGE else _Reader(body)
         super().__init__(file, buffers=buffers)
@@ -301,6 +319,7 @@ class _Unpickler(_pickle.Unpickler):
         self.has_named = False  # a class or function, whose code may run from then on
 
     def find_class(self, module: str, name: str) -> object:
+        """Return what a name means."""
         self.has_named = True
         return self._find_class(module, name)
 
@@ -325,6 +344,10 @@ def _why(error: Exception, what: str) -> str:
         text = "<no text>"
     if "__main__" in text:
         text += " (classes of a script's __main__ do not exist elsewhere: put them into a module)"
+    elif isinstance(error, ModuleNotFoundError):
+        text += " (a value of a class of that module; where it is not installed, give its folder with paths=[...])"
+    elif "generator" in text:
+        text += " (stream() takes the items of a generator one by one)"
     if isinstance(error, RecursionError):
         text = "it is nested too deeply (%s)" % text
     return "cannot %s: %s: %s" % (what, type(error).__name__, text)
@@ -340,3 +363,4 @@ if TYPE_CHECKING:
 
     Encoded = Tuple[Sequence[bytes], Sequence[memoryview]]  # body pieces, out-of-band buffers
     FindClass = Callable[[str, str], object]
+    Load = Callable[[Body, Sequence[Buffer], FindClass], object]
