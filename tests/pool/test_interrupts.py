@@ -7,8 +7,9 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
+from typing import Self
 
 import pytest
 
@@ -188,3 +189,30 @@ def is_interrupted(pool: vv.Pool, delay: float) -> bool:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     return False
+
+
+class StruckOnce(list[int | None]):
+    """What a channel has written, noted by a thread that is interrupted as soon as it has."""
+
+    has_struck = False
+
+    def __iadd__(self, counts: Iterable[int | None]) -> Self:  # type: ignore[misc, override]
+        super().__iadd__(counts)
+        if not self.has_struck:
+            self.has_struck = True
+            raise Interrupted
+        return self
+
+
+def test_an_interrupt_just_after_the_request_costs_no_worker(make_pool: MakePool, is_settled: IsSettled) -> None:
+    """A request that was written whole is not a torn one, even if the thread never got to know that."""
+    pool = make_pool(workers=1)
+    pid = pool.call("poolwork:pid")
+    (worker,) = pool._core.roster.workers.values()
+    struck = worker.lanes[0].channel.written = StruckOnce()
+    with pytest.raises(Interrupted):
+        pool.call("poolwork:pid")
+    assert struck.has_struck
+    is_settled(pool, 1)
+    assert pool.call("poolwork:pid") == pid
+    assert not pool.stats().workers_ended

@@ -1,14 +1,14 @@
 """How much may be sent to a worker ahead of its replies. Stateless.
 
 Laws: only while calls are measured to be quick, so that none waits behind a slow one while other workers are idle; and
-no more bytes than surely fit into the buffer of a socket, so that host and worker never both wait to write.
+no more bytes than surely fit into a pipe or the buffer of a socket, so that host and worker never both wait to write.
 """
 
 from __future__ import annotations
 
 from ..workers.lane import Lane
 
-ROOM = 32_768  # bytes of unanswered requests: they fit into any socket buffer
+ROOM = 32_768  # bytes of unanswered requests: they fit into any pipe or socket buffer
 LARGEST = 4096  # bytes of one request that is sent ahead
 STALL = 0.005  # seconds without a reply after which what was sent ahead is taken back
 _QUICK = 0.001  # seconds; calls that take less are sent ahead of the reply before

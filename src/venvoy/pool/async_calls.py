@@ -33,6 +33,8 @@ from .port import Port
 from .roster import Ticket
 from .turn import Turn
 
+_SMALL = 4096  # bytes that a channel takes at once, on which nothing is on its way
+
 
 class AsyncCalls:
     """See the module.
@@ -259,7 +261,10 @@ async def drive(lane: Lane, call: Call, port: Port) -> Frame:
     call_id, pieces = lane.begin(call)
     channel, deadline = lane.channel, call.deadline
     try:
-        await send(channel, pieces, deadline, port)
+        if len(pieces) == 1 and len(pieces[0]) <= _SMALL:
+            channel.send(pieces)
+        else:
+            await send(channel, pieces, deadline, port)
         reply = await reply_to(call, call_id, lane, deadline, port)
         lane.open_call, channel.parser.last = 0, None
         lane.note_duration(reply)

@@ -18,7 +18,7 @@ from venvoy_worker.contract.channel import Channel, milliseconds
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..errors import EncodingError, ProtocolError, VenvoyError
-from ..exchange import Pieces, ends
+from ..exchange import Pieces
 from ..log import logger
 from ..workers.lane import Lane, WorkerLost
 from ..workers.state import Reason
@@ -81,6 +81,7 @@ class Drive:
         self._lane = lane
         self._worker = lane.worker
         self._channel: Channel = lane.channel
+        self._reading = _poll_of(lane.channel.fileno())
         self._running: dict[int, Job] = {}  # unanswered, in the order they were sent
         self._room = ahead.ROOM
         self._unsent: Pieces = []
@@ -98,6 +99,7 @@ class Drive:
                 if job.ticket is not None:
                     self._adopt(job)
                 else:
+                    self._is_alone = self._queue.is_alone(self._worker, job.call)  # those sent ahead are not
                     self._send([job])
                 self._complete()  # what was answered before: the worker has something to do meanwhile
                 while self._running:
@@ -139,7 +141,6 @@ class Drive:
                 job.place = (self._lane, call_id)
                 if job.call.deadline is not None:
                     self._has_deadlines = True
-                self._is_alone = self._queue.is_alone(self._worker, job.call)
                 self._running[call_id] = job
                 self._room -= job.call.size
                 self._unsent += pieces
@@ -155,9 +156,11 @@ class Drive:
         frame = self._channel.buffered()
         if frame is None:
             frame = self._wait_for_frame()
-        while frame is not None:
-            self._accept(frame)
-            frame = self._channel.buffered()
+        if frame is not None:
+            while frame is not None:
+                self._accept(frame)
+                frame = self._channel.buffered()
+            self._progress = monotonic() if len(self._running) > 1 else 0.0
         self._send_ahead()
         if self._running:
             self._complete()
@@ -173,14 +176,14 @@ class Drive:
             if frame is None:
                 raise EOFError
             return frame
-        poll = select.poll()
-        poll.register(self._channel.fileno(), select.POLLIN)
+        poll = self._reading
         if self._unsent:
+            poll = _poll_of(self._channel.fileno())
             poll.register(self._channel.fileno_to_write(), select.POLLOUT)
         if not poll.poll(None if patience is None else milliseconds(patience)):
             self._on_time()
             return None
-        return self._channel.try_receive()
+        return self._channel.try_receive(is_there=poll is self._reading)
 
     def _patience(self) -> float | None:
         """Return the seconds until something is to be done without a reply; None for never."""
@@ -219,19 +222,11 @@ class Drive:
             self._worker.control.say(messages.RETRACT, body=messages.pack_ids(call_ids))
 
     def _accept(self, frame: Frame) -> None:
-        self._progress = monotonic() if len(self._running) > 1 else 0.0
         self._channel.parser.last = None
-        if frame.opcode == messages.RETRACTED:
-            self._take_back(messages.read_ids(frame.body))
-            return
         job = self._running.get(frame.call_id)
-        if frame.opcode in messages.INTERIM:
-            self._hear(frame, job)
+        if job is None or frame.opcode not in messages.TERMINAL:
+            self._accept_other(frame, job)
             return
-        if job is None or not ends(frame, frame.call_id, frame.call_id):
-            if frame.call_id <= self._lane.last_id:
-                return  # of a call that was nested into one of ours and given up
-            raise ProtocolError(f"unexpected {frame!r}")
         del self._running[frame.call_id]
         self._room += job.call.size
         self._done += 1
@@ -244,6 +239,16 @@ class Drive:
             job.fail_aside(job.cancelled_error())  # unless its deadline did that already
         else:
             self._answered.append((job, frame))
+
+    def _accept_other(self, frame: Frame, job: Job | None) -> None:
+        """Take a frame that is not the reply to a call of ours."""
+        if frame.opcode == messages.RETRACTED:
+            self._take_back(messages.read_ids(frame.body))
+        elif frame.opcode in messages.INTERIM:
+            self._hear(frame, job)
+        elif frame.opcode not in messages.TERMINAL or frame.call_id > self._lane.last_id:
+            raise ProtocolError(f"unexpected {frame!r}")
+        # else of a call that was nested into one of ours and given up
 
     def _hear(self, frame: Frame, job: Job | None) -> None:
         """Take what a call says before its reply; a function of the host's that it asks for is called here."""
@@ -326,6 +331,12 @@ class Drive:
             self._queue.requeue(again)
         for job, reason in failed:
             job.fail(job.cancelled_error() if job.is_given_up else reason)
+
+
+def _poll_of(fd: int) -> select.poll:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return poll
 
 
 def _is_job(entry: object) -> bool:

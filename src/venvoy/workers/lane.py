@@ -133,9 +133,9 @@ class Lane:
         """
         call_id = self.last_id = self.last_id + 1
         if not is_nested:
-            self.open_call = call_id
             if self.channel.written:
                 self.channel.note()
+            self.open_call = call_id  # no call between these two, see `engine`
             self._sends_before = self.channel.sends
             self.call_name = call.name
         if self._lent and self._loans is not None:

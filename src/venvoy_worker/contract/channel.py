@@ -82,7 +82,7 @@ class Channel:
     @property
     def is_whole(self) -> bool:
         """True when what was sent last has been written whole, and no note of that was taken."""
-        return bool(self.written) and self.written[0] == self._left
+        return self.written[0] == self._left if self.written else False
 
     def fileno(self) -> int:
         """Return the descriptor that is read from, -1 once closed."""
@@ -155,25 +155,23 @@ class Channel:
         counts = self.written
         if counts:
             self.note()
-        try:
-            if len(pieces) == 1 and (deadline is None or self._kept is not None):  # the usual case
-                self._size = self._left = len(pieces[0])
+        if len(pieces) == 1 and (deadline is None or self._kept is not None):  # the usual case
+            self._size = self._left = len(pieces[0])
+            try:
                 counts += map(self._write, pieces)
-                if counts[0] == self._left:
-                    self.sends += 1  # as `note`
-                    self._size = self._left = 0
-                    del counts[0]
-                    return
-                pieces = rest_of(pieces, self.note())
-            while pieces:
-                pieces = self.offer(pieces)
-                if pieces:
-                    wait(self._out.fileno(), deadline, for_writing=True)
-        except TimeoutError:
-            raise
-        except OSError:
-            self._is_broken = True
-            raise
+            except OSError:
+                self._is_broken = True
+                raise
+            if counts[0] == self._left:
+                self.sends += 1  # as `note`
+                self._size = self._left = 0
+                del counts[0]
+                return
+            pieces = rest_of(pieces, self.note())
+        while pieces:
+            pieces = self.offer(pieces)
+            if pieces:
+                wait(self._out.fileno(), deadline, for_writing=True)
 
     def offer(self, pieces: list[bytes | bytearray | memoryview]) -> list[bytes | bytearray | memoryview]:
         """Write what fits now, without waiting, and return what is to be offered next.
@@ -185,15 +183,18 @@ class Channel:
             self.note()
         left = sum(map(len, pieces))
         self._size, self._left = self._size + left - self._left, left
-        if self._is_shut:
-            raise BrokenPipeError
         try:
+            if self._is_shut:
+                raise BrokenPipeError
             if not isinstance(self._out, FileIO):
                 self.written += map(self._out.sendmsg, (pieces[:_IOV_MAX],), ((),), (_DONTWAIT,))
             else:
                 self.written += map(os.writev, (self._out.fileno(),), (pieces[:_IOV_MAX],))
         except BlockingIOError:
             return pieces
+        except OSError:
+            self._is_broken = True
+            raise
         return rest_of(pieces, self.note())
 
     def note(self) -> int:
@@ -241,7 +242,7 @@ class Channel:
         """Receive once into the parser; return False at the end of the stream."""
         parser = self.parser
         counts = parser.counts
-        room = (parser.writable(),)
+        room = parser.idle_buffer() or (parser.writable(),)
         try:
             if self._poll is None:
                 counts += map(self._recv_into, room, *how)
@@ -272,21 +273,24 @@ class Channel:
         """Return the next frame if all its bytes have been read already; never touches the socket."""
         return self.parser.next_frame()
 
-    def try_receive(self) -> Frame | None:
+    def try_receive(self, is_there: bool = False) -> Frame | None:
         """Return the next frame if it is here already, else None; never waits.
+
+        Args:
+            is_there: this very thread has just seen that something is there to be read.
 
         Raises:
             EOFError: the stream has ended.
             FrameError: the bytes are no frames, or the stream ends inside one.
         """
-        parser = self.parser
-        frame = parser.next_frame()
+        frame = self.parser.next_frame()
         while frame is None:
             try:
-                if not self._receive_some(_NOW):
+                if not self._receive_some(_WAITING if is_there else _NOW):
                     raise EOFError
             except BlockingIOError:
                 return None
+            is_there = False
             frame = self._next_frame()
         return frame
 
