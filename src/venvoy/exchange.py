@@ -55,6 +55,10 @@ class SourceMemory:
     def __init__(self) -> None:
         self._digests: dict[str, None] = {}  # the last used is last
 
+    def has(self, definition: Definition | None) -> bool:
+        """Return True if nothing has to be sent before a call that needs this text, or none."""
+        return definition is None or definition.digest in self._digests
+
     def pieces_for(self, definition: Definition) -> Pieces:
         """Return what the worker must be told before a call of this text: nothing, the second time."""
         known = self._digests

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import os
 import random
 from collections.abc import Callable, Coroutine
@@ -289,6 +290,27 @@ def test_nothing_crosses_in_a_storm_of_cancellations(make_async_pool: MakeAsyncP
 
 
 EXPECTED = (asyncio.CancelledError, vv.CallTimeout)
+
+
+def test_source_text_goes_while_nothing_else_is_on_the_way(
+    make_async_pool: MakeAsyncPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text too long for a channel does not meet results that are too long for it; then calls of it go together."""
+    functions = [f"def large{n}(size):\n    text = {'t' * 150_000!r}\n    return b'x' * size\n" for n in range(2)]
+    (tmp_path / "long_texts.py").write_text("\n".join(functions))
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("long_texts")
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            await quickened(pool)
+            calls = [pool.call("size_of", b"", 200_000) for _ in range(10)]
+            calls += [pool.call(vv.by_source(module.large0), 200_000) for _ in range(5)]
+            calls += [pool.call(vv.by_source(module.large1), 200_000) for _ in range(5)]
+            results = await asyncio.wait_for(asyncio.gather(*calls), 20)
+            assert [len(result) for result in results[10:]] == [200_000] * 10
+
+    asyncio.run(main())
 
 
 def test_threads_are_not_passed_by(make_pool: MakePool) -> None:

@@ -130,7 +130,9 @@ class Convoy:
         return self._queue.more(self._lane.worker, most, self._room, self._is_ours) if most else []
 
     def _is_ours(self, entry: object) -> bool:
-        return isinstance(entry, Rider) and entry.port is self._port
+        if not isinstance(entry, Rider) or entry.port is not self._port:
+            return False
+        return self._lane.has_source_for(entry.call)  # a long text might have to wait for a worker that waits for us
 
     async def _send(self, riders: list[Rider]) -> None:
         pieces: Pieces = []

@@ -191,6 +191,10 @@ class Lane:
         except (OSError, FrameError, ProtocolError) as error:
             raise WorkerLost(self, call, call_id) from error
 
+    def has_source_for(self, call: Call) -> bool:
+        """Return True if the worker has the source text that a call needs."""
+        return self._sources.has(call.definition)
+
     @property
     def was_sent(self) -> bool:
         """True when the call that was begun last has been written, by a thread that may have been interrupted then."""
