@@ -25,6 +25,13 @@ _PIPE = 1 << 16  # bytes that a pipe takes
 _IOV_MAX = 512  # the system allows 1024 pieces a write
 
 
+class PipeEnd(FileIO):
+    """One end of a pipe; like that of a socket, its number is -1 once it is closed."""
+
+    def fileno(self) -> int:
+        return -1 if self.closed else super().fileno()
+
+
 class Channel:
     """Frames over a connected stream socket, or over one end for each direction; they are owned from now on.
 
@@ -55,13 +62,13 @@ class Channel:
         "written",
     )
 
-    def __init__(self, sock: End, out: End | None = None, kept: FileIO | None = None) -> None:
+    def __init__(self, sock: End, out: End | None = None, kept: PipeEnd | None = None) -> None:
         self.sock: Any = sock
         self._out: Any = sock if out is None else out
         self._kept = kept
-        self._recv_into: Any = sock.readinto if isinstance(sock, FileIO) else sock.recv_into
-        self._poll = _poll_of(sock) if isinstance(sock, FileIO) else None  # of what is read from, if it is a pipe
-        self._write: Any = self._out.write if isinstance(self._out, FileIO) else self._out.send
+        self._recv_into: Any = sock.readinto if isinstance(sock, PipeEnd) else sock.recv_into
+        self._poll = _poll_of(sock) if isinstance(sock, PipeEnd) else None  # of what is read from, if it is a pipe
+        self._write: Any = self._out.write if isinstance(self._out, PipeEnd) else self._out.send
         self.parser = FrameParser()
         self.sends = 0  # that were finished, and taken note of
         self.written: list[int | None] = []  # of bytes written and not taken note of: one at most
@@ -86,11 +93,11 @@ class Channel:
 
     def fileno(self) -> int:
         """Return the descriptor that is read from, -1 once closed."""
-        return _number_of(self.sock)
+        return int(self.sock.fileno())
 
     def fileno_to_write(self) -> int:
         """Return the descriptor that is written to, -1 once closed."""
-        return _number_of(self._out)
+        return int(self._out.fileno())
 
     def close(self) -> None:
         """Close all ends; a second close is harmless."""
@@ -101,7 +108,7 @@ class Channel:
     def forget(self) -> None:
         """Give the ends up as they are; for a forked process that has closed their descriptors."""
         for end in (self.sock, self._out):
-            end.close() if isinstance(end, FileIO) else end.detach()  # `inherited` files close no descriptor
+            end.close() if isinstance(end, PipeEnd) else end.detach()  # `inherited` files close no descriptor
 
     def shut(self) -> None:
         """Wake whoever reads or writes this channel with end-of-file; on both ends, if it is a socket."""
@@ -186,7 +193,7 @@ class Channel:
         try:
             if self._is_shut:
                 raise BrokenPipeError
-            if not isinstance(self._out, FileIO):
+            if not isinstance(self._out, PipeEnd):
                 self.written += map(self._out.sendmsg, (pieces[:_IOV_MAX],), ((),), (_DONTWAIT,))
             else:
                 self.written += map(os.writev, (self._out.fileno(),), (pieces[:_IOV_MAX],))
@@ -316,7 +323,7 @@ def inherited(fds: Sequence[int]) -> Channel:
 
 def _end(fd: int, mode: str) -> End:
     is_pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
-    return FileIO(fd, mode, closefd=False) if is_pipe else _socket.socket(fileno=fd)
+    return PipeEnd(fd, mode, closefd=False) if is_pipe else _socket.socket(fileno=fd)
 
 
 def _nothing(room: memoryview) -> int:
@@ -337,11 +344,7 @@ def can_wake_readers() -> bool:
     return True
 
 
-def _number_of(end: Any) -> int:
-    return -1 if isinstance(end, FileIO) and end.closed else int(end.fileno())
-
-
-def _poll_of(file: FileIO) -> select.poll:
+def _poll_of(file: PipeEnd) -> select.poll:
     poll = select.poll()
     poll.register(file, select.POLLIN)
     return poll
@@ -383,4 +386,4 @@ if TYPE_CHECKING:
 
     from .frames import Frame
 
-    End = Union[_socket.socket, FileIO]
+    End = Union[_socket.socket, PipeEnd]
