@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import _socket
 import os
-import select
 import stat
 from _io import FileIO
 from time import monotonic
@@ -125,6 +124,8 @@ class Channel:
 
     def _wake_reader(self) -> None:
         """Where a forked process holds the other end of a pipe, there is no end-of-file: write a byte there."""
+        import select  # as in `wait`
+
         if not any(events & select.POLLHUP for _, events in _poll_of(self.sock).poll(0)):
             self._is_spoiled = True
             name = "%s/%d" % (_OWN_FILES, self.sock.fileno())
@@ -345,6 +346,8 @@ def can_wake_readers() -> bool:
 
 
 def _poll_of(file: PipeEnd) -> select.poll:
+    import select  # as in `wait`
+
     poll = select.poll()
     poll.register(file, select.POLLIN)
     return poll
@@ -368,6 +371,8 @@ def wait(fd: int, deadline: float | None, for_writing: bool) -> None:
     Raises:
         TimeoutError: the deadline (a `time.monotonic` value) passed first.
     """
+    import select  # start-up time: who only wants to know what a frame is does without
+
     poll = select.poll()
     poll.register(fd, select.POLLOUT if for_writing else select.POLLIN)
     while not poll.poll(None if deadline is None else milliseconds(deadline - monotonic())):
@@ -382,6 +387,7 @@ def milliseconds(seconds: float) -> float:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import select
     from typing import Any, Sequence, Tuple, Union
 
     from .frames import Frame
