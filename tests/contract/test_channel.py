@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from io import FileIO
 from typing import Self
 
 import pytest
@@ -17,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from venvoy_worker.contract import channel, frames
-from venvoy_worker.contract.channel import Channel, rest_of
+from venvoy_worker.contract.channel import Channel, PipeEnd, rest_of
 from venvoy_worker.contract.frames import FrameError, pack
 
 LARGE = 5_000_000
@@ -38,12 +37,12 @@ def over_pipes() -> Pair:
     """Return channels over two pipes, as host and worker have them."""
     (answers, answer), (call, calls) = os.pipe(), os.pipe()
     os.set_blocking(calls, False)
-    one = Channel(FileIO(answers), FileIO(calls, "w"), FileIO(call))
-    return one, Channel(FileIO(os.dup(call)), FileIO(answer, "w"))
+    one = Channel(PipeEnd(answers), PipeEnd(calls, "w"), PipeEnd(call))
+    return one, Channel(PipeEnd(os.dup(call)), PipeEnd(answer, "w"))
 
 
 def is_pipes(end: Channel) -> bool:
-    return isinstance(end.sock, FileIO)
+    return isinstance(end.sock, PipeEnd)
 
 
 def write(end: Channel, data: bytes) -> None:
@@ -363,7 +362,7 @@ def test_closing_twice_is_harmless(pair: Pair) -> None:
         one.close()
         one.shut()
         one.shut_writing()
-    assert one.fileno() == one.fileno_to_write() == -1
+    assert one.fileno() == one.fileno_to_write() == one.sock.fileno() == -1
 
 
 def test_bytes_that_are_no_frames_are_an_error(pair: Pair) -> None:

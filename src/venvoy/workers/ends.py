@@ -12,10 +12,9 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache, partial
-from io import FileIO
 
 from venvoy_worker.contract import frames, messages
-from venvoy_worker.contract.channel import Channel, can_wake_readers
+from venvoy_worker.contract.channel import Channel, PipeEnd, can_wake_readers
 from venvoy_worker.contract.descriptors import DescriptorChannel
 from venvoy_worker.contract.frames import Frame, FrameError
 from venvoy_worker.contract.loans import Loans
@@ -125,10 +124,10 @@ def _open_lanes(undo: ExitStack, childs: ExitStack, number: int) -> tuple[list[C
     if number == 1 and _has_pipes():  # they are faster, see `Channel`
         answers, answers_child = os.pipe()
         childs.callback(os.close, answers_child)
-        reader = FileIO(answers)
+        reader = PipeEnd(answers)
         undo.callback(reader.close)
         calls_child, calls = os.pipe()
-        channel = Channel(reader, FileIO(calls, "w"), FileIO(calls_child))
+        channel = Channel(reader, PipeEnd(calls, "w"), PipeEnd(calls_child))
         undo.callback(channel.close)
         os.set_blocking(calls, False)
         return [channel], [(calls_child, answers_child)]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import _socket
 import os
-import select
 import stat
 from _io import FileIO
 from time import monotonic
@@ -23,6 +22,13 @@ _WAITING, _NOW = ((0,), (0,)), ((0,), (_DONTWAIT,))  # further arguments of recv
 _OWN_FILES = "/proc/self/fd"
 _PIPE = 1 << 16  # bytes that a pipe takes
 _IOV_MAX = 512  # the system allows 1024 pieces a write
+
+
+class PipeEnd(FileIO):
+    """One end of a pipe; like that of a socket, its number is -1 once it is closed."""
+
+    def fileno(self) -> int:
+        return -1 if self.closed else super().fileno()
 
 
 class Channel:
@@ -55,13 +61,13 @@ class Channel:
         "written",
     )
 
-    def __init__(self, sock: End, out: End | None = None, kept: FileIO | None = None) -> None:
+    def __init__(self, sock: End, out: End | None = None, kept: PipeEnd | None = None) -> None:
         self.sock: Any = sock
         self._out: Any = sock if out is None else out
         self._kept = kept
-        self._recv_into: Any = sock.readinto if isinstance(sock, FileIO) else sock.recv_into
-        self._poll = _poll_of(sock) if isinstance(sock, FileIO) else None  # of what is read from, if it is a pipe
-        self._write: Any = self._out.write if isinstance(self._out, FileIO) else self._out.send
+        self._recv_into: Any = sock.readinto if isinstance(sock, PipeEnd) else sock.recv_into
+        self._poll = _poll_of(sock) if isinstance(sock, PipeEnd) else None  # of what is read from, if it is a pipe
+        self._write: Any = self._out.write if isinstance(self._out, PipeEnd) else self._out.send
         self.parser = FrameParser()
         self.sends = 0  # that were finished, and taken note of
         self.written: list[int | None] = []  # of bytes written and not taken note of: one at most
@@ -86,11 +92,11 @@ class Channel:
 
     def fileno(self) -> int:
         """Return the descriptor that is read from, -1 once closed."""
-        return _number_of(self.sock)
+        return int(self.sock.fileno())
 
     def fileno_to_write(self) -> int:
         """Return the descriptor that is written to, -1 once closed."""
-        return _number_of(self._out)
+        return int(self._out.fileno())
 
     def close(self) -> None:
         """Close all ends; a second close is harmless."""
@@ -101,7 +107,7 @@ class Channel:
     def forget(self) -> None:
         """Give the ends up as they are; for a forked process that has closed their descriptors."""
         for end in (self.sock, self._out):
-            end.close() if isinstance(end, FileIO) else end.detach()  # `inherited` files close no descriptor
+            end.close() if isinstance(end, PipeEnd) else end.detach()  # `inherited` files close no descriptor
 
     def shut(self) -> None:
         """Wake whoever reads or writes this channel with end-of-file; on both ends, if it is a socket."""
@@ -118,6 +124,8 @@ class Channel:
 
     def _wake_reader(self) -> None:
         """Where a forked process holds the other end of a pipe, there is no end-of-file: write a byte there."""
+        import select  # as in `wait`
+
         if not any(events & select.POLLHUP for _, events in _poll_of(self.sock).poll(0)):
             self._is_spoiled = True
             name = "%s/%d" % (_OWN_FILES, self.sock.fileno())
@@ -186,7 +194,7 @@ class Channel:
         try:
             if self._is_shut:
                 raise BrokenPipeError
-            if not isinstance(self._out, FileIO):
+            if not isinstance(self._out, PipeEnd):
                 self.written += map(self._out.sendmsg, (pieces[:_IOV_MAX],), ((),), (_DONTWAIT,))
             else:
                 self.written += map(os.writev, (self._out.fileno(),), (pieces[:_IOV_MAX],))
@@ -316,7 +324,7 @@ def inherited(fds: Sequence[int]) -> Channel:
 
 def _end(fd: int, mode: str) -> End:
     is_pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
-    return FileIO(fd, mode, closefd=False) if is_pipe else _socket.socket(fileno=fd)
+    return PipeEnd(fd, mode, closefd=False) if is_pipe else _socket.socket(fileno=fd)
 
 
 def _nothing(room: memoryview) -> int:
@@ -337,11 +345,9 @@ def can_wake_readers() -> bool:
     return True
 
 
-def _number_of(end: Any) -> int:
-    return -1 if isinstance(end, FileIO) and end.closed else int(end.fileno())
+def _poll_of(file: PipeEnd) -> select.poll:
+    import select  # as in `wait`
 
-
-def _poll_of(file: FileIO) -> select.poll:
     poll = select.poll()
     poll.register(file, select.POLLIN)
     return poll
@@ -365,6 +371,8 @@ def wait(fd: int, deadline: float | None, for_writing: bool) -> None:
     Raises:
         TimeoutError: the deadline (a `time.monotonic` value) passed first.
     """
+    import select  # start-up time: who only wants to know what a frame is does without
+
     poll = select.poll()
     poll.register(fd, select.POLLOUT if for_writing else select.POLLIN)
     while not poll.poll(None if deadline is None else milliseconds(deadline - monotonic())):
@@ -379,8 +387,9 @@ def milliseconds(seconds: float) -> float:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import select
     from typing import Any, Sequence, Tuple, Union
 
     from .frames import Frame
 
-    End = Union[_socket.socket, FileIO]
+    End = Union[_socket.socket, PipeEnd]
