@@ -125,7 +125,7 @@ class JobQueue:
         """
         taken: list[Any] = []
         waiting = self._roster.waiting
-        if worker.limits is not None or worker.suitors or worker.is_aside:  # it is to be looked at, or let go, after each
+        if worker.limits is not None or worker.suitors or worker.is_aside:  # it is let go after each
             return taken
         with self._lock:
             others = len(self._roster.workers) * self._roster.concurrency  # who are to get their share
