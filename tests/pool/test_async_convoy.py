@@ -7,6 +7,7 @@ import gc
 import importlib
 import os
 import random
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,29 @@ def test_call_that_is_cancelled_before_it_begins_never_runs(make_async_pool: Mak
             await asyncio.wait_for(asyncio.gather(waits, wanted), 10)
             assert os.path.exists(yes)
             assert not os.path.exists(no)
+
+    asyncio.run(main())
+
+
+def test_call_that_is_cancelled_in_the_queue_is_not_taken_along(make_async_pool: MakeAsyncPool, tmp_path: Path) -> None:
+    """Although the collector, which takes it out of the queue, may be late."""
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            await quickened(pool)
+            no, gate = tmp_path / "no", threading.Event()
+            pool._core.call_soon(lambda: gate.wait(20))
+            try:
+                calls = [pool.call("double", 1), pool.call("double", 2), pool.call("touch", str(no))]
+                tasks = [asyncio.create_task(call) for call in [*calls, pool.call("double", 3), pool.call("double", 4)]]
+                await asyncio.sleep(0)
+                tasks[2].cancel()
+                results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+            finally:
+                gate.set()
+            assert isinstance(results.pop(2), asyncio.CancelledError)
+            assert results == [2, 4, 6, 8]
+            assert not no.exists()
 
     asyncio.run(main())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,12 @@ class TrioPort:
     async def wait_writable(self, fd: int, deadline: float | None) -> None:
         """Sleep until it can be written."""
         await _until(deadline, trio.lowlevel.wait_writable, fd)
+
+    async def until(self, deadline: float, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run code of the user's; cancel it at the deadline."""
+        with trio.move_on_after(max(0.0, deadline - time.monotonic())):
+            return await work
+        raise TimeoutError
 
     def bell(self) -> TrioBell:
         """Return a bell."""
@@ -146,6 +152,28 @@ def test_cancel_scope_of_trio_stops_calls(make_pool: MakePool, tmp_path: Path) -
     trio.run(main)
     assert "nap 0" not in calls.results
     assert calls.port.claims == {}
+
+
+def test_callbacks_run_on_trio_until_the_deadline(make_pool: MakePool) -> None:
+    """A coroutine function of the host's is awaited there, and cancelled in time."""
+    pool = make_pool(module="asking", workers=1)
+    calls = Calls(pool)
+
+    async def double(n: int) -> int:
+        await trio.sleep(0.001)
+        return 2 * n
+
+    async def for_ever(n: int) -> None:
+        await trio.sleep_forever()
+
+    async def main() -> None:
+        with trio.fail_after(20):
+            assert await calls.call("each", vv.callback(double), 3) == [0, 2, 4]
+            with pytest.raises(vv.CallTimeout):
+                await calls.call("each", vv.callback(for_ever), 1, timeout=0.2)
+            assert await calls.call("each", vv.callback(double), 1) == [0]
+
+    trio.run(main)
 
 
 def test_asyncio_face_runs_on_uvloop(run_script: RunScript) -> None:
