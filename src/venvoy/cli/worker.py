@@ -47,6 +47,8 @@ def worker(
     for path in source or ():
         if not os.path.isfile(path):
             raise WrongUsage(f"--source: there is no file {path}")
+        if not os.access(path, os.R_OK):
+            raise WrongUsage(f"--source: {path} cannot be read: Permission denied")
     spec = specs.make_spec(
         packages,
         project=project,
