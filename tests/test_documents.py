@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import venvoy
-from venvoy import errors
-
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
@@ -43,11 +40,3 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_the_readme_has_code_to_run() -> None:
     """An empty list of blocks would pass everything above."""
     assert len(BLOCKS) >= 4
-
-
-def test_the_reference_has_every_public_name() -> None:
-    """By a directive of its own, or as a member of its module's; the page of errors shows the whole module."""
-    pages = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md"))
-    members = [name for names in re.findall(r"members: \[(.*)\]", pages) for name in names.split(", ")]
-    shown = {place.rpartition(".")[2] for place in re.findall(r"^::: (\S+)", pages, re.M)} | set(members)
-    assert {name for name in venvoy.__all__ if name not in shown and not hasattr(errors, name)} == set()

@@ -64,7 +64,15 @@ class AnyPool:
         return self._core.renewal.reap()
 
     def stats(self) -> PoolStats:
-        """Return the pool's numbers as they are now."""
+        """Return the pool's numbers as they are now.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     pool.call("math:sqrt", 9.0)
+            ...     pool.stats().calls_done
+            3.0
+            1
+        """
         return pool_stats(self._core.roster)
 
     def workers(self) -> list[WorkerInfo]:
@@ -83,6 +91,12 @@ class AnyPool:
 
         Raises:
             LookupError: there is no such worker.
+
+        Examples:
+            >>> with vv.Pool(worker=vv.WorkerOptions(output="discard")) as pool:
+            ...     pool.call("builtins:print", "hello")
+            ...     print(pool.output(), end="")
+            hello
         """
         named = self._find_named(worker)
         return self._core.output(worker, stream) if named is None else named.output(stream)  # type: ignore[arg-type]
@@ -111,16 +125,18 @@ class AnyPool:
         """
         (self._find_named(worker) or self._core.staff.find(worker)).kill()  # type: ignore[arg-type]
 
-    def _define(self, *source: Any) -> None:
+    def _define(self, text: str, place: Any) -> None:
         """Add source text, and where it stands, to the namespace of all workers; waits for one."""
         core = self._core
         core.opening.warm(0)  # then the version of its Python is known
         assert core.env is not None
-        check_parses(source, core.env.version)
+        check_parses((text, place), core.env.version)
         with core.setup.sources.turn:
             number = len(core.setup.sources.texts) + 1
-            core.calls.run(make_call("venvoy_worker.runtime.sources:add", (number, *source), {}))
-            spread(source, [core, *self._named.all().values()])
+            call = make_call("venvoy_worker.runtime.sources:add", (number, text, place), {})
+            call.name = f"define({text[:60]!r})"  # what errors name is what was called
+            core.calls.run(call)
+            spread((text, place), [core, *self._named.all().values()])
 
     def _begin_shutdown(self, cancel_futures: bool) -> list[Core]:
         """Take no more calls; return what is to be waited for."""

@@ -50,7 +50,7 @@ class Isolated(BySource[P, R], Generic[P, R]):
         return self.pool.submit(self, *args, **kwargs)
 
     def map(self, *iterables: Any, **options: Any) -> Iterator[R]:
-        """Run the function for each item; as `Pool.map`."""
+        """Run the function for each item, with the keyword `options` of `Pool.map`."""
         return self.pool.map(self, *iterables, **options)
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -69,7 +69,11 @@ class Isolated(BySource[P, R], Generic[P, R]):
         return pool
 
     def close(self, timeout: float | None = None) -> None:
-        """End the pool, which may be that of other functions too; the next call starts another."""
+        """End the pool, which may be that of other functions too; the next call starts another.
+
+        Args:
+            timeout: seconds that running calls may take, as of `Pool.close`.
+        """
         self.pool.close(timeout)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
@@ -150,6 +154,17 @@ def isolated(
         TypeError: it is applied without arguments, or to something that is not callable.
         EnvError: the environment is described wrongly.
         EncodingError: the function was not made by Python source.
+
+    Examples:
+        >>> @vv.isolated(workers=1)
+        ... def describe(n):
+        ...     import os
+        ...     return n * 2, os.getpid()
+        >>> import os
+        >>> doubled, pid = describe(21)
+        >>> doubled, pid == os.getpid()
+        (42, False)
+        >>> describe.close()
     """
     if env is not None and not isinstance(env, EnvSpec | str | os.PathLike):
         raise TypeError("isolated needs to be told where: @isolated(packages=[...])")

@@ -74,17 +74,22 @@ class WorkerOptions:
         kill_on_exception: end a worker whose call raised.
         output: where what workers print goes: "forward" (the host's stdout and stderr), "log" (logger
             `venvoy.output`), "discard", or a function called with each `OutputChunk` on a background thread.
-        output_tail_bytes: how much of each stream is kept for `Pool.output()` and for errors.
+        output_tail_bytes: how many bytes of each stream are kept for `Pool.output()` and for errors.
         max_message_bytes: the most bytes that the arguments or the result of a call may take, encoded; None is any
             number. `options(max_bytes=)` says less for single calls.
         segment_bytes: arrays, bytes and other buffers of at least so many bytes travel in shared memory, where the
             system has it (Linux); None sends all through the socket.
-        segment_cache_bytes: the most shared memory kept for the next large values, in each direction.
+        segment_cache_bytes: the most bytes of shared memory kept for the next large values, in each direction.
         segment_access: "private", the receiver may write into what it received in shared memory, unseen by the
             sender; "readonly", it may not.
 
     Raises:
         TypeError, ValueError: an argument is not what is described here.
+
+    Examples:
+        >>> with vv.Pool(worker=vv.WorkerOptions(env_vars=lambda slot: {"GPU": str(slot)})) as pool:
+        ...     pool.eval("__import__('os').environ['GPU']")
+        '0'
     """
 
     paths: Sequence[str | os.PathLike[str]] = ()

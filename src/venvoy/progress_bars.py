@@ -60,6 +60,7 @@ class ProgressBar:
         """Yield what an iterable yields, and show how many there were.
 
         Args:
+            results: any iterable.
             total: how many there will be; by default its length, if it has one, or that of the bar.
         """
         if total is None:
@@ -84,6 +85,11 @@ def progress_bar(label: str = "", total: float | None = None, *, file: TextIO | 
 
     Raises:
         ValueError: the total is negative.
+
+    Examples:
+        >>> with vv.Pool() as pool, vv.progress_bar("roots", total=3) as bar:
+        ...     list(bar.track(pool.map("math:sqrt", [1, 4, 9])))
+        [1.0, 2.0, 3.0]
     """
     if total is not None and total < 0:
         raise ValueError(f"total is a number from 0 up, or None, not {total!r}")

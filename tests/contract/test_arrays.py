@@ -207,7 +207,7 @@ SCALARS = [
     np.complex64(1j),
     np.clongdouble(1j) / 3,
     np.datetime64("2024-02-29T12:00", "25s"),
-    np.datetime64("NaT"),
+    np.datetime64("NaT", "us"),
     np.timedelta64(7, "D"),
     np.void(b"abc"),
     np.str_("é"),

@@ -22,11 +22,11 @@ OPTIONS: dict[str, Any] = {"workers": 1, "worker": vv.WorkerOptions(output="disc
 
 
 @pytest.fixture(scope="module")
-def elsewhere(interpreters: list[str], home: Path) -> Iterator[str]:
+def elsewhere(interpreters: list[str], home: Path, patience: float) -> Iterator[str]:
     """The oldest Python of the machine; the pools of the functions of a test are ended after all."""
     yield interpreters[0]
     for pool in isolation._pools.values():
-        pool.close(0)
+        pool.close(patience)
     isolation._pools.clear()
 
 

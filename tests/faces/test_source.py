@@ -118,7 +118,9 @@ FACTOR, TABLE, NOTHING = 10, {"a": (1, [2.5, float("inf")]), None: b"x"}, {1, fr
 PATTERN, LOG, HERE = re.compile("a+", re.I), logging.getLogger("shipped"), pathlib.PurePosixPath("/a/b")
 Point = namedtuple("Point", "x y")
 T = TypeVar("T")
+NONE, DOTS, NO = type(None), type(...), type(NotImplemented)
 
+def uses_types_of_constants(): return isinstance(None, NONE), isinstance(..., DOTS), isinstance(NotImplemented, NO)
 def scaled(x): return x * FACTOR
 def uses_globals(x): return scaled(x), sorted(TABLE["a"][1]), len(NOTHING), TABLE[None]
 def uses_modules(): return math.sqrt(16), osp.join("a", "b"), collections.OrderedDict(a=1)["a"]
@@ -293,6 +295,7 @@ CASES: dict[str, tuple[str, str, Any]] = {
     "imported modules, and aliases of them": ("uses_modules", "f()", (4.0, "a/b", 1)),
     "a submodule imported elsewhere": ("uses_submodule", "f()", "a"),
     "patterns, loggers and paths": ("uses_rebuilt", "f()", (2, "shipped", "b")),
+    "types of constants": ("uses_types_of_constants", "f()", (True, True, True)),
     "a class made by a call": ("uses_point", "f()", 1),
     "classes with bases, generics, enums, dataclasses": ("uses_classes", "repr(f())", CLASSES),
     "a class itself": ("Square", "f(3).area()", 40),
@@ -490,7 +493,7 @@ def test_what_cannot_travel_is_named_in_an_encoding_error(refused: dict[str, dic
         (int.__add__, "builtins:int.__add__"),
         (dict.fromkeys, "builtins:dict.fromkeys"),
         (dict, "builtins:dict"),
-        (Path.cwd, "pathlib:Path.cwd"),
+        (Path.cwd, f"{Path.__module__}:Path.cwd"),
         (Path.joinpath, None),
         (json.dumps, "json:dumps"),
         (random.random, "random:random"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import array as stdlib_array
 import collections
+import copyreg
 import datetime
 import decimal
 import fractions
@@ -34,12 +36,12 @@ STRICT = reducers.Table(False, True)
 
 
 def decoded(body: bytes, classes: Classes = SAFE) -> Any:
-    return codec.decode(body, [], classes.find_class, trusts=not classes.is_safe)
+    return codec.decode(body, [], classes.find_class, classes.load)
 
 
 def travel(value: object, classes: Classes = SAFE) -> Any:
     pieces, buffers = codec.encode(value, STRICT)
-    return codec.decode(b"".join(pieces), list(map(bytearray, buffers)), classes.find_class, not classes.is_safe)
+    return codec.decode(b"".join(pieces), list(map(bytearray, buffers)), classes.find_class, classes.load)
 
 
 def text(value: str) -> bytes:
@@ -121,6 +123,147 @@ def test_the_bodies_are_hostile(name: str, tmp_path: Path, monkeypatch: pytest.M
     assert [path.name for path in tmp_path.iterdir()] == [MARK]
 
 
+# --- bodies that reach beyond the values they name ----------------------------------------------------------------
+
+
+def raw(value: object) -> bytes:
+    """Return the opcodes of a builtin value, without those that remember it."""
+    return pickle.dumps(value, 2)[2:-1].replace(b"q\x00", b"").replace(b"q\x01", b"").replace(b"q\x02", b"")
+
+
+def made(module: str, name: str, *arguments: bytes) -> bytes:
+    """REDUCE of what is named with arguments that are opcodes."""
+    return named(module, name) + b"(" + b"".join(arguments) + b"tR"
+
+
+def filled(target: bytes, name: str, value: bytes) -> bytes:
+    """BUILD with one attribute."""
+    return target + b"}" + text(name) + value + b"sb"
+
+
+BYTE = raw("|u1")
+
+
+def masked(data: bytes) -> bytes:
+    return made(f"{CONTRACT}.arrays", "restore_masked", data, b"N", b"N", b"\x89")
+
+
+def array(dtype: bytes = BYTE, data: bytes = b"C\x08" + b"x" * 8) -> bytes:
+    return made(
+        f"{CONTRACT}.arrays", "restore_array", dtype, raw((len(data) - 2 if dtype == BYTE else 1,)), raw("C"), data
+    )
+
+
+SECRET = bytearray(b"only the host knows")
+WINDOW = pickle.dumps(
+    {
+        "data": (np.frombuffer(SECRET, "u1").__array_interface__["data"][0], False),
+        "shape": (len(SECRET),),
+        "typestr": "|u1",
+        "version": 3,
+    },
+    2,
+)[2:-1]
+OBJECTS = made(f"{CONTRACT}.arrays", "restore_objects", raw((1,)), b"(" + text("x") + b"l")
+DTYPE = made(f"{CONTRACT}.arrays", "restore_dtype", pickle.dumps({"names": ["a"], "formats": ["u8"]}, 2)[2:-1])
+POINTERS = (
+    b"(K\x03" + text("|") + b"N" + text("a") + b"\x85}" + text("a")
+    + made(f"{CONTRACT}.arrays", "restore_dtype", text("O")) + b"K\x00\x86sK\x08K\x01K\x00t"
+)  # fmt: skip
+REPORT = {
+    "type": "a.B", "bases": ["ValueError"], "message": "x", "args": (), "notes": [], "pickled": None, "traceback": None
+}  # fmt: skip
+REACHING = {
+    "memory by a namespace": masked(filled(named("types", "SimpleNamespace") + b")R", "__array_interface__", WINDOW)),
+    "memory by an argument": masked(
+        made("types", "SimpleNamespace", b"}" + text("__array_interface__") + WINDOW + b"s")
+    ),
+    "memory by an exception": masked(filled(named("builtins", "ValueError") + b")R", "__array_interface__", WINDOW)),
+    "memory by a counter": masked(filled(named("collections", "Counter") + b")R", "__array_interface__", WINDOW)),
+    "memory by a number": masked(
+        made(
+            f"{CONTRACT}.records",
+            "restore_subclass",
+            text("http:HTTPStatus"),
+            b"K\x05",
+            b"}" + text("__array_interface__") + WINDOW + b"s",
+        )
+    ),
+    "memory of objects as numbers": array(raw("|u8"), OBJECTS),
+    "memory of objects as a view": array(
+        raw("|u8"), made(f"{CONTRACT}.standard", "restore_view", OBJECTS, text("B"), raw((8,)), b"\x89")
+    ),
+    "layout of a dtype": DTYPE + POINTERS + b"b",
+    "state of an array": array() + raw((1, (1,), None, False, b"x")) + b"b",
+    "item of an array": array() + b"K\x00K\x01s",
+    "items of an array": array() + b"(K\x00K\x01u",
+    "attribute of an array": made(f"{CONTRACT}.records", "fill_object", array(), b"}" + text("shape") + b"K\x05s"),
+    "state of a partial": named("builtins", "list") + b"(" + named("builtins", "bytes") + b"K\x05\x85}Ntb",
+    "class of an object": named("builtins", "list") + b")\x81",
+    "function of polars": made(
+        f"{CONTRACT}.arrow_values",
+        "restore_polars_series",
+        b"(" + text("x") + b"(" + text("List") + b"(" + text("read_csv") + text("/etc/passwd") + b"tt]t",
+    ),
+}
+
+
+@pytest.mark.parametrize("opcodes", REACHING.values(), ids=REACHING)
+def test_a_body_reaches_nothing_that_it_did_not_make(opcodes: bytes) -> None:
+    """Neither memory of the host's, nor the layout of a dtype, nor functions of libraries."""
+    if b"polars" in opcodes:
+        pytest.importorskip("polars")
+    with pytest.raises(CodecError):
+        decoded(b"\x80\x05" + opcodes + b".")
+    assert SECRET == b"only the host knows"
+
+
+def test_records_and_errors_offer_no_protocol_to_libraries() -> None:
+    """A field or an attribute by whose name numpy would read memory is an ordinary one, or none."""
+    window = pickle.loads(b"\x80\x02" + WINDOW + b".")
+    record = decoded(calling(f"{CONTRACT}.records", "make_record", "a.B", {"__array_interface__": window, "a": 1}))
+    assert record["__array_interface__"] == window
+    assert (record.a, np.asarray(record).dtype) == (1, np.dtype("O"))
+    error = decoded(
+        calling(
+            f"{CONTRACT}.records", "restore_error", {**REPORT, "attributes": {"__array_interface__": window, "a": 1}}
+        )
+    )
+    assert (error.a, np.asarray(error).dtype) == (1, np.dtype("O"))
+
+
+def test_a_declared_class_is_not_changed(shapes: types.ModuleType) -> None:
+    """It is handed out as it is, since objects are made of it; its objects have attributes and states, it has not."""
+    classes = Classes(declared=("shapes",), is_safe=True)
+    for state in (b"N}" + text("extra") + b"K\x05s\x86", b"}" + text("extra") + b"K\x05s"):
+        with pytest.raises(CodecError, match="class Item"):
+            decoded(b"\x80\x05" + named("shapes", "Item") + state + b"b.", classes)
+    assert not hasattr(shapes.Item, "extra")
+
+
+def test_the_extension_registry_is_not_asked() -> None:
+    """What the host itself has put there, and used, would be handed out without its name being looked at."""
+    copyreg.add_extension("posix", "getcwd", 240)  # type: ignore[arg-type]
+    try:
+        assert pickle.loads(pickle.dumps(os.getcwd, 2)) is os.getcwd  # now it is in the cache
+        with pytest.raises(CodecError, match="extension registry"):
+            decoded(b"\x80\x05\x82\xf0)R.")
+    finally:
+        copyreg.remove_extension("posix", "getcwd", 240)  # type: ignore[arg-type]
+        copyreg.clear_extension_cache()
+
+
+def test_a_table_whose_parts_lie_elsewhere_is_refused() -> None:
+    """Offsets of a text column that point behind its text."""
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"a": ["x", "yy"]})
+    assert travel(table).equals(table)
+    offsets, data = pyarrow.py_buffer(np.array([0, 10_000_000, 3], "i4")), pyarrow.py_buffer(b"xyy")
+    forged = pyarrow.table([pyarrow.StringArray.from_buffers(2, offsets, data)], names=["a"])
+    with pytest.raises(CodecError):
+        travel(forged)
+
+
 SET_ATTRIBUTE = b"N}" + text("restore_path") + b"K\x05s\x86b."  # BUILD with (None, {name: 5})
 
 
@@ -162,8 +305,10 @@ def test_a_body_cannot_change_what_it_names(module: str, name: str, attribute: s
         [pathlib.Path("a"), pathlib.PureWindowsPath("c:/a"), re.compile("a"), types.SimpleNamespace(a=1)],
         [collections.OrderedDict(a=1), collections.deque([1], 5), collections.Counter("aab")],
         types.MappingProxyType({1: 2}),
+        stdlib_array.array("i", [1, 2]),
+        [list(range(50_000)), datetime.date(2024, 1, 1), bytearray(200_000), "x" * 200_000],
     ],
-    ids=["builtins", "more", "times", "zone", "numbers", "paths", "collections", "proxy"],
+    ids=["builtins", "more", "times", "zone", "numbers", "paths", "collections", "proxy", "array", "large"],
 )
 def test_values_pass(value: object) -> None:
     """Builtins and the standard library's value types."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import venvoy as vv
+from venvoy.pool.drivers import Drive
 
 MakePool = Callable[..., vv.Pool]
 
@@ -288,6 +289,30 @@ def test_the_deadline_of_a_future_passes_while_its_callback_runs(pool: vv.Pool) 
     assert pool.call("what_is_kept") == ["Cancelled"]
 
 
+def test_the_deadline_of_a_future_passes_just_before_its_callback_runs(
+    pool: vv.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer finds a call that runs, and the driver has the question in hand: one of them has to see to it."""
+    asked, is_over = [], threading.Event()
+    hear = Drive._hear
+
+    def hear_late(self: Drive, frame: Any, job: Any) -> None:
+        if job is not None and job.call.deadline is not None:
+            time.sleep(max(0.0, job.call.deadline + 0.2 - time.monotonic()))
+        hear(self, frame, job)
+
+    monkeypatch.setattr(Drive, "_hear", hear_late)
+    pool.call("os:getpid")
+    future = pool.options(timeout=0.3).submit("cleanly", vv.callback(lambda: (asked.append(1), is_over.wait(20))))
+    try:
+        with pytest.raises(vv.CallTimeout):
+            future.result(10)
+        assert pool.call("what_is_kept") == ["Cancelled"]
+        assert asked == []  # nobody wants to know any more
+    finally:
+        is_over.set()
+
+
 def test_a_future_is_cancelled_while_its_callback_runs(make_pool: MakePool, until: Callable[..., None]) -> None:
     """The wait for the answer is interrupted at once; the answer that comes later is discarded."""
     pool = make_pool(module="asking", workers=1)
@@ -348,11 +373,12 @@ def test_an_abandoned_call_is_told_that_nobody_answers(make_pool: MakePool, unti
 
         from asking import kept, outcome
 
-        time.sleep(0.4)
+        time.sleep(0.8)
         kept[:] = [outcome(ask)[2]]
 
+    pool.warm()  # a call whose deadline passes before it has begun never runs
     with pytest.raises(vv.CallTimeout):
-        pool.options(timeout=0.1, on_timeout="abandon").call(code, vv.callback(print))
+        pool.options(timeout=0.4, on_timeout="abandon").call(code, vv.callback(print))
     until(lambda: pool.call("what_is_kept") == ["nobody waits for this call any more"])
 
 
@@ -364,3 +390,19 @@ def test_calls_sent_ahead_wait_for_the_one_that_asks(pool: vv.Pool) -> None:
     futures += [pool.submit("operator:neg", index) for index in range(20)]
     assert [future.result(20) for future in futures][20] == [None] * 3
     assert order == [0, 1, 2]
+
+
+def test_attributes_of_a_callbacks_error_that_cannot_travel_are_left_out(pool: vv.Pool) -> None:
+    """The error itself arrives, and comes back."""
+
+    class Text(str):
+        """Of this function, where no worker can find it."""
+
+    def refuse(number: int) -> None:
+        error = ValueError("not this one")
+        error.why = Text("because")  # type: ignore[attr-defined]
+        raise error
+
+    with pytest.raises(ValueError, match="not this one"):
+        pool.call("each", vv.callback(refuse), 1)
+    assert pool.call("each", vv.callback(abs), 2) == [0, 1]

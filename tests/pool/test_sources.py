@@ -198,6 +198,15 @@ def test_what_the_text_raises_is_raised_and_leaves_no_name(make_pool: MakePool) 
     assert pool.eval("__import__('venvoy_sources').d") == 1
 
 
+def test_a_text_that_ends_its_worker_is_named_in_the_error(make_pool: MakePool) -> None:
+    """By what was called; no other worker learns of it, and the next definition is as if it had never been."""
+    pool = make_pool(workers=1)
+    with pytest.raises(vv.WorkerCrashed, match=r"while it ran define\('import os; os\._exit\(3\)'\)"):
+        pool.define("import os; os._exit(3)")
+    pool.define("def after(): return 'here'")
+    assert pool.call("after") == "here"
+
+
 def test_several_threads_may_define_at_once(make_pool: MakePool) -> None:
     """Each text is there afterwards, on each worker."""
     pool = make_pool(workers=2)

@@ -105,12 +105,37 @@ def test_in_steady_state_no_segment_is_made(open_pool: OpenPool, extreme: str, u
     with open_pool(extreme) as pool:
         result = pool.call("large:echo", array(1_000_000))
         lender = lender_of(pool)
-        for _ in range(30):
-            until(lambda: any(segment.tag is None for segment in lender._segments))  # it is told so by another thread
+        for _ in range(30):  # each side is told by another thread that one has come back: wait for both
+            until(lambda: any(segment.tag is None for segment in lender._segments))
+            until(lambda: pool.call("large:lent") == 1)
             result = pool.call("large:echo", array(1_000_000))
         assert len(result) == 1_000_000
         assert lender._newest == 1
-        assert borrower_of(pool)._newest <= 3  # one is held, one comes, one is on its way back
+        assert borrower_of(pool)._newest == 2  # one is held, one comes
+
+
+def test_news_that_come_late_cost_a_few_segments_once(
+    open_pool: OpenPool, extreme: str, monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]
+) -> None:
+    """Who does not know yet that one has come back makes another, up to a limit, and needs no more later."""
+    with open_pool(extreme) as pool:
+        result = pool.call("large:make", 1_000_000)
+        borrower, late = borrower_of(pool), []
+        with monkeypatch.context() as patch:
+            tell = borrower._tell
+            patch.setattr(borrower, "_tell", lambda pieces: late.append(pieces) or True)
+            for fill in range(20):
+                result = pool.call("large:make", 1_000_000, fill)
+                assert (result[0], result[-1]) == (fill, fill)
+        most = borrower._newest
+        assert 3 < most <= 8
+        for pieces in late:
+            assert tell(pieces)
+        until(lambda: pool.call("large:lent") <= 1)
+        for fill in range(20):
+            result = pool.call("large:make", 1_000_000, fill)
+            assert (result[0], result[-1]) == (fill, fill)
+        assert borrower._newest == most
 
 
 def test_the_receiver_may_write_and_the_sender_does_not_see_it(open_pool: OpenPool, extreme: str) -> None:

@@ -5,12 +5,14 @@ The store is asked on the event loop: a result that was taken in another thread 
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 
 from ..checks import check_seconds
 from ..detached.calls import DetachedCalls, Peek
 from ..detached.ledger import Ledger
-from ..detached.store import DetachedCall
+from ..detached.store import DetachedCall, pauses
+from ..errors import ResultNotReady
 from ..options import Target
 from . import asyncio_port
 
@@ -35,13 +37,22 @@ class AsyncDetachedCalls:
         """Wait for the result of a call and return it; as `DetachedCalls.result`. A cancelled wait takes nothing."""
         if timeout is not None:
             check_seconds("timeout", timeout)
-        bell: Any = asyncio_port.running().bell()
-        try:
-            if self._ledger.join(id, bell):
-                await bell.wait(timeout)
-        finally:
-            self._ledger.leave(id, bell)
-        return self._calls.result(id, 0)
+        port, deadline = asyncio_port.running(), None if timeout is None else monotonic() + timeout
+        for pause in pauses():
+            bell: Any = port.bell()
+            try:
+                if self._ledger.join(id, bell):
+                    await bell.wait(None if deadline is None else deadline - monotonic())
+            finally:
+                self._ledger.leave(id, bell)
+            try:
+                return self._calls.result(id, 0)
+            except ResultNotReady:
+                if deadline is not None and monotonic() >= deadline:
+                    raise
+            # It runs elsewhere, so nobody rings.
+            await port.bell().wait(pause if deadline is None else min(pause, deadline - monotonic()))
+        raise AssertionError  # there is always another pause
 
     async def peek(self, id: str) -> Peek:
         """Return what a call has come to, without waiting for it and without taking it; as `DetachedCalls.peek`."""

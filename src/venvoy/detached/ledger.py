@@ -8,6 +8,7 @@ its wait: the work goes on.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import weakref
@@ -15,6 +16,7 @@ from _thread import LockType, allocate_lock
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from time import monotonic, sleep
 from typing import Any
 
 from venvoy_worker.contract import messages
@@ -27,7 +29,7 @@ from ..log import logger
 from ..pool.core import Core
 from ..pool.jobs import CallFuture, Decoder, Job, run_aside
 from ..pool.phase import Phase
-from .store import CallStore, DetachedCall, Pieces, unknown_call
+from .store import CallStore, DetachedCall, Pieces, pauses, unknown_call
 from .stored import pack_failure, pack_reply, pack_request, unpack_reply, unpack_request
 
 Settle = Callable[[Frame | None, BaseException | None], None]
@@ -150,14 +152,7 @@ class Ledger:
         Raises:
             As `DetachedCalls.result`.
         """
-        reply = None if id in self._running else self._reply(id)
-        if reply is None:
-            self._await(id, timeout)
-            reply = self._reply(id)
-        if reply is None and self.is_over:
-            raise self._core.roster.closed_error()
-        if reply is None:
-            raise ResultNotReady(f"detached call {id} is run by another process, and has not finished yet")
+        reply = self._awaited(id, timeout)
         value, error, is_whole = _decoded(reply, self._core.decoder, convert)
         if not is_whole:
             raise error  # type: ignore[misc]
@@ -241,12 +236,31 @@ class Ledger:
             raise self._core.roster.closed_error()
         raise ResultNotReady(f"detached call {id} has not finished yet; it goes on")
 
-    def _await(self, id: str, timeout: float | None) -> None:
+    def _awaited(self, id: str, timeout: float | None) -> Pieces:
+        """Wait for the reply of a call; for one that runs elsewhere the store is looked into now and then."""
+        deadline = math.inf if timeout is None else monotonic() + timeout
+        for pause in pauses():
+            is_here = id in self._running
+            reply = None if is_here else self._reply(id)
+            if reply is None and (is_here or id in self._running):  # from now on: its host has ended
+                self._await(id, deadline)
+                reply = self._reply(id)
+            if reply is not None:
+                return reply
+            if self.is_over:
+                raise self._core.roster.closed_error()
+            left = deadline - monotonic()
+            if left <= 0:
+                raise ResultNotReady(f"detached call {id} is run by another process or pool, and has not finished yet")
+            sleep(min(pause, left))
+        raise AssertionError  # there is always another pause
+
+    def _await(self, id: str, deadline: float) -> None:
         waiter = allocate_lock()
         waiter.acquire()
         try:
             if self.join(id, waiter):
-                waiter.acquire(True, -1.0 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+                waiter.acquire(True, min(max(0.0, deadline - monotonic()), threading.TIMEOUT_MAX))
                 if self.is_over:  # also if there is a reply by now: it is kept, for whoever asks again
                     raise self._core.roster.closed_error()
         finally:

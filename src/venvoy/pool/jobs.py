@@ -74,6 +74,12 @@ class CallFuture(Future[Any]):
 
     `cancel()` of a running call asks the worker to stop and returns True; the future stays RUNNING until the worker
     has obeyed, or was killed at the end of the grace period, and then raises `CallCancelled`.
+
+    Examples:
+        >>> with vv.Pool() as pool:
+        ...     future = pool.submit("time:sleep", 60)
+        ...     future.cancel()
+        True
     """
 
     # The standard library's state, with its names; what it locks against each other is decided by `_fate` here.
@@ -298,7 +304,7 @@ class Decoder:
     def __init__(self, classes: Classes) -> None:
         self._classes = classes
         self._find_class = classes.find_class
-        self._trusts = not classes.is_safe
+        self._load = classes.load
 
     def value(self, frame: Frame, convert: Convert | None = None) -> Any:
         """Return the value of a RESULT.
@@ -318,7 +324,7 @@ class Decoder:
     def outcome(self, frame: Frame, convert: Convert | None = None) -> tuple[Any, BaseException | None]:
         """Return what `value` returns, and what it raises."""
         try:
-            value = codec.decode_frame(frame, self._find_class, self._trusts)
+            value = codec.decode_frame(frame, self._find_class, self._load)
             if frame.opcode == messages.ERROR:
                 return None, self._classes.rebuild(value)
             return (value if convert is None else convert(value)), None
@@ -336,7 +342,7 @@ class Decoder:
             EncodingError: it cannot be decoded here; the message names `what` it is for.
         """
         try:
-            return codec.decode_frame(frame, self._find_class, self._trusts)
+            return codec.decode_frame(frame, self._find_class, self._load)
         except codec.CodecError as error:
             raise EncodingError(f"an argument of {what} {error}") from error.__cause__
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 NAME, SOURCE, VALUE = 0, 1, 2
 
+_FUNCTIONS: Any = (FunctionType, BuiltinFunctionType)  # not as a union, which would be built anew at each check
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _UNSEEN = "_venvoy_unseen"  # among the bindings: (file name, first line, text) of lines that only the host has
@@ -77,6 +79,13 @@ def by_source(function: Callable[_P, _R]) -> BySource[_P, _R]:
         TypeError: it is not callable.
         EncodingError: it has no Python source that can be found. What it refers to is checked when it is
             called, because a decorator runs before the rest of the module exists.
+
+    Examples:
+        >>> def area(width, height):
+        ...     return width * height
+        >>> with vv.Pool() as pool:
+        ...     pool.call(vv.by_source(area), 3, 4)
+        12
     """
     if isinstance(function, BySource):
         return function
@@ -103,7 +112,7 @@ def target_for(target: str | Callable[..., Any]) -> Target:
     """
     if isinstance(target, str):
         return _named(str(target))
-    if isinstance(target, FunctionType | BuiltinFunctionType):  # the usual case
+    if isinstance(target, _FUNCTIONS):  # the usual case
         name = name_of(target)
         if name is not None:
             return _found(name)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from venvoy.source.names import MAIN_MODULES, name_of
 
 _SCALARS = (type(None), bool, int, float, complex, str, bytes)
+_TYPES_OF_CONSTANTS = {type(None): "None", type(...): "...", type(NotImplemented): "NotImplemented"}
 
 
 def is_plain(value: Any, seen: frozenset[int] = frozenset()) -> bool:
@@ -76,6 +77,8 @@ def _found_under(name: str, value: Any, home: frozenset[str]) -> str | None:
 
 def _rebuilt(name: str, value: Any) -> str | None:
     """What scripts keep in globals besides plain values, and a line of text makes again."""
+    if isinstance(value, type) and value in _TYPES_OF_CONSTANTS:  # `types` has their names since Python 3.10 only
+        return f"{name} = type({_TYPES_OF_CONSTANTS[value]})"
     if isinstance(value, TypeVar):
         # Bounds and constraints do nothing at run time.
         return f"import typing as {name}; {name} = {name}.TypeVar({value.__name__!r})"

@@ -8,10 +8,12 @@ looks up an allow-list only. Stateless.
 
 from __future__ import annotations
 
+import array
 import builtins
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from venvoy_worker.contract import codec, records
@@ -27,13 +29,12 @@ _CONSTANTS = {"Ellipsis": ..., "NotImplemented": NotImplemented}
 _SAFE = {
     "builtins": "bool bytearray bytes complex dict float frozenset int list range set slice str tuple",
     "collections": "Counter OrderedDict defaultdict deque",
-    "array": "_array_reconstructor array",
+    "array": "array",
     "datetime": "date datetime time timedelta timezone",
     "decimal": "Decimal",
     "fractions": "Fraction",
     "ipaddress": "IPv4Address IPv4Interface IPv4Network IPv6Address IPv6Interface IPv6Network",
     "re": "_compile",
-    "types": "SimpleNamespace",
 }
 _SAFE_NAMES = {f"{module}.{name}" for module, names in _SAFE.items() for name in names.split()}
 
@@ -52,8 +53,11 @@ class Classes:
         self.is_safe = is_safe
         self.declared = declared
         self.find_class: Callable[[str, str], object] | None = self._find
+        self.load: codec.Load | None = None  # how bodies are read, if not as pickle does
         if is_safe:
-            self.find_class = self._find_safe
+            from .guarded import load  # start-up time: few pools ask for it, and it imports pickle
+
+            self.find_class, self.load = self._find_safe, load
         elif self.is_home:
             self.find_class = None  # what pickle does by itself, in C
 
@@ -66,7 +70,7 @@ class Classes:
         if not self.is_safe:
             return rebuild(snapshot, is_home=self.is_home, find_class=self.find_class)
         try:
-            return rebuild(snapshot, is_home=False, find_class=self.find_class, trusts=False)
+            return rebuild(snapshot, is_home=False, find_class=self.find_class, load=self.load)
         except Exception as error:
             raise CodecError(f"holds an error that is none: {error}") from error
 
@@ -98,11 +102,13 @@ class Classes:
     def _find_safe(self, module: str, name: str) -> object:
         """As `_find`, for bodies that may be forged.
 
-        Each call gets an object of its own around what is found: a body can also set attributes, and shall not set
-        any on a class or function of the host.
+        What is found is a function, or a class that is declared: of other objects such a body can neither set the
+        state nor the items, see `guarded`.
         """
         if module == "builtins" and name in _CONSTANTS:
             return _CONSTANTS[name]
+        if (module, name) in _REPLACED:
+            return _REPLACED[module, name]
         if module.startswith(_CONTRACT):
             return partial(self._safe_restorer(module, name))
         if f"{module}.{name}" in _SAFE_NAMES or (module == "builtins" and _is_error(name)):
@@ -121,7 +127,58 @@ class Classes:
         allowed = name in ("fill_object", *_OF_CLASSES) or name.startswith(("restore_", "make_"))
         if module.removeprefix(_CONTRACT) not in _RESTORERS or not allowed or "." in name:
             raise CodecError(f"names {module}.{name}, which is nothing that rebuilds a value")
-        return self._restorer(module, name)
+        if name == "fill_object":
+            return self._fill
+        found = self._restorer(module, name)
+        return partial(_CHECKED[name], found) if name in _CHECKED else found
+
+    def _fill(self, target: object, state: dict[str, object]) -> None:
+        """Give an object its attributes, if it is one that such a body may have made."""
+        kind = type(target)
+        if kind not in (records.Record, dict, list) and self._class_named(name_of(kind)) is not kind:
+            raise CodecError(f"sets attributes of a {kind.__name__}")
+        if kind is not records.Record:
+            _check_attributes(state)
+        records.fill_object(target, state)
+
+
+def _namespace() -> SimpleNamespace:
+    """Return an empty one, whose attributes the body then sets; since Python 3.13 its arguments can be attributes."""
+    return SimpleNamespace()
+
+
+def _array(kind: object, *parts: Any) -> object:
+    """Return an `array.array`; the function that makes them wants the very class, which is not handed out."""
+    return array._array_reconstructor(array.array, *parts)  # type: ignore[attr-defined]
+
+
+def _check_attributes(names: Iterable[object]) -> None:
+    from .guarded import check_attribute  # start-up time: it imports pickle
+
+    for name in names:
+        check_attribute(name)
+
+
+def _subclass_of(restore: Callable[..., object], name: str, value: object, state: dict[str, object] | None) -> object:
+    _check_attributes(state or ())
+    return restore(name, value, state)
+
+
+def _validated_table(restore: Callable[..., Any], kind: str, data: object) -> object:
+    """Return what `restore_table` does, after pyarrow has looked whether its parts are where they say."""
+    try:
+        import pyarrow
+    except ImportError:
+        return restore(kind, data)
+    if int(pyarrow.__version__.partition(".")[0]) < 15:
+        raise CodecError("holds a table of Arrow: before 15, pyarrow ran code that a table may bring")
+    table = restore(kind, data)
+    table.validate(full=True)
+    return table
+
+
+_CHECKED: dict[str, Callable[..., object]] = {"restore_subclass": _subclass_of, "restore_table": _validated_table}
+_REPLACED = {("types", "SimpleNamespace"): _namespace, ("array", "_array_reconstructor"): _array}
 
 
 def _is_class_of(found: object, module: str, name: str) -> bool:

@@ -30,7 +30,11 @@ _OPTION_NAMES = ("timeout", "retries")
 
 
 def rebuild(
-    snapshot: dict[str, Any], *, is_home: bool, find_class: codec.FindClass | None = None, trusts: bool = True
+    snapshot: dict[str, Any],
+    *,
+    is_home: bool,
+    find_class: codec.FindClass | None = None,
+    load: codec.Load | None = None,
 ) -> BaseException:
     """Return the exception a snapshot describes, with the remote traceback as its cause.
 
@@ -38,15 +42,13 @@ def rebuild(
         is_home: the worker runs in the host's own environment, so classes go by name as pickle does; else only
             those of the standard library are taken for the same.
         find_class: what says so, if it is not that.
-        trusts: as in `codec.decode`.
+        load: as in `codec.decode`.
     """
     if find_class is None and not is_home:
         find_class = find_portable
-    error = _ours(snapshot) or _same_class(snapshot, find_class, trusts)
+    error = _ours(snapshot) or _same_class(snapshot, find_class, load)
     if error is None and snapshot.get("exceptions"):
-        parts = [
-            rebuild(part, is_home=is_home, find_class=find_class, trusts=trusts) for part in snapshot["exceptions"]
-        ]
+        parts = [rebuild(part, is_home=is_home, find_class=find_class, load=load) for part in snapshot["exceptions"]]
         error = _remote_group(snapshot, parts)
     error = error or _remote_error(snapshot)
     for note in snapshot.get("notes", ()):
@@ -68,12 +70,14 @@ def _ours(snapshot: dict[str, Any]) -> BaseException | None:
     return error
 
 
-def _same_class(snapshot: dict[str, Any], find_class: codec.FindClass | None, trusts: bool) -> BaseException | None:
+def _same_class(
+    snapshot: dict[str, Any], find_class: codec.FindClass | None, load: codec.Load | None
+) -> BaseException | None:
     """Return the exception itself, where its class and all it holds are the same here."""
     if snapshot["pickled"] is None or "Exception" not in snapshot["bases"]:
         return None
     try:
-        error = codec.decode(snapshot["pickled"], [], find_class, trusts)
+        error = codec.decode(snapshot["pickled"], [], find_class, load)
     except codec.CodecError:  # a class that is not here, or whose constructor has changed
         return None
     return error if isinstance(error, Exception) else None
@@ -116,7 +120,8 @@ def _described(error: RemoteError, snapshot: dict[str, Any]) -> RemoteError:
     error.args = (snapshot["message"] or snapshot["type"],)
     for name, value in snapshot["attributes"].items():
         try:
-            if name != "code":  # ours, and stable; a remote `code` is among `remote_args` or in the message
+            # `code` is ours, and stable; a remote one is among `remote_args` or in the message.
+            if name != "code" and not name.startswith("__"):
                 setattr(error, name, value)
         except (AttributeError, TypeError):  # read-only in the builtin base
             pass

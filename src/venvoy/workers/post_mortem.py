@@ -133,7 +133,11 @@ def _section(title: str, text: str, shown: slice = slice(-_SHOWN, None)) -> str:
 
 
 def _read(frame: Frame | None) -> Any:
-    return codec.decode_frame(frame, _refuse, trusts=False) if frame is not None else None
+    if frame is None:
+        return None
+    from ..values import guarded  # start-up time: it imports pickle
+
+    return codec.decode_frame(frame, _refuse, guarded.load)
 
 
 def _refuse(module: str, name: str) -> object:

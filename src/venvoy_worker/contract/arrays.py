@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 from _pickle import PickleBuffer
 
+from .standard import MEMORY
+
 
 class ArrayRecord:
     """An array where numpy is not installed: `dtype` (numpy's string), `shape`, `order`, `data` (a buffer).
@@ -155,14 +157,14 @@ def _numpy() -> Numpy | None:
     return numpy
 
 
-def restore_array(dtype: object, shape: tuple[int, ...], order: str, data: Numpy) -> object:
+def restore_array(dtype: object, shape: tuple[int, ...], order: str, data: Any) -> object:
     """Return the array of a portable reduction; an `ArrayRecord` where there is no numpy."""
     numpy = _numpy()
     if numpy is None:
         return ArrayRecord(dtype, shape, order, memoryview(data))
     kind = numpy.dtype(dtype)
-    if kind.hasobject:
-        raise ValueError("an array of objects has no buffer")
+    if kind.hasobject or not isinstance(data, MEMORY):
+        raise ValueError("an array of objects has no buffer, and what is no memory is none")
     if not len(data):
         return numpy.zeros(shape, kind, order)
     if isinstance(data, bytes):
@@ -181,8 +183,8 @@ def restore_shared(
         size = shape[0] * strides[0] if shape else len(data) - offset
         return ArrayRecord(dtype, shape, "C", memoryview(data)[offset : offset + size])
     kind = numpy.dtype(dtype)
-    if kind.hasobject:
-        raise ValueError("an array of objects has no memory to share")
+    if kind.hasobject or not isinstance(data, MEMORY):
+        raise ValueError("an array of objects has no memory to share, and what is no memory is none")
     array = numpy.ndarray(shape, kind, memoryview(data), offset, strides)
     array.flags.writeable = is_writable and array.flags.writeable
     return array

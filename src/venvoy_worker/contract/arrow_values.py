@@ -74,6 +74,8 @@ def _described(dtype: Any) -> tuple[Any, ...]:
 def _dtype_of(described: Any, polars: Any) -> Any:
     """Return the type that was described; AttributeError where this polars has none of that name."""
     name, *parts = described
+    if name not in _POLARS_TYPES:  # a name that comes from elsewhere could be that of any function
+        raise CodecError("holds a column of the unknown type %r" % (described,))
     kind = getattr(polars, name)
     if name == "List":
         return kind(_dtype_of(parts[0], polars))
@@ -92,8 +94,6 @@ def _dtype_of(described: Any, polars: Any) -> Any:
 def _series(column: tuple[Any, ...], polars: Any) -> Any:
     name, described, data = column
     data = data.tolist() if type(data).__name__ == "ArrayRecord" else data
-    if described[0] not in _POLARS_TYPES:
-        raise CodecError("holds a column of the unknown type %r" % (described,))
     zone = _zone(described)
     if zone is not None:
         series = polars.Series(name, data, dtype=polars.Datetime(described[1]))

@@ -21,7 +21,7 @@ PICKLE = 1
 
 _PROTOCOL = 5
 _OUT_OF_BAND = 32_768  # smaller buffers cost less inside the pickle than as a piece of their own
-_SCALARS = frozenset([int, float, bool, complex, type(None)])
+SCALARS = frozenset([int, float, bool, complex, type(None)])
 _SHORT = 8192
 _LARGE = 1 << 17  # bytes of a body from which on it is not copied to be read
 _DAMAGE = (
@@ -148,12 +148,12 @@ def encode_call(args: tuple[object, ...], kwargs: dict[str, object], table: Tabl
     Raises:
         CodecError: an argument cannot be pickled.
     """
-    return encode_small(args) if not kwargs and is_small(args) else encode((args, kwargs), table)
+    return encode_small((args, {})) if not kwargs and is_small(args) else encode((args, kwargs), table)
 
 
-def encode_small(args: tuple[object, ...]) -> Encoded:
-    """Return body and buffers of a call's arguments, for which `is_small` holds."""
-    return (_pickle.dumps((args, {}), _PROTOCOL),), ()
+def encode_small(value: object) -> Encoded:
+    """Return body and buffers of a value of scalars and short strings."""
+    return (_pickle.dumps(value, _PROTOCOL),), ()
 
 
 def encode_result(value: object) -> Encoded:
@@ -162,8 +162,8 @@ def encode_result(value: object) -> Encoded:
     Raises:
         CodecError: the result cannot be pickled.
     """
-    if type(value) in _SCALARS or is_small((value,)):
-        return (_pickle.dumps(value, _PROTOCOL),), ()
+    if type(value) in SCALARS or is_small((value,)):
+        return encode_small(value)
     return encode(value)
 
 
@@ -205,7 +205,7 @@ def is_small(values: tuple[object, ...]) -> bool:
     """Return True when all values are scalars or short strings, for which one C call does everything."""
     for value in values:
         kind = type(value)
-        if kind in _SCALARS:
+        if kind in SCALARS:
             continue
         if (kind is str or kind is bytes) and len(value) < _SHORT:  # type: ignore[arg-type]
             continue
@@ -213,40 +213,49 @@ def is_small(values: tuple[object, ...]) -> bool:
     return True
 
 
-def decode_frame(frame: Frame, find_class: FindClass | None = None, trusts: bool = True) -> Any:
+def decode_frame(frame: Frame, find_class: FindClass | None = None, load: Load | None = None) -> Any:
     """Return the value of a frame's body; see `decode`.
 
     Raises:
         CodecError: it is not in a codec of ours, damaged, or names what this side does not have.
     """
+    body: Any = frame.body
+    is_short = load is None and not frame.buffers and len(body) < _SHORT
+    if is_short and frame.codec == PICKLE and body.find(_STACK_GLOBAL) < 0:
+        try:
+            return _pickle.loads(body)
+        except _DAMAGE as error:
+            raise CodecError(_why(error, "be unpickled")) from error
     if frame.codec != PICKLE:
         raise CodecError("is in codec %d, which is not known here" % frame.codec)
     for buffer in frame.buffers:
         if isinstance(buffer, Unavailable):
             raise CodecError("cannot be read: %s" % buffer.decode())
-    return decode(frame.body, frame.buffers, find_class, trusts)
+    return decode(frame.body, frame.buffers, find_class, load)
 
 
-def decode(body: Body, buffers: Sequence[Buffer], find_class: FindClass | None = None, trusts: bool = True) -> Any:
+def decode(body: Body, buffers: Sequence[Buffer], find_class: FindClass | None = None, load: Load | None = None) -> Any:
     """Return the value of a body.
 
     Args:
         find_class: called as `find_class(module, name)` for every class or function the body names;
             None imports them as pickle does.
-        trusts: the body was made by a pickler of ours, so that one byte tells whether it names anything at all.
+        load: reads the body in place of pickle, as a host does that cannot trust a pickler of ours to have made it.
 
     Raises:
         CodecError: the body is damaged, or names what this side does not have.
     """
+    if load is not None:
+        return _decode_otherwise(load, body, buffers, find_class or import_global)
     if len(body) > _LARGE:  # and will have that byte somewhere
         return _decode_large(body, buffers, find_class or import_global)
-    names_something = not trusts or body.find(_STACK_GLOBAL) >= 0  # type: ignore[union-attr]
+    names_something = body.find(_STACK_GLOBAL) >= 0  # type: ignore[union-attr]
     # Code of the user's may raise anything; without any, another error comes from a signal handler and is not ours.
     expected = Exception if names_something else _DAMAGE
     try:
         if find_class is None or not names_something:
             return _pickle.loads(body, buffers=buffers)
-        return _Unpickler(body, buffers, find_class).load()
+        return Unpickler(body, buffers, find_class).load()
     except CodecError:
         raise
     except expected as error:
@@ -254,7 +263,7 @@ def decode(body: Body, buffers: Sequence[Buffer], find_class: FindClass | None =
 
 
 def _decode_large(body: Body, buffers: Sequence[Buffer], find_class: FindClass) -> Any:
-    unpickler = _Unpickler(body, buffers, find_class)
+    unpickler = Unpickler(body, buffers, find_class)
     try:
         return unpickler.load()
     except CodecError:
@@ -262,6 +271,15 @@ def _decode_large(body: Body, buffers: Sequence[Buffer], find_class: FindClass) 
     except Exception as error:
         if not unpickler.has_named and not isinstance(error, _DAMAGE):
             raise  # of a signal handler, as above
+        raise CodecError(_why(error, "be unpickled")) from error
+
+
+def _decode_otherwise(load: Load, body: Body, buffers: Sequence[Buffer], find_class: FindClass) -> Any:
+    try:
+        return load(body, buffers, find_class)
+    except CodecError:
+        raise
+    except Exception as error:
         raise CodecError(_why(error, "be unpickled")) from error
 
 
@@ -287,7 +305,13 @@ class _Reader:
         return bytes(self.read(rest.find(b"\n") + 1))
 
 
-class _Unpickler(_pickle.Unpickler):
+class Unpickler(_pickle.Unpickler):
+    """Pickle's own, which asks for what a body names.
+
+    Args:
+        body, buffers, find_class: as for `decode`.
+    """
+
     def __init__(self, body: Body, buffers: Sequence[Buffer], find_class: FindClass) -> None:
         file: Any = BytesIO(body) if len(body) <= _LARGE else _Reader(body)
         super().__init__(file, buffers=buffers)
@@ -295,6 +319,7 @@ class _Unpickler(_pickle.Unpickler):
         self.has_named = False  # a class or function, whose code may run from then on
 
     def find_class(self, module: str, name: str) -> object:
+        """Return what a name means."""
         self.has_named = True
         return self._find_class(module, name)
 
@@ -338,3 +363,4 @@ if TYPE_CHECKING:
 
     Encoded = Tuple[Sequence[bytes], Sequence[memoryview]]  # body pieces, out-of-band buffers
     FindClass = Callable[[str, str], object]
+    Load = Callable[[Body, Sequence[Buffer], FindClass], object]

@@ -6,10 +6,14 @@ with 3.11; views of memory have no pickle. Stateless.
 
 from __future__ import annotations
 
+import mmap
 import sys
 from _pickle import PickleBuffer
 
 from .reducers import by_pickle
+
+# As it comes; that of an array may be one of objects.
+MEMORY: Any = (bytes, bytearray, memoryview, mmap.mmap, PickleBuffer)
 
 
 def reducer_of(kind: type) -> Reducer | None:
@@ -121,6 +125,8 @@ def _reduce_view(view: memoryview) -> tuple[object, ...]:
 
 def restore_view(data: Any, form: str, shape: tuple[int, ...], is_readonly: bool) -> memoryview:
     """Return a view of received memory, of the form and shape of the one that was sent."""
+    if not isinstance(data, MEMORY):
+        raise TypeError("a view of something that is no memory")
     view: Any = memoryview(data)
     if isinstance(data, bytes) and not is_readonly:  # else it is read-only because the receiver wants that
         view = memoryview(bytearray(view))

@@ -38,8 +38,9 @@ def add(number: int, text: str, place: Place) -> None:
         try:
             exec(code, names)
         except BaseException:
-            names.clear()
-            names.update(before)
+            for name in set(names).difference(before):
+                del names[name]
+            names.update(before)  # never empty in between: calls on other threads look names up
             raise
         _count = number
 

@@ -92,6 +92,13 @@ def segments():
     return mapped, opened
 
 
+def lent():
+    """Return how many segments this worker has lent to the host."""
+    from venvoy_worker.runtime import lent
+
+    return sum(segment.tag is not None for segment in lent._loans.lender._segments)
+
+
 def stream(count, size):
     """Yield memory, again and again."""
     for index in range(count):
