@@ -135,8 +135,14 @@ def _operation(
     table: reducers.Table | None,
     flags: int,
 ) -> Operation:
+    passed: list[Callable[..., object]] = []
     try:
-        encoded = codec.encode_call(args, kwargs, table)
+        if operation == "__call__" or operation[:1] == ".":  # others, as setting an attribute, keep what they are given
+            args, kwargs = drawn(args, kwargs)
+            with Passing(passed):
+                encoded = codec.encode_call(args, kwargs, table)
+        else:
+            encoded = codec.encode_call(args, kwargs, table)
     except codec.CodecError as error:
         _check_lent(error)
         raise _cannot_travel(name, args, kwargs, error, table) from error.__cause__
@@ -147,6 +153,8 @@ def _operation(
         target = b"%d %s" % (options.max_bytes, target)
     call = Operation(name, messages.KIND_OBJECT | flags, target, encoded, None, options)
     call.id, call.is_given_up = 0, False
+    if passed:
+        call.dialogue = Dialogue(passed)
     return call
 
 

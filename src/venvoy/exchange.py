@@ -78,6 +78,9 @@ class Closing(Protocol):
     def close(self) -> object:
         """Nobody will draw any more."""
 
+    async def aclose(self) -> object:
+        """As `close`, where that has to be awaited."""
+
 
 @dataclass(slots=True)
 class Dialogue:
@@ -100,6 +103,12 @@ class Dialogue:
         for function in self.passed:
             if isinstance(function, Closing):
                 function.close()
+
+    async def aclose(self) -> None:
+        """As `close`: those that have to be awaited."""
+        for function in self.passed:
+            if isinstance(function, Closing):
+                await function.aclose()
 
     @property
     def is_drawn(self) -> bool:

@@ -52,7 +52,7 @@ def words() -> Iterator[Any]:
     for blocking, awaitable in PAIRS:
         for name in public(blocking):
             is_made_otherwise = name == "__init__" and blocking in MADE_OTHERWISE
-            if name not in BLOCKING_ONLY and (blocking, name) != (vv.Lease, "stream") and not is_made_otherwise:
+            if name not in BLOCKING_ONLY and not is_made_otherwise:
                 yield pytest.param(blocking, awaitable, name, id=f"{blocking.__name__}.{name}")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import venvoy as vv
+from venvoy.pool.drivers import Drive
 
 MakePool = Callable[..., vv.Pool]
 
@@ -286,6 +287,30 @@ def test_the_deadline_of_a_future_passes_while_its_callback_runs(pool: vv.Pool) 
     time.sleep(0.3)  # the interruption and the answer take different roads
     go.set()
     assert pool.call("what_is_kept") == ["Cancelled"]
+
+
+def test_the_deadline_of_a_future_passes_just_before_its_callback_runs(
+    pool: vv.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer finds a call that runs, and the driver has the question in hand: one of them has to see to it."""
+    asked, is_over = [], threading.Event()
+    hear = Drive._hear
+
+    def hear_late(self: Drive, frame: Any, job: Any) -> None:
+        if job is not None and job.call.deadline is not None:
+            time.sleep(max(0.0, job.call.deadline + 0.2 - time.monotonic()))
+        hear(self, frame, job)
+
+    monkeypatch.setattr(Drive, "_hear", hear_late)
+    pool.call("os:getpid")
+    future = pool.options(timeout=0.3).submit("cleanly", vv.callback(lambda: (asked.append(1), is_over.wait(20))))
+    try:
+        with pytest.raises(vv.CallTimeout):
+            future.result(10)
+        assert pool.call("what_is_kept") == ["Cancelled"]
+        assert asked == []  # nobody wants to know any more
+    finally:
+        is_over.set()
 
 
 def test_a_future_is_cancelled_while_its_callback_runs(make_pool: MakePool, until: Callable[..., None]) -> None:

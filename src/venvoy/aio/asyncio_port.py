@@ -12,15 +12,17 @@ import asyncio
 import select
 import weakref
 from asyncio import events as _events
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from time import monotonic
 from types import coroutine
+from typing import Any, TypeVar
 
 from ..collector import tell_after_fork
 from ..pool.port import HasFileno
 from ..pool.roster import Ticket
 
+T = TypeVar("T")
 _READ, _WRITE = select.EPOLLIN | select.EPOLLONESHOT, select.EPOLLOUT | select.EPOLLONESHOT
 _MOST_EVENTS = 64  # of one turn; the default makes room for a thousand each time
 
@@ -90,6 +92,11 @@ class AsyncioPort:
     def wait_writable(self, fd: int, deadline: float | None) -> Awaitable[None]:
         """Sleep until `fd` can be written; `TimeoutError` at the deadline."""
         return self._wait(fd, _WRITE, deadline)
+
+    async def until(self, deadline: float, work: Coroutine[Any, Any, T]) -> T:
+        """Run code of the user's; `TimeoutError` at the deadline, at which it is cancelled."""
+        async with asyncio.timeout(max(0.0, deadline - monotonic())):
+            return await work
 
     def bell(self) -> AsyncioBell:
         """Return a bell for the running task."""

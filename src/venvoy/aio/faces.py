@@ -18,7 +18,7 @@ from ..pool.mapping import MapOptions
 from ..pool.mapping import Mapping as PoolMapping
 from . import asyncio_port
 from .detached import AsyncDetachedCalls
-from .streams import AsyncStream
+from .streams import AsyncStream, TaskSeat
 
 T = TypeVar("T")
 
@@ -59,7 +59,8 @@ class AsyncCalling(Begins):
             [('a', 'b'), ('b', 'c')]
         """
         call = make_call(target, args, kwargs, self._call_options, self._core.table)
-        return AsyncStream(self._core, asyncio_port.running(), call, self)
+        port = asyncio_port.running()
+        return AsyncStream(self._core, TaskSeat(self._core, port), port, call, self)
 
     def map(
         self,

@@ -70,7 +70,7 @@ class Hold:
                 call.dialogue.close()
 
     def _run_once(self, call: Call) -> Frame:
-        place = place_on(self.living())
+        place = place_on((self.living(),))
         if place is not None:  # the worker waits for an answer of this very thread, whose turn it is
             return self.core.engine.run_within(place, call)
         self.check_streams()

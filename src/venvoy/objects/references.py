@@ -131,6 +131,9 @@ class Residence:
             self._astray.append(call)
             self._wake()
             raise self._explain(reason, call) from reason.__cause__
+        finally:
+            if call.dialogue is not None:
+                call.dialogue.close()
         raise error
 
     def adopt(self, reference: Any, subject: Reference | None = None) -> Reference:

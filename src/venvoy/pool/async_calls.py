@@ -6,6 +6,7 @@ that is interrupted: its ticket goes astray, and the collector mends the rest.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic
 from typing import Any
@@ -15,7 +16,7 @@ from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..aio.latch import Latch
 from ..errors import ProtocolError
-from ..exchange import Call, ends
+from ..exchange import Call, Dialogue, ends
 from ..workers.lane import Lane, WorkerLost
 from ..workers.nesting import Place
 from ..workers.post_mortem import crash_error
@@ -58,12 +59,16 @@ class AsyncCalls:
         Raises:
             As `run`; besides this, what the call raises.
         """
-        while True:
-            value, error = self._pool.decoder.outcome(await run(call, port), call.convert)
-            if error is None:
-                return value
-            if not call.may_repeat(error):
-                raise error
+        try:
+            while True:
+                value, error = self._pool.decoder.outcome(await run(call, port), call.convert)
+                if error is None:
+                    return value
+                if not call.may_repeat(error):
+                    raise error
+        finally:
+            if call.dialogue is not None:
+                await close(call.dialogue)
 
     async def run(self, call: Call, port: Port) -> Frame:
         """Run a call on a worker and return its reply; as `Engine.run`."""
@@ -310,7 +315,8 @@ async def hear(frame: Frame, call: Call, call_id: int, lane: Lane, port: Port) -
         for owner, ask in talk.asked(frame, call, call_id):
             token = serving.set((*chain, Serving(lane, owner.deadline)))
             try:
-                pieces = await talk.responder.answer_on_loop(owner, ask)
+                answer = talk.responder.answer_on_loop(owner, ask)
+                pieces = await (answer if owner.deadline is None else port.until(owner.deadline, answer))
             finally:
                 serving.reset(token)
             if owner.deadline is not None and monotonic() >= owner.deadline:
@@ -319,6 +325,13 @@ async def hear(frame: Frame, call: Call, call_id: int, lane: Lane, port: Port) -
     finally:
         reply = talk.answered(call_id)
     return reply
+
+
+async def close(dialogue: Dialogue) -> None:
+    """The call has ended: close the iterators among its arguments, asynchronous ones too."""
+    dialogue.close()
+    if not isinstance(sys.exc_info()[1], GeneratorExit):  # then nothing can be awaited any more
+        await dialogue.aclose()
 
 
 async def exit_of(worker: Worker, port: Port) -> None:

@@ -166,7 +166,7 @@ class Convoy:
         if deadline is not None and now >= deadline:
             raise TimeoutError
         if now >= self._progress + ahead.STALL:
-            self._lane.mean_seconds = None
+            self._lane.mean_seconds, self._progress = None, now
             started = self._lane.started
             self._retract([call_id for call_id in self._riders if call_id > started])
 

@@ -262,7 +262,12 @@ class Drive:
         if frame.opcode == messages.PROGRESS:
             job.future.progress = self._lane.talk.report(frame, job.call) or job.future.progress
             return
-        job.is_answered = True  # a deadline that passes meanwhile is seen to by `JobQueue.expire`
+        job.is_answered = True  # a deadline that passes from now on is seen to by `JobQueue.expire`
+        if job.call.deadline is not None and monotonic() >= job.call.deadline:
+            self._on_time()
+            if job.call.options.on_timeout == "cancel":  # its end ends the question, too
+                job.is_answered = False
+                return
         reply = self._lane.talk.hear(frame, job.call, frame.call_id, self._lane, self._unsent.extend)
         job.is_answered = False
         if reply is not None:

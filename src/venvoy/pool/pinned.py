@@ -15,6 +15,7 @@ from venvoy_worker.contract.frames import Frame
 from ..errors import CallTimeout, WorkerError
 from ..exchange import Call
 from ..workers.lane import Lane, WorkerLost
+from ..workers.nesting import place_on
 from ..workers.post_mortem import crash_error
 from ..workers.state import Reason, State
 from ..workers.worker import Worker
@@ -52,6 +53,9 @@ class Pinned:
             CallTimeout: the deadline passed; a call that was running is stopped behind the caller's back.
             PoolClosed: the pool takes no calls.
         """
+        place = place_on(worker.lanes)
+        if place is not None:  # it waits for an answer of this very thread, which must not wait for it
+            return self._engine.run_within(place, call)
         ticket = Ticket()
         try:
             return self._run(ticket, self._take(ticket, worker, call), call)

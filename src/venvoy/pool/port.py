@@ -1,14 +1,16 @@
-"""What the asyncio driver stands on: three functions of an event loop, so that another loop is one more small class.
+"""What the asyncio driver stands on: a few functions of an event loop, so that another loop is one more small class.
 
 A port belongs to one running loop. Everything but `Bell.release` is called on its thread only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 from .roster import Ticket
+
+T = TypeVar("T")
 
 
 class HasFileno(Protocol):
@@ -50,6 +52,9 @@ class Port(Protocol):
 
     def wait_writable(self, fd: int, deadline: float | None) -> Awaitable[None]:
         """Sleep until `fd` can be written; as `wait_readable`."""
+
+    def until(self, deadline: float, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """Run code of the user's, which is cancelled at the deadline; `TimeoutError` then."""
 
     def bell(self) -> Bell:
         """Return a bell for the task that runs now."""

@@ -6,6 +6,8 @@ for itself.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..errors import NestedTooDeeply, PoolError, ProtocolError
@@ -83,15 +85,23 @@ def place_within(workers: dict[int, Worker], may_nest: bool = True) -> Place | N
         if len(ours) == sum(len(worker.lanes) for worker in workers.values()):
             raise PoolError("all workers of the pool wait for this very function, so none will be free while it waits")
         return None
-    if ours and len(chain) > _DEEPEST:
-        raise NestedTooDeeply(f"functions called by a worker have called the pool again, {len(chain)} levels deep")
-    return Place(*list(ours.items())[-1]) if ours else None
+    return _innermost([*ours.items()])
 
 
-def place_on(lane: Lane) -> Place | None:
-    """Return where a call that is for one lane has to be nested, if its worker waits for an answer of this thread."""
-    deadlines = [deadline for other, deadline in serving.get() if other is lane]
-    return Place(lane, deadlines[-1]) if deadlines else None
+def place_on(lanes: Collection[Lane]) -> Place | None:
+    """Return where a call for one of these lanes has to be nested, if one of them waits for an answer of this thread.
+
+    Raises:
+        NestedTooDeeply: calls are nested without end.
+    """
+    return _innermost([(lane, end) for lane, end in serving.get() if isinstance(lane, Lane) and lane in lanes])
+
+
+def _innermost(ours: list[tuple[Lane, float | None]]) -> Place | None:
+    depth = len(serving.get())
+    if ours and depth > _DEEPEST:
+        raise NestedTooDeeply(f"functions called by a worker have called the pool again, {depth} levels deep")
+    return Place(*ours[-1]) if ours else None
 
 
 def _is_among(workers: dict[int, Worker], lane: Lane) -> bool:

@@ -104,7 +104,9 @@ class Borrower:
         borrowed = self._known.get(number) or self._find(number)
         memory = borrowed.memory
         if memory is None:
-            return borrowed, frames.Unavailable(b"shared memory could not be mapped here (too many open files?)")
+            return borrowed, frames.Unavailable(
+                b"shared memory could not be mapped here (too many open files, or no memory?)"
+            )
         if memory.is_private and not borrowed.flags & frames.SEGMENT_GIVEN:  # a process was forked while it was idle
             memory = borrowed.memory = Mapping(os.dup(memory.fd), self._is_readonly)
         if offset + length > len(memory):

@@ -6,12 +6,14 @@ with 3.11; views of memory have no pickle. Stateless.
 
 from __future__ import annotations
 
+import mmap
 import sys
 from _pickle import PickleBuffer
 
 from .reducers import by_pickle
 
-MEMORY: Any = (bytes, bytearray, memoryview, PickleBuffer)  # as it comes; that of an array may be one of objects
+# As it comes; that of an array may be one of objects.
+MEMORY: Any = (bytes, bytearray, memoryview, mmap.mmap, PickleBuffer)
 
 
 def reducer_of(kind: type) -> Reducer | None:
