@@ -65,7 +65,7 @@ def fails(value: object) -> bool:
         ([LOCK], "[0]"),
         (LOCK, ""),
     ],
-    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+    ids=["dict", "key", "long key", "named tuple", "set", "deque", "slots", "one slot", "shy", "list", "itself"],
 )
 def test_the_path_follows_containers_and_attributes(value: object, path: str) -> None:
     """As an expression to follow a name."""
