@@ -205,6 +205,8 @@ class Channel:
                     raise EOFError
             except BlockingIOError:
                 return None
+            except ConnectionResetError:
+                raise EOFError from None
             frame = parser.next_frame()
         return frame
 
