@@ -194,20 +194,6 @@ class Ledger:
             except ValueError:  # it was woken
                 pass
 
-    def check_done(self, id: str) -> None:
-        """Return if a call is not running here any more.
-
-        Raises:
-            PoolClosed: it has no result, and the pool has ended.
-            ResultNotReady: it is still running.
-        """
-        running = self._running.get(id)
-        if running is None or running.reply is not None:
-            return
-        if self.is_over:
-            raise self._core.roster.closed_error()
-        raise ResultNotReady(f"detached call {id} has not finished yet; it goes on")
-
     def _awaited(self, id: str, timeout: float | None) -> Pieces:
         """Wait for the reply of a call; for one that runs elsewhere the store is looked into now and then."""
         deadline = math.inf if timeout is None else monotonic() + timeout
@@ -228,6 +214,7 @@ class Ledger:
         raise AssertionError  # there is always another pause
 
     def _await(self, id: str, deadline: float) -> None:
+        """Wait for a call that runs here."""
         waiter = allocate_lock()
         waiter.acquire()
         try:
@@ -237,7 +224,11 @@ class Ledger:
                     raise self._core.roster.closed_error()
         finally:
             self.leave(id, waiter)
-        self.check_done(id)
+        running = self._running.get(id)
+        if running is not None and running.reply is None and self.is_over:
+            raise self._core.roster.closed_error()
+        if running is not None and running.reply is None:
+            raise ResultNotReady(f"detached call {id} has not finished yet; it goes on")
 
     @property
     def is_over(self) -> bool:
