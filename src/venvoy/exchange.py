@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _MOST_SOURCES = 256  # texts a worker holds at a time
 Pieces = list[bytes | bytearray | memoryview]
+Placed = tuple[Sequence[bytes | bytearray | memoryview], Sequence["Part"]]  # body and buffers, for `frames.pack`
 Convert = Callable[[Any], Any]
 
 

@@ -290,11 +290,14 @@ async def hear(frame: Frame, call: Call, call_id: int, lane: Lane, port: Port) -
         for owner, ask in talk.asked(frame, call, call_id):
             token = serving.set((*chain, Serving(lane, owner.deadline)))
             try:
-                pieces = await talk.responder.answer_on_loop(owner, ask)
+                pieces = await talk.responder.answer_on_loop(owner, ask, lane)
+                if owner.deadline is not None and monotonic() >= owner.deadline:
+                    raise TimeoutError
+            except BaseException:
+                lane.answers.withdraw(ask.number)
+                raise
             finally:
                 serving.reset(token)
-            if owner.deadline is not None and monotonic() >= owner.deadline:
-                raise TimeoutError
             await send(lane.channel, pieces, owner.deadline, port)
     finally:
         reply = talk.answered(call_id)
