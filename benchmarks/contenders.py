@@ -61,6 +61,19 @@ class Contender:
         """Return the ways to map over many values, by a name for each; none by default."""
         return {}
 
+    def run(self, function: Callable[..., object], argument: Any, patience: float) -> object:
+        """Run a function and wait for its result.
+
+        Raises:
+            TimeoutError: there was none within so many seconds.
+            NotImplementedError: it cannot run any function with any argument.
+        """
+        raise NotImplementedError
+
+    def crash(self, patience: float) -> None:
+        """Have a call end its process, and wait for what becomes of it; raises whatever its caller gets."""
+        self.run(os._exit, 3, patience)
+
     def close(self) -> None:
         """End its processes."""
         raise NotImplementedError
@@ -114,6 +127,9 @@ class Venvoy(Contender):
     def maps(self, count: int) -> dict[str, Callable[[], object]]:
         return {"default": lambda: sum(self.pool.map(math.sqrt, range(count)))}
 
+    def run(self, function: Callable[..., object], argument: Any, patience: float) -> object:
+        return self.pool.call(function, argument)
+
     def close(self) -> None:
         self.pool.close()
 
@@ -139,6 +155,9 @@ class Futures(Contender):
             return sum(self._executor.map(math.sqrt, range(count), chunksize=chunksize))
 
         return {f"chunks of {size}": lambda size=size: run(size) for size in CHUNKS}
+
+    def run(self, function: Callable[..., object], argument: Any, patience: float) -> object:
+        return self._executor.submit(function, argument).result(patience)
 
     def close(self) -> None:
         self._executor.shutdown()
@@ -174,8 +193,14 @@ class Multiprocessing(Contender):
     def maps(self, count: int) -> dict[str, Callable[[], object]]:
         return {"default": lambda: sum(self._pool.map(math.sqrt, range(count)))}
 
+    def run(self, function: Callable[..., object], argument: Any, patience: float) -> object:
+        try:
+            return self._pool.apply_async(function, (argument,)).get(patience)
+        except multiprocessing.TimeoutError as error:
+            raise TimeoutError from error
+
     def close(self) -> None:
-        self._pool.close()
+        self._pool.terminate()  # after a crash, `join` would wait for ever
         self._pool.join()
 
 
@@ -196,6 +221,9 @@ class Pebble(Contender):
     def burst(self, count: int) -> object:
         return _collect([self._pool.schedule(math.sqrt, args=(4.0,)) for _ in range(count)])
 
+    def run(self, function: Callable[..., object], argument: Any, patience: float) -> object:
+        return self._pool.schedule(function, args=(argument,)).result(patience)
+
     def close(self) -> None:
         self._pool.close()
         self._pool.join()
@@ -210,7 +238,9 @@ class Execnet(Contender):
         import execnet
 
         self._group = execnet.Group([f"popen//python={sys.executable}"] * workers)
-        source = "import math\nfor value in channel:\n    channel.send(math.sqrt(value))"
+        source = (
+            "import math, os\nfor value in channel:\n    channel.send(math.sqrt(value) if value >= 0 else os._exit(3))"
+        )
         self._channels = [gateway.remote_exec(source) for gateway in self._group]
         self.burst(workers)
 
@@ -223,6 +253,10 @@ class Execnet(Contender):
         for channel in turns:
             channel.send(4.0)
         return [channel.receive() for channel in turns]
+
+    def crash(self, patience: float) -> None:
+        self._channels[0].send(-1.0)
+        self._channels[0].receive(patience)
 
     def close(self) -> None:
         self._group.terminate(timeout=2.0)
@@ -238,7 +272,7 @@ class Venvmux(Contender):
 
         logging.getLogger("venvmux").setLevel(logging.WARNING)
         self._folder = tempfile.TemporaryDirectory()
-        Path(self._folder.name, "peer_of_venvoy.py").write_text("from math import sqrt\n")
+        Path(self._folder.name, "peer_of_venvoy.py").write_text("from math import sqrt\nfrom os import _exit as die\n")
         package = Path(venvmux.__file__).parent.parent  # it follows the link of a venv's python out of the venv
         spec = venvmux.EnvSpec(python=sys.executable, workers=workers, worker_paths=[self._folder.name, package])
         self._pool = venvmux.Pool.from_envs({"own": (spec, "peer_of_venvoy")}, home=self._folder.name)
@@ -251,9 +285,40 @@ class Venvmux(Contender):
         payload = {"__args__": [4.0]}
         return _collect([self._pool.call_async("sqrt", payload, env="own") for _ in range(count)])
 
+    def crash(self, patience: float) -> None:
+        self._pool.call_async("die", {"__args__": [3]}, env="own").result(patience)
+
     def close(self) -> None:
         self._pool.close()
         self._folder.cleanup()
+
+
+class Rpyc(Contender):
+    """A function of a module in rpyc's process, by its proxy."""
+
+    needs = "rpyc"
+
+    def __init__(self, workers: int) -> None:
+        import rpyc
+
+        self._connections = [rpyc.classic.connect_multiprocess() for _ in range(workers)]
+        self._functions = [one.modules.math.sqrt for one in self._connections]
+        self._later = [rpyc.async_(function) for function in self._functions]
+        self.burst(workers)
+
+    def call(self, value: float) -> object:
+        return self._functions[0](value)
+
+    def burst(self, count: int) -> object:
+        results = [self._later[index % len(self._later)](4.0) for index in range(count)]
+        return [result.value for result in results]
+
+    def crash(self, patience: float) -> None:
+        self._connections[0].modules.os._exit(3)
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
 
 
 PEERS: dict[str, type[Contender]] = {
@@ -263,6 +328,7 @@ PEERS: dict[str, type[Contender]] = {
     "pebble": Pebble,
     "execnet": Execnet,
     "venvmux": Venvmux,
+    "rpyc": Rpyc,
 }
 ALL: dict[str, type[Contender]] = {RAW: RawPipe, VENVOY: Venvoy, **PEERS}
 

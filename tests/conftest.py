@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import re
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 WATCHDOG_SECONDS = 90.0
+EXIT_SECONDS = 60.0
 _terminal = os.dup(2)  # before pytest captures it: a hang must not lose its stacks
 if threading.current_thread() is threading.main_thread():  # begun in the background, by `nohup` say, both are ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,6 +35,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--restarts", type=int, default=_RESTARTS, metavar="NUMBER", help="how many restarts have to leave no trace"
     )
+
+
+def pytest_unconfigure() -> None:
+    """A thread that a failed test has left must not keep the run from ending."""
+    faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=_terminal)
 
 
 def find_interpreters() -> list[str]:
@@ -80,6 +87,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ.pop("VENVOY_HOME")
     if previous is not None:
         os.environ["VENVOY_HOME"] = previous
+
+
+@pytest.fixture(scope="session")
+def patience() -> float:
+    """Seconds that pools of fixtures may take to end: a worker that is killed saves nothing of what was measured."""
+    return 2.0 if "COVERAGE_PROCESS_CONFIG" in os.environ else 0.0
 
 
 def _descriptors() -> dict[str, str]:
@@ -135,8 +148,6 @@ def nothing_is_left(home: Path, frozen_heap: None) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
     """A hang is a failure: the whole run ends with every thread's stack. `@pytest.mark.slow` tests get longer."""
-    import faulthandler
-
     seconds = WATCHDOG_SECONDS * (4 if request.node.get_closest_marker("slow") else 1)
     faulthandler.dump_traceback_later(seconds, exit=True, file=_terminal)
     yield

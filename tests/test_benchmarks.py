@@ -51,6 +51,7 @@ def processes_with(mark: str) -> list[psutil.Process]:
     [
         "arrays.py",
         "call_latency.py",
+        "compare.py",
         "concurrency.py",
         "throughput.py",
         "start.py",

@@ -64,7 +64,15 @@ class AnyPool:
         return self._core.renewal.reap()
 
     def stats(self) -> PoolStats:
-        """Return the pool's numbers as they are now."""
+        """Return the pool's numbers as they are now.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     pool.call("math:sqrt", 9.0)
+            ...     pool.stats().calls_done
+            3.0
+            1
+        """
         return pool_stats(self._core.roster)
 
     def workers(self) -> list[WorkerInfo]:
@@ -83,6 +91,12 @@ class AnyPool:
 
         Raises:
             LookupError: there is no such worker.
+
+        Examples:
+            >>> with vv.Pool(worker=vv.WorkerOptions(output="discard")) as pool:
+            ...     pool.call("builtins:print", "hello")
+            ...     print(pool.output(), end="")
+            hello
         """
         named = self._find_named(worker)
         return self._core.output(worker, stream) if named is None else named.output(stream)  # type: ignore[arg-type]

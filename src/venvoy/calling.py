@@ -18,7 +18,7 @@ from .objects.references import Operation, Reference, borrowed, lent
 from .options import CallOptions, Target, WorkerOptions
 from .places import placed
 from .pool.recipe import EncodedInitializer
-from .source import SOURCE, VALUE, target_for
+from .source import VALUE, target_for
 from .source import Target as Resolved
 from .streams.drawing import drawn
 from .values.returns import converter
@@ -49,27 +49,36 @@ def make_call(
         args = resolved.bound_args + args
         kwargs = {**resolved.bound_kwargs, **kwargs}
     passed: list[Callable[..., object]] = []
-    try:
-        if resolved.kind == VALUE:
-            assert resolved.value is not None
-            args, kwargs = drawn(args, kwargs)
-            with Passing(passed):
-                encoded = codec.encode((*resolved.value, args, kwargs), table)
-        elif kwargs or not codec.is_small(args):
-            args, kwargs = drawn(args, kwargs)
-            with Passing(passed):
-                encoded = codec.encode((args, kwargs), table)
-        else:
-            encoded = codec.encode_small(args)
-    except codec.CodecError as error:
-        _check_lent(error)
-        raise _cannot_travel(resolved.name.rpartition(":")[2], args, kwargs, error, table) from error.__cause__
+    if kwargs or resolved.kind == VALUE or not codec.is_small(args):
+        encoded = _encoded(resolved, args, kwargs, table, passed)
+    else:  # it refers to nothing
+        encoded = codec.encode_small((args, {}))
     if options.max_bytes is not None:
         _check_size(resolved.name, encoded, options.max_bytes)
     call = _call(resolved, resolved.kind, encoded, options, passed)
     if lent:
         call.keeps = borrowed()
     return call
+
+
+def _encoded(
+    target: Resolved,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    table: reducers.Table | None,
+    passed: list[Callable[..., object]],
+) -> codec.Encoded:
+    """Return the encoded arguments of a call; functions among them come into `passed`."""
+    args, kwargs = drawn(args, kwargs)
+    try:
+        with Passing(passed):
+            if target.kind != VALUE:
+                return codec.encode((args, kwargs), table)
+            assert target.value is not None
+            return codec.encode((*target.value, args, kwargs), table)
+    except codec.CodecError as error:
+        _check_lent(error)
+        raise _cannot_travel(target.name.rpartition(":")[2], args, kwargs, error, table) from error.__cause__
 
 
 def make_operation(
@@ -322,9 +331,13 @@ def _call(
     options: CallOptions,
     passed: list[Callable[..., object]],
 ) -> Call:
-    definition = definition_of(target)
-    shown = target.name.partition(":")[2] if target.kind == SOURCE else target.name
-    call = _made(shown, flags, target.name.encode(), encoded, definition, options)
+    name, definition = target.name, None
+    sent = name.encode()
+    if target.source is not None:
+        definition = definition_of(target)
+        name = name.partition(":")[2]
+    make = Call if options.max_bytes is None and options.returns is None else _made
+    call = make(name, flags, sent, encoded, definition, options)
     if passed:
         call.dialogue = call.dialogue or Dialogue()
         call.dialogue.passed = passed

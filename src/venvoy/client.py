@@ -35,10 +35,28 @@ class Pool(Calling, AnyPool, Executor):
     Raises:
         TypeError, ValueError: an argument is not what is described here.
         PoolError: this system cannot run workers.
+
+    Examples:
+        >>> import venvoy as vv
+        >>> with vv.Pool(workers=(1, 4), name="numbers") as pool:
+        ...     pool.call("math:sqrt", 9.0)
+        3.0
     """
 
     def options(self, **options: Unpack[CallOptionsDict]) -> View:
-        """Return a light view of this pool whose calls have these `CallOptions`."""
+        """Return a light view of this pool whose calls have these `CallOptions`.
+
+        Args:
+            options: fields of `CallOptions`; durations in seconds, sizes in bytes.
+
+        Raises:
+            TypeError, ValueError: an option is unknown, or not what is described there.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     pool.options(timeout=30, retries=2).call("math:sqrt", 9.0)
+            3.0
+        """
         return View(self, self._call_options.replaced(**options))
 
     @property
@@ -53,6 +71,12 @@ class Pool(Calling, AnyPool, Executor):
 
         Args:
             timeout: seconds to wait for a worker; `CallTimeout` after that.
+
+        Examples:
+            >>> with vv.Pool() as pool, pool.lease() as worker:
+            ...     worker.exec("total = 40")
+            ...     worker.eval("total + 2")
+            42
         """
         return Lease(self._core, timeout, self._call_options)
 
@@ -63,6 +87,11 @@ class Pool(Calling, AnyPool, Executor):
             count: how many; no more than the pool may have.
             timeout: seconds to wait for them; then those that were had are given, and `CallTimeout` is raised if
                 that is none. None waits for all.
+
+        Examples:
+            >>> with vv.Pool(workers=2) as pool, pool.leases(2) as workers:
+            ...     len({worker.pid for worker in workers})
+            2
         """
         return gather(self._core, count, timeout, self._call_options)
 
@@ -77,6 +106,12 @@ class Pool(Calling, AnyPool, Executor):
             LookupError: there is none, and `create` is False.
             ValueError: there is one with other options.
             PoolError: there are `max_named` already. Besides these, why it could not be started.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     pool.named("model").exec("weights = [1, 2, 3]")
+            ...     pool.named("model").eval("sum(weights)")
+            6
         """
         return self._named.get(name, create, worker_options)
 
@@ -89,6 +124,11 @@ class Pool(Calling, AnyPool, Executor):
         Raises:
             ValueError: more than the pool may have.
             WorkerStartError, EnvError: why one could not be started.
+
+        Examples:
+            >>> with vv.Pool(workers=(0, 2)) as pool:
+            ...     pool.warm(1)
+            1
         """
         return self._core.opening.warm(workers)
 
@@ -100,6 +140,14 @@ class Pool(Calling, AnyPool, Executor):
 
         Raises:
             WorkerStartError: the first fresh one did not start; the old ones go on serving.
+
+        Examples:
+            >>> with vv.Pool(workers=1) as pool:
+            ...     before = pool.call("os:getpid")
+            ...     pool.reload()
+            ...     pool.call("os:getpid") == before
+            1
+            False
         """
         return self._core.reload()
 
@@ -110,6 +158,12 @@ class Pool(Calling, AnyPool, Executor):
 
         Raises:
             SyntaxError: it cannot be parsed. Besides this, what it raises; then no worker has any of it.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     pool.define("def double(n): return 2 * n")
+            ...     pool.call("double", 21)
+            42
         """
         if not isinstance(text, str):
             raise TypeError(f"define() takes source text, not {type(text).__name__}")

@@ -111,7 +111,15 @@ class WorkerStartError(WorkerError):
     """A worker did not become ready: a failing import, an exit, a time-out, a limit of the system.
 
     `output` is what the process printed, `remote_traceback` the Python traceback where there is one (of a start that
-    took too long: where it was), `exit_status` / `signal` how it ended where it ended, `python_stack` where it crashed.
+    took too long: where it was), `exit_status` / `signal` how it ended where it ended, `python_stack` where it crashed,
+    `oom_hint` what speaks for a lack of memory.
+
+    Examples:
+        >>> try:
+        ...     vv.Pool(worker=vv.WorkerOptions(initializer="builtins:int", initializer_args=("x",))).warm()
+        ... except vv.WorkerStartError as error:
+        ...     print(error.remote_traceback.splitlines()[-1])
+        ValueError: invalid literal for int() with base 10: 'x'
     """
 
     code = "worker_start_failed"
@@ -145,6 +153,14 @@ class WorkerCrashed(WorkerError):
     speaks for a lack of memory, "" for nothing), `pid`, `environment` (key of the worker's environment), `reason`:
     "CRASHED", "KILLED" (by `Pool.kill` or `terminate`), or another name of `venvoy.workers.state.Reason`; `collateral`
     (True: the worker ran several calls, and was ended because another one did not stop in time).
+
+    Examples:
+        >>> with vv.Pool() as pool:
+        ...     try:
+        ...         pool.call("os:abort")
+        ...     except vv.WorkerCrashed as error:
+        ...         print(error.signal.name, error.target)
+        SIGABRT os:abort
     """
 
     code = "worker_crashed"
@@ -216,6 +232,14 @@ class MessageTooLarge(EncodingError, ValueError):
     """Arguments or a result take more bytes than `max_bytes` allows; `size` and `limit` say how many.
 
     Nothing of it was sent; the worker goes on.
+
+    Examples:
+        >>> with vv.Pool() as pool:
+        ...     try:
+        ...         pool.options(max_bytes=1000).call("builtins:len", bytes(5000))
+        ...     except vv.MessageTooLarge as error:
+        ...         print(error.limit, error.size > 5000)
+        1000 True
     """
 
     code = "message_too_large"
@@ -238,6 +262,14 @@ class RemoteError(VenvoyError):
     Instances belong to a subclass that also inherits the nearest builtin base, so that
     `except ValueError` works. `type_name` is the full name of the class in the worker,
     `remote_args` its plain arguments (their `repr` where an argument is not plain).
+
+    Examples:
+        >>> with vv.Pool() as pool:
+        ...     try:
+        ...         pool.exec("raise type('Refused', (ValueError,), {})('no', 7)")
+        ...     except ValueError as error:
+        ...         print(isinstance(error, vv.RemoteError), error.remote_args)
+        True ('no', 7)
     """
 
     code = "remote_error"
@@ -268,6 +300,15 @@ class SwarmError(VenvoyError):
 
     `processes` has a `venvoy.feed.ProcessReport` for each: status or signal, items and bytes written per channel,
     the end of its stderr. The items that no process received whole are in `Swarm.undelivered`.
+
+    Examples:
+        >>> from venvoy.feed import Swarm
+        >>> try:
+        ...     with Swarm(["false"]) as swarm:
+        ...         swarm.end_input()
+        ... except vv.SwarmError as error:
+        ...     print(error.processes[0].status)
+        1
     """
 
     code = "swarm_failed"
@@ -287,6 +328,15 @@ class FeedStalled(SwarmError, TimeoutError):
     """Input waits and is not taken; the message names the process and the channel.
 
     `process_id` and `channel` are those, None where all processes are meant.
+
+    Examples:
+        >>> from venvoy.feed import Swarm
+        >>> try:
+        ...     with Swarm(["sleep", "60"], grace_period=0.1) as swarm:
+        ...         swarm.feed_many([bytes(1 << 20)] * 100, timeout=0.1)
+        ... except vv.FeedStalled as error:
+        ...     print(error.code)
+        feed_stalled
     """
 
     code = "feed_stalled"

@@ -24,6 +24,7 @@ from .options import CallOptions, Progress
 if TYPE_CHECKING:
     from venvoy_worker.contract.frames import Part
 
+_SMALL = 4096  # bytes of target and body
 _MOST_SOURCES = 256  # texts a worker holds at a time
 Pieces = list[bytes | bytearray | memoryview]
 Placed = tuple[Sequence[bytes | bytearray | memoryview], Sequence["Part"]]  # body and buffers, for `frames.pack`
@@ -78,6 +79,9 @@ class Closing(Protocol):
     def close(self) -> object:
         """Nobody will draw any more."""
 
+    async def aclose(self) -> object:
+        """As `close`, where that has to be awaited."""
+
 
 @dataclass(slots=True)
 class Dialogue:
@@ -101,6 +105,12 @@ class Dialogue:
             if isinstance(function, Closing):
                 function.close()
 
+    async def aclose(self) -> None:
+        """As `close`: those that have to be awaited."""
+        for function in self.passed:
+            if isinstance(function, Closing):
+                await function.aclose()
+
     @property
     def is_drawn(self) -> bool:
         """True when an iterator among the arguments has given something, which it cannot give again."""
@@ -120,26 +130,17 @@ class Call:
 
     `convert` makes of the result what the caller asked for, None leaves it as it is; `dialogue` is None where nothing
     but the reply is expected; `reply` is what a blocked caller got, for those who are interrupted before they can look
-    at it; `keeps` is what has to live until the call has ended.
+    at it; `keeps` is what has to live until the call has ended; `attempts` counts those that have failed.
     """
 
-    __slots__ = (
-        "attempts",
-        "body",
-        "buffers",
-        "convert",
-        "deadline",
-        "definition",
-        "dialogue",
-        "flags",
-        "keeps",
-        "name",
-        "options",
-        "reply",
-        "retries",
-        "size",
-        "target",
-    )
+    # Of the class, so that the calls that have nothing of the kind do not pay for it.
+    deadline: float | None = None
+    attempts = 0
+    convert: Convert | None = None
+    dialogue: Dialogue | None = None
+    reply: Frame | None = None
+    keeps: object = None
+    _small = b""  # target and body together, of a call that fits into one small piece
 
     def __init__(
         self,
@@ -156,16 +157,15 @@ class Call:
         self.body, self.buffers = encoded
         self.definition = definition
         self.options = options
-        timeout = options.timeout
-        self.deadline = None if timeout is None else monotonic() + timeout
         self.retries = options.retries
-        self.attempts = 0
-        self.convert: Convert | None = None
-        self.dialogue = Dialogue() if options.on_progress is not None else None
-        self.reply: Frame | None = None
-        self.keeps: object = None
+        if options.timeout is not None:
+            self.deadline = monotonic() + options.timeout
+        if options.on_progress is not None:
+            self.dialogue = Dialogue()
         if len(self.body) == 1 and not self.buffers:
             self.size = len(target) + len(self.body[0])
+            if self.size <= _SMALL:
+                self._small = target + self.body[0]
         else:
             self.size = len(target) + sum(map(len, self.body)) + sum(map(len, self.buffers))
 
@@ -176,22 +176,18 @@ class Call:
             loans: with that worker; what is large goes into them.
             flags: come to those of the call.
         """
+        remaining = 0
+        if self.deadline is not None:
+            remaining = min(max(1, int((self.deadline - monotonic()) * 1000)), 0xFFFFFFFF)
+        flags |= self.flags
         body: Sequence[bytes | bytearray | memoryview] = self.body
         buffers: Sequence[Part] = self.buffers
         if loans is not None and (buffers or self.size >= loans.lender.least):
             body, buffers = loans.lender.place(call_id, body, self.buffers)
-        remaining = 0 if self.deadline is None else max(1, int((self.deadline - monotonic()) * 1000))
-        return frames.pack(
-            messages.CALL,
-            self.flags | flags,
-            codec.PICKLE,
-            0,
-            call_id,
-            min(remaining, 0xFFFFFFFF),
-            self.target,
-            body,
-            buffers,
-        )
+        elif self._small:
+            size = len(self.target)
+            return frames.pack_small(messages.CALL, flags, codec.PICKLE, call_id, remaining, size, self._small)
+        return frames.pack(messages.CALL, flags, codec.PICKLE, 0, call_id, remaining, self.target, body, buffers)
 
     def may_repeat(self, error: BaseException) -> bool:
         """Return True, having counted the attempt, if the call is to be run again after this error of its own."""

@@ -104,6 +104,11 @@ class Calling(Begins):
             WorkerCrashed: the worker ended while it ran this.
             WorkerStartError, EnvError: no worker could be started.
             PoolClosed: the pool is closed. Besides these, whatever the target raises.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     pool.call("math:hypot", 3.0, 4.0)
+            5.0
         """
         return self._core.calls.run(make_call(target, args, kwargs, self._call_options, self._core.table))
 
@@ -112,6 +117,12 @@ class Calling(Begins):
 
         Raises:
             PoolClosed: the pool is closed. What `call` raises besides is raised by `future.result()`.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     future = pool.submit("math:hypot", 3.0, 4.0)
+            ...     future.result(timeout=30)
+            5.0
         """
         try:
             call = make_call(target, args, kwargs, self._call_options, self._core.table)
@@ -128,6 +139,13 @@ class Calling(Begins):
 
         Raises:
             TypeError: the result is not iterable. Besides this, as `call`; errors come after the items before them.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     for pair in pool.stream("itertools:pairwise", "abc"):
+            ...         print(*pair)
+            a b
+            b c
         """
         call = make_call(target, args, kwargs, self._call_options, self._core.table)
         return Stream(self._core, PoolSeat(self._core), call, self)
@@ -158,6 +176,11 @@ class Calling(Begins):
 
         Raises:
             CallTimeout: a result was not there in time. Besides this, what `call` raises, in the place of a result.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     list(pool.map("math:sqrt", [1, 4, 9]))
+            [1.0, 2.0, 3.0]
         """
         options = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions)
         return self._mapping(target, iterables, options).results()
@@ -174,7 +197,13 @@ class Calling(Begins):
         ordered: bool = True,
         return_exceptions: bool = False,
     ) -> Iterator[Any]:
-        """Run a target for each dict of keyword arguments, as in `[{"n": 0}, {"n": 1}]`; otherwise as `map`."""
+        """Run a target for each dict of keyword arguments, as in `[{"n": 0}, {"n": 1}]`; otherwise as `map`.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     [str(delta) for delta in pool.map_kwargs("datetime:timedelta", [{"hours": 1}, {"minutes": 1}])]
+            ['1:00:00', '0:01:00']
+        """
         options = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions)
         return self._chunks(target, map(keywords_of, items), True, options).results()
 
@@ -197,6 +226,11 @@ class Calling(Begins):
 
         Raises:
             TypeError: a request is none. Besides this, as `map`.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     list(pool.call_many([("math:sqrt", [9]), ("builtins:int", ["ff"], {"base": 16})]))
+            [3.0, 255]
         """
         options = MapOptions(timeout, None, buffersize, ordered, return_exceptions)
         return self._batch(requests, options).results()
@@ -207,19 +241,40 @@ class Calling(Begins):
         At the top level of the text `await` may be used. Errors show its lines where they stand in your file.
 
         Args:
+            text: Python, as the worker's version has it.
             values: names the text may use, besides the builtins.
 
         Raises:
             SyntaxError: the worker's Python cannot parse it. Besides this, as `call`.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     pool.eval("sum(range(n + 1))", n=100)
+            5050
         """
         return self._core.calls.run(make_eval(text, values, "eval", "", self._call_options))
 
     def exec(self, text: str, /, **values: Any) -> Any:
-        """Execute Python statements in a worker, as `eval`; return what they `return`, else None."""
+        """Execute the text of Python statements in a worker, as `eval`; return what they `return`, else None.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     pool.exec("import math; return math.isqrt(n)", n=17)
+            4
+        """
         return self._core.calls.run(make_eval(text, values, "exec", "", self._call_options))
 
     def module(self, name: str, /) -> Module:
-        """Return a handle whose attributes are functions of a module of the worker's environment."""
+        """Return a handle whose attributes are functions of a module of the worker's environment.
+
+        Args:
+            name: of the module, as "numpy.linalg"; it is imported with the first call.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     pool.module("math").hypot(3.0, 4.0)
+            5.0
+        """
         return Module(self.call, name, ())
 
     def bind(self, protocol: Callable[..., T], module: str | None = None) -> T:
@@ -233,6 +288,14 @@ class Calling(Begins):
 
         Raises:
             TypeError: it declares no methods, or annotations that cannot be resolved.
+
+        Examples:
+            >>> from typing import Protocol
+            >>> class Geometry(Protocol):
+            ...     def hypot(self, x: float, y: float) -> float: ...
+            >>> with vv.Pool(module="math") as pool:
+            ...     pool.bind(Geometry).hypot(3, 4)
+            5.0
         """
         return self._bound(protocol, module, self._core.calls.run)
 
@@ -251,6 +314,12 @@ class Calling(Begins):
 
         Raises:
             As `call`.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     letters = pool.object("collections:Counter", "banana")
+            ...     letters.most_common(1)
+            [('a', 3)]
         """
         call = make_kept(self._core, target, args, kwargs, self._call_options)
         return start_object(self._core, call, self._call_options, owner=self)

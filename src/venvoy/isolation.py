@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack
 
 from .client import Pool
 from .envs import EnvSpec
@@ -20,9 +20,6 @@ from .pool.jobs import CallFuture
 from .pool.phase import Phase
 from .source import BySource, by_source
 from .values.public import Record
-
-if TYPE_CHECKING:
-    import asyncio
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,14 +50,15 @@ class Isolated(BySource[P, R], Generic[P, R]):
         return self.pool.submit(self, *args, **kwargs)
 
     def map(self, *iterables: Any, **options: Any) -> Iterator[R]:
-        """Run the function for each item; as `Pool.map`."""
+        """Run the function for each item, with the keyword `options` of `Pool.map`."""
         return self.pool.map(self, *iterables, **options)
 
-    def aio(self, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
-        """Run the function in a worker; await what is returned. Cancelling the task that awaits it stops the call."""
+    async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function in a worker and return its result. Cancelling the task that awaits it stops the call."""
         import asyncio  # 30 ms, for those who use it anyway
 
-        return asyncio.wrap_future(self.submit(*args, **kwargs))
+        result: R = await asyncio.wrap_future(self.submit(*args, **kwargs))
+        return result
 
     @property
     def pool(self) -> Pool:
@@ -71,12 +69,22 @@ class Isolated(BySource[P, R], Generic[P, R]):
         return pool
 
     def close(self, timeout: float | None = None) -> None:
-        """End the pool, which may be that of other functions too; the next call starts another."""
+        """End the pool, which may be that of other functions too; the next call starts another.
+
+        Args:
+            timeout: seconds that running calls may take, as of `Pool.close`.
+        """
         self.pool.close(timeout)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """Make it a method: the worker gets a `Record` of the instance's attributes as its first argument."""
+        if isinstance(instance, type):
+            raise TypeError(f"{self.__qualname__}: a class cannot go along; make it a @staticmethod, above @isolated")
         return self if instance is None else _Bound(self, instance)
+
+    def __reduce__(self) -> str:
+        """Travel by name, as functions do."""
+        return self.__qualname__
 
     def __repr__(self) -> str:
         return f"isolated({self.__wrapped__!r})"
@@ -101,9 +109,9 @@ class _Bound(Generic[R]):
         function = self.__wrapped__
         return function.pool.map(partial(function, _record(self.__self__)), *iterables, **options)
 
-    def aio(self, *args: Any, **kwargs: Any) -> asyncio.Future[R]:
+    async def aio(self, *args: Any, **kwargs: Any) -> R:
         """As `Isolated.aio`."""
-        return self.__wrapped__.aio(_record(self.__self__), *args, **kwargs)
+        return await self.__wrapped__.aio(_record(self.__self__), *args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<{self.__wrapped__!r} of {self.__self__!r}>"
@@ -146,6 +154,17 @@ def isolated(
         TypeError: it is applied without arguments, or to something that is not callable.
         EnvError: the environment is described wrongly.
         EncodingError: the function was not made by Python source.
+
+    Examples:
+        >>> @vv.isolated(workers=1)
+        ... def describe(n):
+        ...     import os
+        ...     return n * 2, os.getpid()
+        >>> import os
+        >>> doubled, pid = describe(21)
+        >>> doubled, pid == os.getpid()
+        (42, False)
+        >>> describe.close()
     """
     if env is not None and not isinstance(env, EnvSpec | str | os.PathLike):
         raise TypeError("isolated needs to be told where: @isolated(packages=[...])")
@@ -155,6 +174,8 @@ def isolated(
     make = partial(_pool, where, workers, worker, pool or {})
 
     def decorate(function: Callable[P, R]) -> Isolated[P, R]:
+        if isinstance(function, staticmethod | classmethod | property):
+            raise TypeError(f"isolated takes a function: write @{type(function).__name__} above @isolated, not below")
         return Isolated(by_source(function).__wrapped__, make)
 
     return decorate

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypedDict
 
-from .checks import check_seconds
+from .checks import check_names, check_seconds
 from .detached.store import CallStore
 from .events import Event
 from .places import sources_of
@@ -74,17 +74,22 @@ class WorkerOptions:
         kill_on_exception: end a worker whose call raised.
         output: where what workers print goes: "forward" (the host's stdout and stderr), "log" (logger
             `venvoy.output`), "discard", or a function called with each `OutputChunk` on a background thread.
-        output_tail_bytes: how much of each stream is kept for `Pool.output()` and for errors.
+        output_tail_bytes: how many bytes of each stream are kept for `Pool.output()` and for errors.
         max_message_bytes: the most bytes that the arguments or the result of a call may take, encoded; None is any
             number. `options(max_bytes=)` says less for single calls.
         segment_bytes: arrays, bytes and other buffers of at least so many bytes travel in shared memory, where the
             system has it (Linux); None sends all through the socket.
-        segment_cache_bytes: the most shared memory kept for the next large values, in each direction.
+        segment_cache_bytes: the most bytes of shared memory kept for the next large values, in each direction.
         segment_access: "private", the receiver may write into what it received in shared memory, unseen by the
             sender; "readonly", it may not.
 
     Raises:
         TypeError, ValueError: an argument is not what is described here.
+
+    Examples:
+        >>> with vv.Pool(worker=vv.WorkerOptions(env_vars=lambda slot: {"GPU": str(slot)})) as pool:
+        ...     pool.eval("__import__('os').environ['GPU']")
+        '0'
     """
 
     paths: Sequence[str | os.PathLike[str]] = ()
@@ -226,6 +231,7 @@ class CallOptions:
 
     def replaced(self, **given: Any) -> CallOptions:
         """Return options for a view: what is given, within the limit that these set."""
+        check_names("options()", given, CallOptions.__dataclass_fields__)
         limits = [limit for limit in (self.max_bytes, given.get("max_bytes")) if limit is not None]
         options = CallOptions(**given)  # checks them first
         return options if not limits else CallOptions(**{**given, "max_bytes": min(limits)})
@@ -281,10 +287,10 @@ def check_pool_options(module: object, worker: object, options: Mapping[str, Any
     Raises:
         TypeError, ValueError: naming the argument.
     """
-    unknown = set(options) - set(PoolOptions.__annotations__)
-    if unknown:
-        known = ", ".join(PoolOptions.__annotations__)
-        raise TypeError(f"Pool() has no option {min(unknown)!r}; it has {known}")
+    known = ["env", "module", "workers", "worker", *PoolOptions.__annotations__]
+    of_workers, of_calls = WorkerOptions.__dataclass_fields__, CallOptions.__dataclass_fields__
+    elsewhere = {"worker=WorkerOptions({}=...)": of_workers, "pool.options({}=...)": of_calls}
+    check_names("Pool()", options, known, elsewhere)
     if module is not None and not isinstance(module, str):
         raise TypeError(f"module is the name of a module, not {module!r}")
     if module is not None and not all(part.isidentifier() for part in module.split(".")):

@@ -1,4 +1,4 @@
-"""`progress_bar()`: how far a map or a long call is, as a bar on a terminal and as lines of text anywhere else.
+"""`progress_bar()`: how far a map or a long call is: a bar on a terminal or in a notebook, lines of text anywhere else.
 
 A bar owns its display, and the newest state it was told, under one lock, since several threads may report.
 """
@@ -10,10 +10,11 @@ import threading
 from collections.abc import Iterable, Iterator, Sized
 from time import monotonic
 from types import TracebackType
-from typing import Self, TextIO, TypeVar
+from typing import Any, Self, TextIO, TypeVar
 
 T = TypeVar("T")
-_PAUSE = 1.0  # seconds between two lines of text
+_PAUSE, _CELL_PAUSE = 1.0, 0.1  # seconds between two lines of text, and two looks of a notebook's
+_WIDTH = 40  # characters of a notebook's bar
 
 
 class ProgressBar:
@@ -31,10 +32,10 @@ class ProgressBar:
         self._file = file
         self._lock = threading.Lock()  # guards the display and the two below
         self._done = 0.0
-        self._display: _Bar | _Lines | None = None
+        self._display: _Bar | _Cell | _Lines | None = None
 
     def __enter__(self) -> Self:
-        make = _Bar if self._file.isatty() else _Lines
+        make = _Bar if self._file.isatty() else _Cell if _is_of_notebook(self._file) else _Lines
         self._display = make(self._label, self._file)
         self._display.show(0, self._total, "")
         return self
@@ -59,6 +60,7 @@ class ProgressBar:
         """Yield what an iterable yields, and show how many there were.
 
         Args:
+            results: any iterable.
             total: how many there will be; by default its length, if it has one, or that of the bar.
         """
         if total is None:
@@ -73,7 +75,8 @@ class ProgressBar:
 def progress_bar(label: str = "", total: float | None = None, *, file: TextIO | None = None) -> ProgressBar:
     """Return a display of how far a map or a long call is, for a `with` block.
 
-    On a terminal it is a bar, by rich; elsewhere it is a line of text at most once a second.
+    On a terminal it is a bar, by rich, and in a notebook one below the cell; elsewhere it is a line of text at most
+    once a second.
 
     Args:
         label: what is going on.
@@ -82,6 +85,11 @@ def progress_bar(label: str = "", total: float | None = None, *, file: TextIO | 
 
     Raises:
         ValueError: the total is negative.
+
+    Examples:
+        >>> with vv.Pool() as pool, vv.progress_bar("roots", total=3) as bar:
+        ...     list(bar.track(pool.map("math:sqrt", [1, 4, 9])))
+        [1.0, 2.0, 3.0]
     """
     if total is not None and total < 0:
         raise ValueError(f"total is a number from 0 up, or None, not {total!r}")
@@ -105,6 +113,39 @@ class _Bar:
 
     def end(self) -> None:
         self._progress.stop()
+
+
+def _is_of_notebook(file: TextIO) -> bool:
+    """Whether what is written there appears below a cell of a notebook; IPython is not imported to find out."""
+    return "ipykernel" in sys.modules and type(file).__module__.startswith("ipykernel.")
+
+
+class _Cell:
+    """A bar of text below the cell, drawn anew in its place."""
+
+    def __init__(self, label: str, file: TextIO) -> None:
+        self._label = label
+        self._next = 0.0
+        self._unshown = ""
+        self._handle: Any = None
+
+    def show(self, done: float, total: float | None, message: str) -> None:
+        share = min(1.0, done / total) if total else 0.0
+        count = f"{done:g}/{total:g}" if total else f"{done:g}"
+        bar = "━" * round(share * _WIDTH)
+        self._unshown = f"{self._label} {bar:─<{_WIDTH}} {count} {message}".strip()
+        if monotonic() >= self._next:
+            self._next = monotonic() + _CELL_PAUSE
+            self.end()
+
+    def end(self) -> None:
+        from IPython.display import display  # type: ignore[import-not-found,unused-ignore]  # of the kernel around us
+
+        text, self._unshown = self._unshown, ""
+        if text and self._handle is None:
+            self._handle = display({"text/plain": text}, raw=True, display_id=True)
+        elif text:
+            self._handle.update({"text/plain": text}, raw=True)
 
 
 class _Lines:

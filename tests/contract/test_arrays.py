@@ -5,7 +5,9 @@ from __future__ import annotations
 import copyreg
 import pickle
 import pickletools
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -205,7 +207,7 @@ SCALARS = [
     np.complex64(1j),
     np.clongdouble(1j) / 3,
     np.datetime64("2024-02-29T12:00", "25s"),
-    np.datetime64("NaT"),
+    np.datetime64("NaT", "us"),
     np.timedelta64(7, "D"),
     np.void(b"abc"),
     np.str_("é"),
@@ -372,3 +374,12 @@ def test_reducers_registered_at_any_time_count() -> None:
     """`copyreg.pickle` works as in any program, also beside numpy."""
     assert travel([Stubborn(7)])[0].number == 7
     assert codec.decode(codec.encode_inline(Stubborn(8)), []).number == 8  # type: ignore[attr-defined]
+
+
+def test_a_file_of_the_users_named_numpy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of an attribute that it lacks."""
+    mine = ModuleType("numpy")
+    mine.__file__ = "/app/numpy.py"
+    monkeypatch.setitem(sys.modules, "numpy", mine)
+    with pytest.raises(ImportError, match=r"/app/numpy\.py here, which is not the library"):
+        arrays.restore_array("<i8", (1,), "C", bytes(8))

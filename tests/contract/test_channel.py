@@ -136,7 +136,7 @@ def test_a_channel_never_changes_its_socket(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 40, -1])
-@pytest.mark.parametrize("size", [10, LARGE // 100, 3 * frames._SMALL])
+@pytest.mark.parametrize("size", [10, LARGE // 100, 3 * frames.SMALL])
 def test_a_deadline_keeps_what_came(pair: Pair, size: int, cut: int) -> None:
     """A frame half received when the deadline passes is whole once the rest has come."""
     one, other = pair

@@ -18,7 +18,7 @@ import venvoy_worker
 from venvoy_worker.contract import frames
 from venvoy_worker.contract.frames import ENTRY, HEADER, HEADER_SIZE, Frame, FrameError, FrameParser, pack
 
-SMALL = frames._SMALL
+SMALL = frames.SMALL
 SOURCES = Path(venvoy_worker.__file__).parents[1]
 Facts = tuple[Any, ...]
 

@@ -229,11 +229,15 @@ def test_layout_of_a_requirements_file_does_not_change_the_key_and_content_does(
     assert EnvSpec.requirements(one).key != before
 
 
-@pytest.mark.parametrize(
-    "line", ["--index-url https://a.example/simple", "-f ./wheels", "--pre", "-e ./local", "./local/x.whl", "-r b.txt"]
-)
+LINES = ["--index-url https://a.example/simple", "-f ./wheels", "--pre", "-e ./local", "./local/x.whl", "-r b.txt"]
+LINES += ["-r https://a.example/r.txt", "pipe", "folder", "tiny \\"]
+
+
+@pytest.mark.parametrize("line", LINES)
 def test_every_kind_of_line_counts_in_the_key(tmp_path: Path, line: str) -> None:
-    """Options and local paths too."""
+    """Options, addresses and local paths too, whatever is there; the last line may be continued by nothing."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
     (tmp_path / "b.txt").write_text("other\n")
     file = tmp_path / "a.txt"
     file.write_text("six\n")
@@ -377,6 +381,8 @@ def test_a_script_is_run_by_the_python_it_requires(tmp_path: Path, home: Path, o
         ("# /// script\n# tool = 3\n# ///\n", "tool must be a table"),
         ("# /// script\n# [tool.uv]\n# index = [3]\n# ///\n", r"tool\.uv\.index.*must be tables with a url"),
         ("# /// script\n# ///\n\n# /// script\n# ///\n", "has no|more than one"),
+        ("# /// script\n# requires-python = 3\n# ///\n", "requires-python must be a string"),
+        ("# /// script\n# dependencies = ['a']\n# [tool.uv.sources]\n# a = {}\n# ///\n", r"sources\.a: only path, url"),
     ],
 )
 def test_a_script_that_cannot_be_understood_is_refused(tmp_path: Path, content: str, words: str) -> None:
@@ -394,6 +400,24 @@ def test_sources_of_a_script_are_followed(tmp_path: Path, options: dict[str, obj
     )
     env = build(EnvSpec.script(tmp_path / "script.py", **options), home=home)
     assert packages(env) == ["sample==1.0", "tiny==2.0"]
+
+
+@pytest.mark.parametrize(
+    ("source", "requirement"),
+    [
+        ("{ url = 'https://a.example/a.whl' }", "a[x] @ https://a.example/a.whl"),
+        ("{ git = 'https://a.example/a' }", "a[x] @ git+https://a.example/a"),
+        ("{ git = 'https://a.example/a', tag = 'v1' }", "a[x] @ git+https://a.example/a@v1"),
+        ("{ index = 'ours' }", "a[x]>=1"),
+    ],
+)
+def test_addresses_of_a_scripts_sources_take_the_place_of_versions(
+    tmp_path: Path, source: str, requirement: str
+) -> None:
+    """Of files and of repositories; an index only says where to look."""
+    script = tmp_path / "script.py"
+    script.write_text(f"# /// script\n# dependencies = ['a[x]>=1']\n# [tool.uv.sources]\n# a = {source}\n# ///\n")
+    assert EnvSpec.script(script).read().packages == (requirement,)
 
 
 # --- auto -----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from venvoy.envs import EnvSpec, resolve
+from venvoy.envs import EnvSpec, build, resolve
 from venvoy.errors import EnvError
 
 
@@ -70,12 +70,16 @@ def test_a_new_password_keeps_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_users_own_uv_configuration_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It names indexes, so a change of it is another environment."""
+    """It names indexes, so a change of it is another environment; unless uv is told not to read it."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     before = EnvSpec(["six"]).key
     (tmp_path / "uv").mkdir()
     (tmp_path / "uv" / "uv.toml").write_text('index-url = "https://mirror.example/simple"\n')
     assert EnvSpec(["six"]).key != before
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    without = EnvSpec(["six"]).key
+    (tmp_path / "uv" / "uv.toml").unlink()
+    assert EnvSpec(["six"]).key == without
 
 
 @pytest.mark.parametrize(
@@ -112,6 +116,7 @@ def test_the_users_own_uv_configuration_is_part_of_the_key(monkeypatch: pytest.M
         ({"kind": "current", "python": "3.11"}, EnvError, "kind"),
         ({"kind": "existing"}, EnvError, "kind"),
         ({"kind": "current", "packages": ["six"]}, EnvError, "cannot be given packages"),
+        ({"extras": ["plots"]}, EnvError, r"extras, groups and editable belong to EnvSpec\.project"),
     ],
 )
 def test_wrong_input_is_refused_with_the_fields_name(
@@ -120,6 +125,15 @@ def test_wrong_input_is_refused_with_the_fields_name(
     """A mistake is reported where it is made, not when a worker starts."""
     with pytest.raises(error, match=words):
         EnvSpec(**arguments)  # type: ignore[arg-type]
+
+
+def test_what_is_no_path_is_refused() -> None:
+    """By each of the ways that take one; and what is built is a spec."""
+    for make in (EnvSpec.project, EnvSpec.requirements, EnvSpec.script, EnvSpec.auto, EnvSpec.existing):
+        with pytest.raises(TypeError, match=r"\(\) takes (a path|the path of an interpreter), not int"):
+            make(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"build\(\) takes an EnvSpec, not str"):
+        build("six")  # type: ignore[arg-type]
 
 
 def test_requirements_with_urls_extras_and_markers_are_accepted() -> None:

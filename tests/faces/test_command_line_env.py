@@ -79,6 +79,7 @@ def test_an_environment_is_built_listed_shown_found_and_removed(wheels: Path, tm
     assert "EnvSpec(packages=['tiny<2'], offline=True)" in line
     assert json.loads(venvoy("env", "list", "--json").stdout)[0]["key"] == key
     assert re.search(r"packages: +tiny==1\.0", venvoy("env", "show", key[:6]).stdout)
+    assert json.loads(venvoy("env", "show", key[:6], "--json").stdout)["key"] == key
     assert venvoy("env", "path", key[:6]).stdout.strip() == folder
     assert venvoy("env", "path", key, "--python").stdout.strip() == f"{folder}/bin/python"
     assert "nothing" not in venvoy("env", "gc", "--max-age", "1d", "--max-bytes", "1GB").stdout
@@ -135,6 +136,9 @@ def test_call_prints_the_result_as_json_and_nothing_else(venvoy: Shell) -> None:
     assert (done.stdout, done.stderr) == ("[1, 2, 1, 2]\n", "printed\n")
     assert venvoy("call", "tiny:double", '{"x": "a", "times": 3}', *TINY).stdout == '"aaa"\n'
     assert venvoy("call", "math:sqrt", "16").stdout == "4.0\n"
+    assert venvoy("call", "builtins:set", "[[1]]").stdout == "[1]\n"
+    assert venvoy("call", "datetime:date", "[2024, 2, 29]").stdout == '"2024-02-29"\n'
+    assert venvoy("call", "array:array", '["b", [1, 2]]').stdout == "[1, 2]\n"
 
 
 def test_call_tells_failures_apart(venvoy: Shell) -> None:
@@ -142,6 +146,8 @@ def test_call_tells_failures_apart(venvoy: Shell) -> None:
     assert "not JSON" in venvoy("call", "math:sqrt", "{", status=2).stderr
     assert "math:sqrt raised ValueError: math domain error" in venvoy("call", "math:sqrt", "[-1]", status=1).stderr
     assert "math" in venvoy("call", "math:nope", status=1).stderr
+    shown = venvoy("call", "math:sqrt", "[-1]", "--traceback", status=1).stderr
+    assert shown.startswith("ValueError: math domain error\nvenvoy: math:sqrt raised")
     assert "deadline" in venvoy("call", "time:sleep", "60", "--timeout", "0.3", status=1).stderr
     assert "complex, which JSON cannot express" in venvoy("call", "builtins:complex", "[1, 2]", status=1).stderr
 
@@ -157,6 +163,9 @@ def test_call_tells_failures_apart(venvoy: Shell) -> None:
         (["env", "build", "--installer", "conda"], "'conda' is none of", 2),
         (["env", "build", "--python", "3.99"], "no CPython 3.99", 1),
         (["env", "build", "--timeout", "0"], "--timeout", 2),
+        (["call", "math:sqrt", "4", "--timeout", "0"], "--timeout: 0.0 is not a positive number", 2),
+        (["worker"], "say what the worker is to speak: --stdio-json", 2),
+        (["worker", "--stdio-json", "--source", "nope.py"], "--source: there is no file nope.py", 2),
         (["env", "gc", "--max-age", "soon"], "--max-age: 'soon'", 2),
         (["env", "gc", "--keep-last", "-1"], "--keep-last", 2),
         (["env", "show", "zzz"], "no environment begins with 'zzz'", 1),

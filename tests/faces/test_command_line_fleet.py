@@ -13,12 +13,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
 import venvoy as vv
+from venvoy.cli import doctor
 from venvoy.cli.doctor import PER_WORKER
 from venvoy.stubs import stub
 
@@ -35,10 +37,12 @@ python = "3.99"
 APP = '''
 """A module."""
 import enum
+import functools
 import pathlib
-from typing import Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Literal, Optional, Tuple, Union
 
 LIMIT = 3
+globals()["not a name"] = 5
 _hidden = 4
 
 
@@ -80,6 +84,24 @@ def paint(item: Item, color: Union[Color, str] = Color.RED, *more, **rest): ...
 
 
 async def wait(seconds: float) -> None: ...
+
+
+def sort(
+    items: List[int], key: Callable[[int], str], how: Literal["up", "down"], then: Callable[..., None], /
+) -> Tuple[int, ...]:
+    return tuple(items)
+
+
+def ask(who: "NobodyHere") -> None: ...
+
+
+class Empty: ...
+
+
+def largest(*items): ...
+
+
+largest.__signature__ = "as C code that does not say how it is called"
 
 
 def say(text):
@@ -169,12 +191,13 @@ def test_up_runs_until_it_is_told_to_end(folder: Path, home: Path, number: signa
         assert process.stdout is not None
         assert process.stderr is not None
         lines = [process.stdout.readline(), process.stdout.readline()]
-        assert lines[0] == "good: open, workers 2 idle, crashes 0\n"
+        assert lines[0] == "good: open, workers 2 idle, crashes 0\n", lines[0] or process.stderr.read()
         assert lines[1].startswith("bad: failed: ")
         workers = psutil.Process(process.pid).children()
         assert len(workers) == 2
         workers[0].kill()
-        assert re.fullmatch(r"good: open, workers .*, crashes 1\n", process.stdout.readline())
+        reason = iter(process.stdout.readline, "good: open, workers 2 idle, crashes 0\n")  # in full, line by line
+        assert any(re.fullmatch(r"good: open, workers .*, crashes 1\n", line) for line in reason)
         process.send_signal(number)
         assert process.wait(10) == 0
         assert "Traceback" not in process.stderr.read()
@@ -207,7 +230,7 @@ def test_up_draws_a_table_on_a_terminal(folder: Path, home: Path) -> None:
             pass
         assert process.wait(10) == 0
     os.close(reader)
-    for word in (b"calls/s", b"p99", b"good", b"bad", b"failed", b"stopped"):
+    for word in (b"calls/s", b"p99", b"good", b"bad", b"failed", b"bad: python: no CPython 3.99", b"stopped"):
         assert word in shown
 
 
@@ -239,6 +262,45 @@ def test_doctor_names_what_will_not_work(tmp_path: Path) -> None:
     assert found["descriptors"]["status"] == "warning"
     assert "64 for a process: 6 workers" in found["descriptors"]["detail"]
     assert found["configuration"]["status"] == "failure"
+
+
+def test_doctor_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another machine than this: programs, extras, what a kernel or a file system may lack."""
+    (tmp_path / "venvoy.toml").write_text("[pools.one]\n")
+    monkeypatch.chdir(tmp_path)
+
+    def no_pool(**_: object) -> None:
+        raise vv.PoolError("no workers here")
+
+    def refused(*_: object) -> None:
+        raise OSError("not here")
+
+    facts = {"f_blocks": 9, "f_bfree": 9, "f_bavail": 9, "f_frsize": 4096, "f_files": 9, "f_favail": 9}
+    monkeypatch.setattr(doctor, "find_uv", lambda: None)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(doctor.os, "statvfs", lambda _: SimpleNamespace(**facts, f_flag=os.ST_NOEXEC))
+    monkeypatch.setattr(doctor, "interpreters", lambda home: 1 / 0)
+    monkeypatch.setattr(doctor, "_most_processes", lambda: 50)
+    monkeypatch.setattr("fcntl.flock", refused)
+    for name in ("pidfd_open", "memfd_create"):
+        monkeypatch.setattr(doctor.os, name, refused)
+    monkeypatch.setattr(doctor.vv, "Pool", no_pool)
+    found = {check.name: check for check in doctor.examine(str(tmp_path / "home"))}
+    assert {name: check.status for name, check in found.items() if check.status != "ok"} == {
+        "look": "failure",
+        "uv": "warning",
+        "locks": "failure",
+        "free space": "warning",
+        "mount": "failure",
+        "processes": "warning",
+        "kernel": "warning",
+        "watch": "warning",
+        "worker": "failure",
+    }
+    assert found["look"].detail.startswith("ZeroDivisionError")
+    assert "no pidfd" in found["kernel"].detail
+    assert "no memfd" in found["kernel"].detail
+    assert "no workers here" in found["worker"].detail
 
 
 def test_doctor_counts_the_descriptors_of_a_worker(home: Path) -> None:
@@ -284,11 +346,17 @@ def test_a_stub_says_what_the_module_says(texts: tuple[str, str]) -> None:
         '    """Return the items of a folder."""',
         "def paint(item: Item, color: Color | str = ..., *more: typing.Any, **rest: typing.Any) -> typing.Any: ...",
         "async def wait(seconds: float) -> None: ...",
+        "def sort(items: list[int], key: collections.abc.Callable[[int], str], how: typing.Literal['up', 'down'], "
+        "then: collections.abc.Callable[..., None], /) -> tuple[int, ...]: ...",
+        "def ask(who: typing.Any) -> None: ...",
+        "class Empty:\n    ...",
+        "def largest(*args: typing.Any, **kwargs: typing.Any) -> typing.Any: ...",
         "import pathlib\n",
     ):
         assert line in text
     assert "_private" not in text
     assert "_hidden" not in text
+    assert "not a name" not in text
 
 
 def test_a_protocol_can_be_bound(texts: tuple[str, str], home: Path, folder: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import venvoy as vv
+from venvoy_worker.contract import codec, frames, messages
 
 MakeStore = Callable[..., Any]
 
@@ -41,7 +42,7 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeS
 
 
 @pytest.fixture
-def make_pool(home: Path) -> Iterator[Callable[..., vv.Pool]]:
+def make_pool(home: Path, patience: float) -> Iterator[Callable[..., vv.Pool]]:
     """Make pools with one worker, ended after the test."""
     made: list[vv.Pool] = []
 
@@ -52,7 +53,7 @@ def make_pool(home: Path) -> Iterator[Callable[..., vv.Pool]]:
 
     yield make
     for pool in made:
-        pool.close(0)
+        pool.close(patience)
 
 
 def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
@@ -307,21 +308,28 @@ def test_results_expire_and_calls_do_not(make_pool: Any, make_store: MakeStore) 
         pool.detached.result(quick)
 
 
-def test_results_are_removed_though_nobody_looks(make_pool: Any) -> None:
-    """Their memory is given back."""
-    store = vv.MemoryCallStore(ttl=0.2)
+def test_results_are_removed_though_nobody_looks(make_pool: Any, make_store: MakeStore) -> None:
+    """Their memory, or their rows, are given back."""
+    store: Any = make_store(ttl=0.2)
     pool = make_pool(store)
     for _ in range(3):
         pool.detached.start("builtins:bytes", 1000)
         time.sleep(0.15)
-    until(lambda: "of 0 calls" in repr(store))
+
+    def kept() -> int:
+        db = getattr(store, "_db", None)
+        return len(store._entries) if db is None else db.execute("SELECT count(*) FROM calls").fetchone()[0]
+
+    until(lambda: not kept())
 
 
 def test_results_stay_without_a_ttl(make_pool: Any, make_store: MakeStore) -> None:
     """With None nothing expires."""
-    pool = make_pool(make_store(ttl=None))
+    store = make_store(ttl=None)
+    pool = make_pool(store)
     id = pool.detached.start("builtins:abs", -1)
     time.sleep(0.3)
+    assert store.expire() is None
     assert pool.detached.result(id) == 1
 
 
@@ -507,6 +515,46 @@ def test_a_damaged_entry_costs_nobody_else_anything(make_pool: Any, tmp_path: Pa
             with pytest.raises(vv.CallStoreError, match="damaged"):
                 pool.detached.result(id, 20)
         assert pool.call("builtins:abs", -1) == 1
+
+
+@pytest.mark.parametrize("words", ["{}", "[]", "nothing"])
+def test_an_entry_that_says_something_else_costs_nobody_else_anything(
+    make_pool: Any, tmp_path: Path, words: str
+) -> None:
+    """Frames are whole, and what they contain is none of ours: a typed error too."""
+    call = frames.pack(messages.CALL, codec=codec.PICKLE, target=b"builtins:abs", body=[b"."])
+    request = b"".join([*frames.pack(254, target=b"f", body=[words.encode()]), *call])
+    reply = b"".join(frames.pack(255, body=[words.encode()]))
+    with vv.SqliteCallStore(tmp_path / "calls.db", resume=True) as store:
+        assert store._db is not None
+        store._db.execute("INSERT INTO calls (id, target, started, request) VALUES ('a', 'f', 1, ?)", (request,))
+        insert = "INSERT INTO calls (id, target, started, finished, reply) VALUES ('b', 'f', 1, 9e12, ?)"
+        store._db.execute(insert, (reply,))
+        pool = make_pool(store)
+        for id in "ab":
+            with pytest.raises(vv.CallStoreError, match="cannot be read"):
+                pool.detached.result(id, 20)
+        assert pool.call("builtins:abs", -1) == 1
+
+
+def test_a_call_is_run_again_by_a_host_that_has_not_the_errors_it_is_retried_on(
+    make_pool: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says so, and counts fewer errors; the call does what it did."""
+
+    class Elsewhere(Exception):
+        """Of a module that only the first host has."""
+
+    Elsewhere.__module__, Elsewhere.__qualname__ = "no_such_module_here", "Elsewhere"
+    with vv.SqliteCallStore(tmp_path / "calls.db", resume=True) as store:
+        assert "calls.db" in repr(store)
+        first = make_pool(store)
+        view = first.options(retries=2, retry_on=(Elsewhere, OSError))
+        id = view.detached.start(slow, 1.0, "late")
+        first.close(0)
+        with caplog.at_level("WARNING", "venvoy"):
+            assert make_pool(store).detached.result(id, 20) == "late"
+        assert "a stored call is not run again on no_such_module_here:Elsewhere" in caplog.text
 
 
 def test_a_closed_store_says_so(make_pool: Any, tmp_path: Path) -> None:

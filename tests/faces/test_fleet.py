@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ QUIET = vv.WorkerOptions(output="discard", grace_period=0.6)
 
 
 @pytest.fixture
-def make_fleet(home: Path) -> Iterator[Callable[..., vv.Fleet]]:
+def make_fleet(home: Path, patience: float) -> Iterator[Callable[..., vv.Fleet]]:
     """Make fleets; all are ended after the test."""
     made: list[vv.Fleet] = []
 
@@ -26,7 +28,7 @@ def make_fleet(home: Path) -> Iterator[Callable[..., vv.Fleet]]:
 
     yield make
     for fleet in made:
-        fleet.close(0)
+        fleet.close(patience)
 
 
 def spec(env: Any = None, **options: Any) -> vv.PoolSpec:
@@ -104,6 +106,58 @@ def test_a_reload_replaces_the_workers_of_one_pool(make_fleet: Any) -> None:
         assert fleet["two"].call("os:getpid") != before["two"]
 
 
+def test_a_reload_of_all_tries_each_and_raises_the_first_error(make_fleet: Any, tmp_path: Path) -> None:
+    """The pool whose code is broken goes on with its old worker; those after it have new ones."""
+    code = tmp_path / "app_of_fleet.py"
+    code.write_text("N = 1\n")
+    worker = vv.WorkerOptions(output="discard", grace_period=0.6, paths=[tmp_path])
+    with make_fleet(one=spec(module="app_of_fleet", worker=worker), two=spec()) as fleet:
+        before = {name: fleet[name].call("os:getpid") for name in fleet}
+        code.write_text("broken =\n")
+        with pytest.raises(vv.WorkerStartError, match="SyntaxError"):
+            fleet.reload()
+        assert fleet["one"].call("os:getpid") == before["one"]
+        assert fleet["two"].call("os:getpid") != before["two"]
+
+
+def test_an_environment_stands_for_a_pool_of_it(make_fleet: Any) -> None:
+    """Where nothing else is to be said."""
+    fleet = make_fleet(here=vv.EnvSpec.current())
+    assert fleet["here"].call("builtins:abs", -1) == 1
+    assert repr(fleet) == "<venvoy.Fleet of here>"
+
+
+def test_a_store_that_is_given_is_used_and_left_open(make_fleet: Any, tmp_path: Path) -> None:
+    """Unlike one that the fleet makes; both at once are refused."""
+    with vv.SqliteCallStore(tmp_path / "calls.db") as store:
+        with make_fleet(one=spec(call_store=store)) as fleet:
+            id = fleet["one"].detached.start("builtins:abs", -7)
+            until_done = fleet["one"].detached.peek
+            while until_done(id).state == "pending":
+                pass
+        assert [entry.id for entry in store.entries()] == [id]
+        with pytest.raises(TypeError, match="store is a function that makes a call store, and excludes call_store"):
+            spec(call_store=store, store=vv.MemoryCallStore)
+
+
+def test_a_fork_has_pools_of_its_own(make_fleet: Any) -> None:
+    """Those of its parent go on; nothing waits for a lock of somebody who is not there."""
+    with make_fleet(one=spec()) as fleet:
+        here = fleet["one"].call("os:getpid")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # a process with threads forks: what is tested
+            pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                status = 7 if fleet["one"].call("os:getpid") != here else 8
+                fleet.close(0)
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        assert fleet["one"].call("os:getpid") == here
+
+
 def test_a_fleet_that_was_not_started_starts_at_the_first_call(make_fleet: Any) -> None:
     """As a pool does."""
     fleet = make_fleet(one=spec(), two=spec())
@@ -121,6 +175,8 @@ def test_wrong_names_and_values_are_refused(make_fleet: Any) -> None:
         vv.PoolSpec(workers="x")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="PoolSpec"):
         vv.Fleet({"one": 3})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="has a name, a str, not 3"):
+        vv.Fleet({3: spec()})  # type: ignore[dict-item]
     with pytest.raises(TypeError, match="dict"):
         vv.Fleet([spec()])  # type: ignore[arg-type]
     with pytest.raises(AttributeError, match="frozen"):
@@ -131,6 +187,7 @@ def test_a_spec_is_equal_to_one_that_says_the_same() -> None:
     """And makes pools as often as one likes."""
     assert spec(max_waiting=3) == spec(max_waiting=3)
     assert spec() != spec(max_waiting=3)
+    assert spec() != "spec"
     assert spec(max_waiting=3) == spec().replaced(max_waiting=3)
     assert "max_waiting=3" in repr(spec(max_waiting=3))
 
@@ -187,6 +244,28 @@ def test_a_file_describes_a_fleet(tmp_path: Path, home: Path) -> None:
             fleet["bad"]
 
 
+def test_every_path_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the working folder is."""
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "at").mkdir()
+    (tmp_path / "venvoy.toml").write_text(
+        """
+        [pools.one]
+        home = "home"
+        python = "bin/python"
+        find_links = ["wheels", "https://a.example/wheels"]
+        worker = { cwd = "at" }
+        """
+    )
+    monkeypatch.chdir("/")
+    spec = read_config(tmp_path)["one"]
+    assert spec.worker.cwd == str(tmp_path / "at")
+    text = repr(spec)
+    for place in ("home", "bin/python", "wheels"):
+        assert f"'{tmp_path / place}'" in text
+    assert "'https://a.example/wheels'" in text
+
+
 def test_the_table_may_stand_in_pyproject(tmp_path: Path) -> None:
     """As `[tool.venvoy]`; a `venvoy.toml` beside it comes first."""
     (tmp_path / "pyproject.toml").write_text('[tool.venvoy.pools.one]\nmodule = "math"\n')
@@ -209,10 +288,13 @@ WRONG = {
     "[pools.v1]\nrequirements = 'missing.txt'": r"pools\.v1: .*missing\.txt",
     "[pools.v1]\nworker = {grace_period = 'x'}": r"pools\.v1\.worker: grace_period is a number of seconds",
     "[pools.v1]\nworker = {grace_peiod = 1}": r"pools\.v1\.worker\.grace_peiod: there is no such key; did you mean",
+    "[pools.v1]\nhome = 3": r"pools\.v1\.home: expected a path in quotes, not 3",
     "[pools.v1]\nworker = 3": r"pools\.v1\.worker: expected a table",
     "[pools.v1.restart]\nbackoff = -1": r"pools\.v1\.restart: backoff",
     "[pools.v1]\ncall_store = {ttl = 3}": r"pools\.v1\.call_store\.path: expected the path",
     "[pools.v1]\ncall_store = {path = 'x', ttl = 0}": r"pools\.v1\.call_store: ttl",
+    "[pools.v1]\npaths = ['src']": r"pools\.v1\.paths: there is no such key; it belongs below 'worker'",
+    "[pools.v1]\nidle_timeout = 3": r"pools\.v1\.idle_timeout: there is no such key; it belongs below 'scale'",
     "[pools.v1]\non_event = 'x'": r"pools\.v1\.on_event: there is no such key",
     "[pool.v1]\n": r"pool: there is no such key; did you mean 'pools'\?",
     "pools = 3": r"pools: expected a table",
@@ -236,3 +318,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         vv.Fleet.from_config(tmp_path)
     with pytest.raises(vv.ConfigError, match=r"absent\.toml: there is no such file"):
         vv.Fleet.from_config(tmp_path / "absent.toml")
+    with pytest.raises(vv.ConfigError, match="there is no such file"):
+        vv.Fleet.from_config("long" * 200)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may look anywhere")
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path: Path) -> None:
+    """And is not taken for an empty one."""
+    tmp_path.chmod(0o600)
+    try:
+        with pytest.raises(vv.ConfigError, match="cannot be looked into"):
+            vv.Fleet.from_config(tmp_path)
+    finally:
+        tmp_path.chmod(0o700)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,11 +22,11 @@ OPTIONS: dict[str, Any] = {"workers": 1, "worker": vv.WorkerOptions(output="disc
 
 
 @pytest.fixture(scope="module")
-def elsewhere(interpreters: list[str], home: Path) -> Iterator[str]:
+def elsewhere(interpreters: list[str], home: Path, patience: float) -> Iterator[str]:
     """The oldest Python of the machine; the pools of the functions of a test are ended after all."""
     yield interpreters[0]
     for pool in isolation._pools.values():
-        pool.close(0)
+        pool.close(patience)
     isolation._pools.clear()
 
 
@@ -60,6 +61,10 @@ def fibonacci(n: int) -> int:
 class Model:
     def __init__(self, weight: int) -> None:
         self.weight = weight
+
+
+@vv.isolated(sys.executable)
+def at_the_top() -> None: ...
 
 
 def test_it_runs_in_the_other_environment(here: Any, interpreters: list[str]) -> None:
@@ -186,6 +191,16 @@ def test_it_can_be_awaited(here: Any, tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_it_can_be_the_main_coroutine(here: Any) -> None:
+    """Of `asyncio.run`, and of a task."""
+    assert asyncio.run(here(scaled).aio(2)) == scaled(2)
+
+
+def test_it_can_be_pickled_by_its_name() -> None:
+    """As a function can."""
+    assert pickle.loads(pickle.dumps(at_the_top)) is at_the_top
+
+
 def test_errors_are_those_of_the_function(here: Any) -> None:
     """With the line of this file in the traceback."""
 
@@ -222,6 +237,17 @@ def test_packages_make_an_environment(home: Path) -> None:
 
 def test_wrong_uses_are_refused() -> None:
     """Where they are written."""
+    for kind in (staticmethod, classmethod, property):
+        with pytest.raises(TypeError, match=f"write @{kind.__name__} above @isolated"):
+            vv.isolated(python="3")(kind(version))
+
+    class Owner:
+        @classmethod
+        @vv.isolated(sys.executable)
+        def make(cls) -> None: ...
+
+    with pytest.raises(TypeError, match="make it a @staticmethod"):
+        Owner.make()
     with pytest.raises(TypeError, match="where"):
         vv.isolated(version)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="not both"):

@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 
 import venvoy
+import venvoy as vv
 from venvoy.errors import EncodingError
 from venvoy.source import NAME, SOURCE, VALUE, BySource, Target, by_source, target_for
 
@@ -492,7 +493,7 @@ def test_what_cannot_travel_is_named_in_an_encoding_error(refused: dict[str, dic
         (int.__add__, "builtins:int.__add__"),
         (dict.fromkeys, "builtins:dict.fromkeys"),
         (dict, "builtins:dict"),
-        (Path.cwd, "pathlib:Path.cwd"),
+        (Path.cwd, f"{Path.__module__}:Path.cwd"),
         (Path.joinpath, None),
         (json.dumps, "json:dumps"),
         (random.random, "random:random"),
@@ -781,6 +782,23 @@ def test_functions_and_classes_of_notebook_cells_travel(monkeypatch: pytest.Monk
     answer = run_here(found, 0)
     assert f'File "{second}", line 3, in f' in answer
     assert f'File "{first}", line 6, in helper' in answer
+
+
+def test_tracebacks_show_the_lines_of_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the cell of the function, which has no room above it in the text that is sent, and of its helper's."""
+    main = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    cell(1, "def helper(x):\n    return 1 / x  # in one\n", vars(main))
+    cell(2, "def f(x):\n    return helper(x)  # in two\n", vars(main))
+    with vv.Pool(workers=1) as pool:
+        with pytest.raises(ZeroDivisionError) as caught:
+            pool.call(vars(main)["f"], 0)
+        shown = str(caught.value.__cause__)
+        assert "return helper(x)  # in two" in shown
+        assert "return 1 / x  # in one" in shown
+        with pytest.raises(ZeroDivisionError) as caught:
+            pool.call(vars(main)["helper"], 0)
+        assert "return 1 / x  # in one" in str(caught.value.__cause__)
 
 
 def test_a_call_by_name_loads_nothing_that_reads_source() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 from tests.feed.conftest import number, numbers_of
@@ -82,3 +84,39 @@ def test_failures_come_out_and_end_everything() -> None:
 
     with pytest.raises(TimeoutError):
         asyncio.run(cancelled())
+
+
+@pytest.mark.parametrize("options", [{"distribute": "round-robin"}, {"encode_threads": 1}], ids=["turn", "threads"])
+def test_items_arrive_whoever_takes_and_encodes_them(options: Any, folder: Path) -> None:
+    """Also in numbers beyond those after which the loop has a turn."""
+    turns = []
+
+    async def beside() -> None:
+        while True:
+            turns.append(1)
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        async with AsyncSwarm(["cat"], 2, {"stdin": number}, stdout="{id}.out", **options) as swarm:
+            other = asyncio.create_task(beside())
+            assert await swarm.feed_many(range(3000)) == 3000
+            await swarm.end_input()
+            other.cancel()
+        assert swarm.report.items == 3000
+
+    asyncio.run(run())
+    assert sorted(numbers_of(folder / "0.out", folder / "1.out")) == list(range(3000))
+    assert len(turns) >= 2
+
+
+def test_closing_that_is_cancelled_ends_the_processes() -> None:
+    """At once, whatever they have to do."""
+
+    async def run() -> None:
+        swarm = await AsyncSwarm(["sleep", "60"], 1, grace_period=0.2).start()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await swarm.close()
+        assert [process.signal for process in swarm.report.processes] == [signal.SIGTERM]
+
+    asyncio.run(run())

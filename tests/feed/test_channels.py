@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_an_open_file_gets_all_items(kind: str, folder: Path) -> None:
         ours, theirs = pair[0].makefile("wb"), pair[1].makefile("rb")
         for one in pair:
             one.close()
-    thread = threading.Thread(target=lambda: got.append(theirs.read()) if theirs else None)
+    thread = threading.Thread(target=lambda: got.append(theirs.read()) if theirs else None, daemon=True)
     thread.start()
     with Swarm(["cat"], 2, {"stdin": number, "copy": handle(ours, number)}, stdout="discard") as swarm:
         swarm.feed_many(range(50_000))
@@ -94,6 +95,26 @@ def test_an_open_file_gets_all_items(kind: str, folder: Path) -> None:
     assert sorted(map(int, data.split())) == list(range(50_000))
     if theirs:
         theirs.close()
+
+
+def test_a_process_is_let_go_only_when_an_open_file_has_got_its_items() -> None:
+    """Its reader is slower than the process, which would have left long before."""
+    got: list[bytes] = []
+    reader, writer = os.pipe()
+
+    def read_slowly() -> None:
+        while data := os.read(reader, 16 << 10):
+            got.append(data)
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=read_slowly, daemon=True)
+    thread.start()
+    ours = open(writer, "wb")  # noqa: SIM115
+    with ours, Swarm(["cat"], 2, {"stdin": number, "copy": handle(ours, number)}, stdout="discard") as swarm:
+        swarm.feed_many(range(100_000))
+    thread.join()
+    os.close(reader)
+    assert sorted(map(int, b"".join(got).split())) == list(range(100_000))
 
 
 def test_a_channel_may_have_another_name_in_the_environment() -> None:

@@ -31,11 +31,11 @@ def things(home: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @pytest.fixture
-def pool(home: Path) -> Iterator[vv.Pool]:
+def pool(home: Path, patience: float) -> Iterator[vv.Pool]:
     """A pool of one worker that finds the module `things`."""
     pool = vv.Pool(workers=1, worker=QUIET, home=home)
     yield pool
-    pool.close(0)
+    pool.close(patience)
 
 
 @pytest.fixture

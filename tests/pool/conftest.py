@@ -30,7 +30,7 @@ def interpreters(pytestconfig: pytest.Config) -> list[str]:
 
 
 @pytest.fixture
-def make_pool(home: Path) -> Iterator[MakePool]:
+def make_pool(home: Path, patience: float) -> Iterator[MakePool]:
     """Make pools whose workers find the module `poolwork`; all are ended after the test."""
     made: list[vv.Pool] = []
 
@@ -42,7 +42,7 @@ def make_pool(home: Path) -> Iterator[MakePool]:
 
     yield make
     for pool in made:
-        pool.close(0)
+        pool.close(patience)
 
 
 @pytest.fixture

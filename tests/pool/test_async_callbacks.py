@@ -107,3 +107,33 @@ def test_nested_call_that_times_out_leaves_the_outer_one_going(make_async_pool: 
             assert await asyncio.wait_for(pool.call("each", vv.callback(abs), 1), 10) == [0]
 
     asyncio.run(main())
+
+
+def test_coroutine_that_a_call_waits_for_is_cut_short_at_the_deadline(make_async_pool: MakeAsyncPool) -> None:
+    """It is cancelled like any other code on the loop, so the call is not kept waiting by its own callback."""
+    ends: list[str] = []
+
+    async def for_ever(_: int) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ends.append("left")
+
+    async def own_timeout(_: int) -> None:
+        raise TimeoutError("own")
+
+    async def main() -> None:
+        async with make_async_pool(module="asking", workers=1, expose={"wait": for_ever}) as pool:
+            hasty = pool.options(timeout=0.3)
+            for target, args in (("each", (vv.callback(for_ever), 1)), ("exposed", ("wait", 1))):
+                with pytest.raises(vv.CallTimeout):
+                    await asyncio.wait_for(hasty.call(target, *args), 10)
+            assert ends == ["left", "left"]
+            with pytest.raises(TimeoutError, match="own"):
+                await hasty.call("each", vv.callback(own_timeout), 1)
+            async with pool.lease() as lease:
+                with pytest.raises(vv.CallTimeout):
+                    await asyncio.wait_for(lease.options(timeout=0.3).call("each", vv.callback(for_ever), 1), 10)
+            assert await asyncio.wait_for(pool.call("each", vv.callback(lambda n: n), 2), 10) == [0, 1]
+
+    asyncio.run(main())

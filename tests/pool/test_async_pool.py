@@ -52,7 +52,7 @@ def words() -> Iterator[Any]:
     for blocking, awaitable in PAIRS:
         for name in public(blocking):
             is_made_otherwise = name == "__init__" and blocking in MADE_OTHERWISE
-            if name not in BLOCKING_ONLY and (blocking, name) != (vv.Lease, "stream") and not is_made_otherwise:
+            if name not in BLOCKING_ONLY and not is_made_otherwise:
                 yield pytest.param(blocking, awaitable, name, id=f"{blocking.__name__}.{name}")
 
 
@@ -497,3 +497,87 @@ def test_import_of_venvoy_does_not_import_asyncio(run_script: RunScript) -> None
         """
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_definitions_statements_and_named_workers_are_as_in_the_blocking_face(make_async_pool: MakeAsyncPool) -> None:
+    """What one face does, the other does."""
+
+    async def main() -> None:
+        async with make_async_pool(workers=1) as pool:
+            await pool.define("def triple(n): return 3 * n")
+            assert await pool.call("triple", 4) == 12
+            with pytest.raises(TypeError, match=r"define\(\) takes source text, not int"):
+                await pool.define(3)  # type: ignore[arg-type]
+            assert await pool.exec("import math; return math.isqrt(n)", n=17) == 4
+            worker = await pool.named("session")
+            assert "session" in repr(worker)
+            await worker.call("poolwork:out", "from the session")
+            assert "from the session" in worker.output("stdout")
+            assert worker.pid != await pool.call("poolwork:pid")
+            worker.terminate()
+            with pytest.raises(vv.WorkerError):
+                await worker.call("poolwork:pid")
+
+    asyncio.run(main())
+
+
+def test_close_that_is_cancelled_ends_everything_at_once(make_async_pool: MakeAsyncPool, tmp_path: Path) -> None:
+    """Whoever waits no longer for running calls has them ended."""
+
+    async def main() -> None:
+        pool = make_async_pool(workers=1)
+        began, never = tmp_path / "began", tmp_path / "never"
+        running = asyncio.create_task(pool.call("poolwork:begin_and_wait_for", str(began), str(never)))
+        while not began.exists():
+            await asyncio.sleep(0.01)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await pool.close(60)
+        with pytest.raises(vv.VenvoyError):
+            await running
+
+    asyncio.run(main())
+
+
+def test_leaving_that_is_cancelled_ends_everything_at_once(make_async_pool: MakeAsyncPool, tmp_path: Path) -> None:
+    """The end of the block waits for its calls, unless it is told not to."""
+    calls: list[asyncio.Task[Any]] = []
+
+    async def block() -> None:
+        began, never = tmp_path / "began", tmp_path / "never"
+        async with asyncio.timeout(None) as limit, make_async_pool(workers=1) as pool:
+            calls.append(asyncio.create_task(pool.call("poolwork:begin_and_wait_for", str(began), str(never))))
+            while not began.exists():
+                await asyncio.sleep(0.01)
+            limit.reschedule(asyncio.get_running_loop().time() + 0.1)
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await block()
+        with pytest.raises(vv.VenvoyError):
+            await calls[0]
+
+    asyncio.run(main())
+
+
+def test_who_gathers_waits_for_who_does_so_already_up_to_a_timeout(make_pool: MakePool) -> None:
+    """And leaves nothing behind."""
+
+    async def main() -> None:
+        pool = make_pool(workers=1)
+        async with pool.aio.lease() as worker:
+            pid = worker.pid
+
+            async def take() -> int:
+                async with pool.aio.leases(1, timeout=20) as workers:
+                    return workers[0].pid
+
+            first = asyncio.create_task(take())
+            while not pool.stats().waiting:
+                await asyncio.sleep(0.01)
+            with pytest.raises(vv.CallTimeout, match=r"leases\(\): no worker was free"):
+                async with pool.aio.leases(1, timeout=0.1):
+                    pass
+        assert await first == pid
+
+    asyncio.run(main())

@@ -1,12 +1,12 @@
-"""The asyncio driver on another event loop: three functions are all it needs."""
+"""The asyncio driver on other event loops: three functions are all it needs of trio, and uvloop is an asyncio loop."""
 
 from __future__ import annotations
 
-import selectors
-import socket
+import math
+import subprocess
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,145 +14,164 @@ import pytest
 import venvoy as vv
 from venvoy.calling import make_call
 from venvoy.options import CallOptions
+from venvoy.pool.port import HasFileno
 from venvoy.pool.roster import Ticket
 
+trio = pytest.importorskip("trio")
+
 MakePool = Callable[..., vv.Pool]
+RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-class Sleep:
-    """What a task yields: what it waits for, and until when."""
-
-    def __init__(self, event: tuple[Any, int] | None, deadline: float | None) -> None:
-        self.event, self.deadline, self.is_over = event, deadline, False
-
-    def __await__(self) -> Generator[Sleep, bool, bool]:
-        return (yield self)
-
-
-class Loop:
-    """An event loop of one page, and the port on it."""
+class TrioPort:
+    """All that a face for trio would need below it."""
 
     def __init__(self) -> None:
         self.claims: dict[Ticket, Callable[[Ticket], object]] = {}
-        self.results: dict[str, Any] = {}
-        self._selector = selectors.DefaultSelector()
-        self._soon: deque[Callable[[], object]] = deque()
-        self._sleeping: dict[Sleep, tuple[str, Coroutine[Any, Any, Any]]] = {}
-        self._waker, self._wakee = socket.socketpair()
-        self._selector.register(self._wakee, selectors.EVENT_READ)
 
-    # the port
-
-    async def wait_readable(self, fd: int, deadline: float | None) -> None:
+    async def wait_readable(self, source: HasFileno, deadline: float | None) -> None:
         """Sleep until it can be read."""
-        if not await Sleep((fd, selectors.EVENT_READ), deadline):
-            raise TimeoutError
+        await _until(deadline, trio.lowlevel.wait_readable, source)
 
     async def wait_writable(self, fd: int, deadline: float | None) -> None:
         """Sleep until it can be written."""
-        if not await Sleep((fd, selectors.EVENT_WRITE), deadline):
-            raise TimeoutError
+        await _until(deadline, trio.lowlevel.wait_writable, fd)
 
-    def bell(self) -> Bell:
+    def bell(self) -> TrioBell:
         """Return a bell."""
-        return Bell(self)
-
-    # the loop
-
-    def start(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
-        """Run a task up to its first sleep."""
-        self._step(name, work, None)
-
-    def wake(self, sleep: Sleep, is_there: bool) -> None:
-        """Let a task go on."""
-        if sleep not in self._sleeping:
-            return
-        if sleep.event is not None:
-            self._selector.unregister(sleep.event[0])
-        name, work = self._sleeping.pop(sleep)
-        self._step(name, work, is_there)
-
-    def run_soon(self, callback: Callable[[], object]) -> None:
-        """Run a callback on this loop; from any thread."""
-        self._soon.append(callback)
-        self._waker.send(b"\0")
-
-    def _step(self, name: str, work: Coroutine[Any, Any, Any], value: Any) -> None:
-        try:
-            sleep = work.send(value)
-        except StopIteration as end:
-            self.results[name] = end.value
-        except Exception as error:
-            self.results[name] = error
-        else:
-            self._sleeping[sleep] = (name, work)
-            if sleep.event is not None:
-                self._selector.register(*sleep.event, sleep)
-
-    def run(self) -> None:
-        """Run until all tasks have ended."""
-        while self._sleeping:
-            deadlines = [sleep.deadline for sleep in self._sleeping if sleep.deadline is not None]
-            patience = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
-            for key, _ in self._selector.select(patience):
-                self.wake(key.data, True) if key.data else self._wakee.recv(1000)
-            while self._soon:
-                self._soon.popleft()()
-            for sleep in list(self._sleeping):
-                if sleep.deadline is not None and time.monotonic() >= sleep.deadline:
-                    self.wake(sleep, False)
-        for thing in (self._selector, self._waker, self._wakee):
-            thing.close()
+        return TrioBell()
 
 
-class Bell:
+async def _until(deadline: float | None, wait: Callable[[Any], Any], source: Any) -> None:
+    with trio.move_on_after(math.inf if deadline is None else max(0.0, deadline - time.monotonic())) as scope:
+        await wait(source)
+    if scope.cancelled_caught:
+        raise TimeoutError
+
+
+class TrioBell:
     """What a task sleeps on."""
 
-    def __init__(self, loop: Loop) -> None:
-        self._loop, self._has_rung = loop, False
-        self._sleep: Sleep | None = None
+    def __init__(self) -> None:
+        self._token, self._event = trio.lowlevel.current_trio_token(), trio.Event()
 
     def release(self) -> None:
         """Ring, from any thread."""
-        self._loop.run_soon(self._ring)
+        self._token.run_sync_soon(self._ring)
 
     def _ring(self) -> None:
-        self._has_rung = True
-        if self._sleep is not None:
-            self._loop.wake(self._sleep, True)
+        self._event.set()  # that of now
 
     async def wait(self, seconds: float | None) -> bool:
         """Sleep until it rings."""
-        if self._has_rung:
-            return True
-        self._sleep = Sleep(None, None if seconds is None else time.monotonic() + seconds)
-        return await self._sleep
+        with trio.move_on_after(math.inf if seconds is None else max(0.0, seconds)):
+            await self._event.wait()
+        event, self._event = self._event, trio.Event()
+        return bool(event.is_set())
+
+
+class Calls:
+    """Runs calls of a pool on trio.
+
+    Args:
+        pool: a `Pool`, its module being `poolwork`.
+    """
+
+    def __init__(self, pool: vv.Pool) -> None:
+        self._core, self.port = pool._core, TrioPort()
+        self.results: dict[str, Any] = {}
+
+    async def call(self, target: str, *args: Any, **options: Any) -> Any:
+        """Await one."""
+        calls = self._core.async_calls
+        call = make_call(target, args, {}, CallOptions(**options), self._core.table)
+        return await calls.result(call, calls.run, self.port)
+
+    async def note(self, name: str, target: str, *args: Any, options: dict[str, Any] | None = None) -> None:
+        """Await one and keep what comes of it."""
+        try:
+            self.results[name] = await self.call(target, *args, **options or {})
+        except Exception as error:
+            self.results[name] = error
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_driver_runs_on_a_loop_that_is_not_asyncio(make_pool: MakePool, workers: int) -> None:
-    """Results, errors, queueing, large values, deadlines and crashes, with 200 lines of loop in their place."""
-    pool, loop = make_pool(module="poolwork", workers=workers), Loop()
+def test_driver_runs_on_trio(make_pool: MakePool, workers: int) -> None:
+    """Results, errors, queueing, calls sent ahead, large values, deadlines and crashes."""
+    pool = make_pool(module="poolwork", workers=workers)
     pool.warm()
-    calls = pool._core.async_calls
+    calls = Calls(pool)
 
-    def start(name: str, target: str, *args: Any, **options: Any) -> None:
-        call = make_call(target, args, {}, CallOptions(**options), pool._core.table)
-        loop.start(name, calls.result(call, calls.run, loop))
+    async def main() -> None:
+        for many in (20, 200):  # the second time, they are known to be quick
+            async with trio.open_nursery() as nursery:
+                for n in range(many):
+                    nursery.start_soon(calls.note, f"double {n}", "double", n)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(calls.note, "error", "fail")
+            nursery.start_soon(calls.note, "large", "size_of", b"x" * 3_000_000, 3_000_000)
+            nursery.start_soon(lambda: calls.note("late", "nap", 30, options={"timeout": 0.5}))
+            nursery.start_soon(calls.note, "crash", "die", 7)
+            nursery.start_soon(calls.note, "after", "double", 21)
 
-    for n in range(20):
-        start(f"double {n}", "double", n)
-    start("error", "fail")
-    start("large", "size_of", b"x" * 3_000_000, 3_000_000)
-    start("late", "nap", 30, timeout=0.5)
-    start("crash", "die", 7)
-    start("after", "double", 21)
-    loop.run()
-    results = loop.results
-    assert [results[f"double {n}"] for n in range(20)] == [2 * n for n in range(20)]
+    trio.run(main)
+    results = calls.results
+    assert [results[f"double {n}"] for n in range(200)] == [2 * n for n in range(200)]
     assert isinstance(results["error"], ValueError)
     assert results["large"] == (3_000_000, b"r" * 3_000_000)
     assert isinstance(results["late"], vv.CallTimeout)
     assert isinstance(results["crash"], vv.WorkerCrashed)
     assert results["after"] == 42
-    assert loop.claims == {}
+    assert calls.port.claims == {}
+
+
+def test_cancel_scope_of_trio_stops_calls(make_pool: MakePool, tmp_path: Path) -> None:
+    """Those that run, that were sent ahead, and that wait; the worker serves on."""
+    pool = make_pool(module="poolwork", workers=1)
+    calls = Calls(pool)
+
+    async def main() -> None:
+        pid = await calls.call("pid")
+        async with trio.open_nursery() as nursery:
+            for n in range(100):
+                nursery.start_soon(calls.note, f"double {n}", "double", n)
+        with trio.move_on_after(0.2) as scope:
+            async with trio.open_nursery() as nursery:
+                for n in range(20):
+                    nursery.start_soon(calls.note, f"nap {n}", "nap", 30)
+        assert scope.cancelled_caught
+        with trio.fail_after(10):
+            assert await calls.call("pid") == pid
+
+    trio.run(main)
+    assert "nap 0" not in calls.results
+    assert calls.port.claims == {}
+
+
+def test_asyncio_face_runs_on_uvloop(run_script: RunScript) -> None:
+    """Calls, many at once, streams, maps, cancellation and the end: uvloop has the functions that are used."""
+    pytest.importorskip("uvloop")
+    done = run_script(
+        """
+        import asyncio, uvloop, venvoy as vv
+
+        async def main():
+            async with vv.AsyncPool(workers=2) as pool:
+                for many in (10, 1000):
+                    results = await asyncio.gather(*[pool.call("math:sqrt", n * n) for n in range(many)])
+                    assert results == list(range(many))
+                assert [n async for n in pool.stream("builtins:range", 100)] == list(range(100))
+                assert [n async for n in pool.map("math:sqrt", [0, 1, 4])] == [0, 1, 2]
+                try:
+                    async with asyncio.timeout(0.1):
+                        await asyncio.gather(*[pool.call("time:sleep", 30) for _ in range(10)])
+                except TimeoutError:
+                    pass
+                async with pool.lease() as lease:
+                    assert await lease.call("math:sqrt", 4) == 2
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+        """
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +133,99 @@ def test_stream_that_is_left_early_closes_its_generator(
             assert path.read_text() == "closed"
 
     asyncio.run(main())
+
+
+def test_stream_of_a_lease_runs_on_its_worker_and_has_its_turn(make_async_pool: MakeAsyncPool, tmp_path: Path) -> None:
+    """Calls meanwhile are refused, not left waiting; after it, early or late, the lease goes on on the same worker."""
+
+    async def main() -> None:
+        async with make_async_pool(module="flowing", workers=2) as pool, pool.lease() as lease:
+            pid = lease.pid
+            assert await lease.call("noted") == []
+            assert await collected(lease.stream("count", 1000)) == list(range(1000))
+            path = tmp_path / "closed"
+            async with lease.stream(endless, str(path)) as stream:
+                assert await anext(stream) == 0
+                with pytest.raises(vv.WorkerError, match="a stream of this lease is open"):
+                    await lease.call("noted")
+                with pytest.raises(vv.WorkerError, match="a stream of this lease is open"):
+                    await anext(lease.stream("count", 1))
+            assert await asyncio.wait_for(lease.eval("1 + 1"), 10) == 2
+            assert path.read_text() == "closed"
+            with pytest.raises(TimeoutError, match="own"):
+                await collected(lease.stream(fails_after, 3))
+            assert await lease.eval("__import__('os').getpid()") == pid == lease.pid
+
+    asyncio.run(main())
+
+
+def test_lease_whose_stream_dies_or_is_left_open_ends_well(make_async_pool: MakeAsyncPool) -> None:
+    """A crash raises after the items before it; leaving the block ends a stream that is open."""
+
+    async def main() -> None:
+        async with make_async_pool(module="flowing", workers=1) as pool:
+            async with pool.lease() as lease:
+                stream = lease.stream(dies_after, 3)
+                assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
+                with pytest.raises(vv.WorkerCrashed):
+                    await anext(stream)
+            async with pool.lease() as lease:
+                stream = lease.stream("noting")
+                assert await anext(stream) == 0
+            assert (await asyncio.wait_for(pool.call("noted"), 10))[1:] == ["Cancelled", "closed"]
+            async with pool.lease() as lease:
+                with pytest.raises(vv.CallTimeout):
+                    await collected(lease.options(timeout=0.2).stream(slowly, 100))
+            await asyncio.wait_for(pool.call("noted"), 10)
+
+    asyncio.run(main())
+
+
+def test_asynchronous_iterator_is_an_argument_that_the_worker_draws_from(make_async_pool: MakeAsyncPool) -> None:
+    """On the loop, no more than is taken; its errors come after its items; it is closed when the call ends."""
+    seen: list[Any] = []
+
+    async def numbers(most: int, fails: bool = False) -> AsyncIterator[int]:
+        try:
+            for n in range(most):
+                await asyncio.sleep(0)
+                seen.append(n)
+                yield n
+            if fails:
+                raise KeyError("own")
+        finally:
+            await asyncio.sleep(0)
+            seen.append("closed")
+
+    def first(items: Iterator[int], count: int) -> list[int]:
+        return [item for item, _ in zip(items, range(count), strict=False)]
+
+    async def main() -> None:
+        async with make_async_pool(workers=1) as pool:
+            assert await pool.call("builtins:sum", numbers(1000)) == sum(range(1000))
+            assert seen[-1] == "closed"
+            seen.clear()
+            assert await pool.call(first, numbers(10**9), 3) == [0, 1, 2]
+            assert seen[-1] == "closed"
+            assert len(seen) < 20
+            with pytest.raises(KeyError, match="own"):
+                await pool.call("builtins:sum", numbers(5, fails=True))
+            assert [item async for item in pool.stream("builtins:map", "{}".format, numbers(3))] == ["0", "1", "2"]
+            async with pool.lease() as lease:
+                assert await lease.call("builtins:list", numbers(3)) == [0, 1, 2]
+            seen.clear()
+            async with pool.stream("builtins:iter", numbers(10**9)) as stream:
+                assert await anext(stream) == 0
+            assert seen[-1] == "closed"
+
+    asyncio.run(main())
+
+
+def test_blocking_call_refuses_an_asynchronous_iterator(make_pool: Callable[..., vv.Pool]) -> None:
+    """There is no loop to draw it on, and the error says who has one."""
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises(TypeError, match="only an AsyncPool"):
+        make_pool(workers=1).call("builtins:sum", numbers())

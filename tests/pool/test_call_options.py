@@ -285,3 +285,18 @@ def test_all_options_at_once_from_many_threads(make_pool: MakePool, tmp_path: Pa
     for user in users:
         user.join(40)
     assert wrong == []
+
+
+def test_a_word_that_is_none_of_the_options_is_named_with_the_right_one() -> None:
+    """Or with the place where it belongs."""
+    with pytest.raises(TypeError, match=r"Pool\(\) has no option 'wrokers'; did you mean 'workers'\?"):
+        vv.Pool(wrokers=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"no option 'timeout'; write pool\.options\(timeout=\.\.\.\)"):
+        vv.Pool(timeout=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"no option 'paths'; write worker=WorkerOptions\(paths=\.\.\.\)"):
+        vv.Pool(paths=["."])  # type: ignore[call-arg]
+    with vv.Pool(workers=1) as pool:
+        with pytest.raises(TypeError, match=r"options\(\) has no option 'timout'; did you mean 'timeout'\?"):
+            pool.options(timout=2)  # type: ignore[call-arg]
+        with pytest.raises(vv.TargetNotFound, match=r"'math\.sqrt' is a bare name.* use 'math:sqrt'"):
+            pool.call("math.sqrt", 4)

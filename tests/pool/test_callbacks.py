@@ -375,11 +375,12 @@ def test_an_abandoned_call_is_told_that_nobody_answers(make_pool: MakePool, unti
 
         from asking import kept, outcome
 
-        time.sleep(0.4)
+        time.sleep(0.8)
         kept[:] = [outcome(ask)[2]]
 
+    pool.warm()  # a call whose deadline passes before it has begun never runs
     with pytest.raises(vv.CallTimeout):
-        pool.options(timeout=0.1, on_timeout="abandon").call(code, vv.callback(print))
+        pool.options(timeout=0.4, on_timeout="abandon").call(code, vv.callback(print))
     until(lambda: pool.call("what_is_kept") == ["nobody waits for this call any more"])
 
 
@@ -391,3 +392,19 @@ def test_calls_sent_ahead_wait_for_the_one_that_asks(pool: vv.Pool) -> None:
     futures += [pool.submit("operator:neg", index) for index in range(20)]
     assert [future.result(20) for future in futures][20] == [None] * 3
     assert order == [0, 1, 2]
+
+
+def test_attributes_of_a_callbacks_error_that_cannot_travel_are_left_out(pool: vv.Pool) -> None:
+    """The error itself arrives, and comes back."""
+
+    class Text(str):
+        """Of this function, where no worker can find it."""
+
+    def refuse(number: int) -> None:
+        error = ValueError("not this one")
+        error.why = Text("because")  # type: ignore[attr-defined]
+        raise error
+
+    with pytest.raises(ValueError, match="not this one"):
+        pool.call("each", vv.callback(refuse), 1)
+    assert pool.call("each", vv.callback(abs), 2) == [0, 1]

@@ -103,7 +103,7 @@ def test_a_listener_may_use_the_pool(make_pool: MakePool, until: Until) -> None:
     assert answers == [("venvoy-notifier", "open", 8)]
 
 
-def test_stats_count_calls_and_ends(make_pool: MakePool, is_settled: IsSettled) -> None:
+def test_stats_count_calls_and_ends(make_pool: MakePool, is_settled: IsSettled, until: Until) -> None:
     """Done includes those that raised; those given up at a deadline are counted apart."""
     pool = make_pool(workers=2)
     for n in range(5):
@@ -121,6 +121,7 @@ def test_stats_count_calls_and_ends(make_pool: MakePool, is_settled: IsSettled) 
         with pytest.raises(ValueError, match="as asked"):
             lease.call("poolwork:fail")
     pool.kill(pool.workers()[0].id)
+    until(lambda: pool.stats().workers_ended)
     is_settled(pool, 2)
     stats = pool.stats()
     assert stats.calls_failed == 3

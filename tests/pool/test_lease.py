@@ -317,3 +317,58 @@ def test_calls_on_a_lease_count_in_the_books(make_pool: MakePool, is_settled: Is
     is_settled(pool, 1)
     assert pool.workers()[0].calls == pool.stats().calls_done
     assert pool.stats().calls_done >= 4
+
+
+def test_a_submitted_call_can_be_cancelled_while_it_runs(make_pool: MakePool, until: Until, tmp_path: Path) -> None:
+    """It is stopped, its future says so, and the lease goes on."""
+    with make_pool(workers=1).lease() as worker:
+        future = worker.submit("poolwork:begin_and_wait_for", str(tmp_path / "began"), str(tmp_path / "never"))
+        until((tmp_path / "began").exists)
+        assert future.cancel()
+        with pytest.raises(vv.CallCancelled):
+            future.result(20)
+        assert not future.cancel()
+        assert worker.call("poolwork:pid") == worker.pid
+
+
+def test_what_goes_wrong_with_a_submitted_call_is_its_futures_error(make_pool: MakePool) -> None:
+    """An argument that cannot travel, and the death of the worker."""
+    with make_pool(workers=1).lease() as worker:
+        assert isinstance(worker.submit("poolwork:double", threading.Lock()).exception(20), vv.EncodingError)
+        assert isinstance(worker.submit("poolwork:die").exception(20), vv.WorkerCrashed)
+
+
+def test_a_stream_of_a_lease_waits_for_its_turn_up_to_its_deadline(
+    make_pool: MakePool, until: Until, tmp_path: Path
+) -> None:
+    """Nothing else can run there meanwhile; afterwards it has it."""
+    with make_pool(workers=1).lease() as worker:
+        future = worker.submit("poolwork:begin_and_wait_for", str(tmp_path / "began"), str(tmp_path / "end"), then=7)
+        until((tmp_path / "began").exists)
+        with pytest.raises(vv.CallTimeout):
+            next(worker.options(timeout=0.1).stream("builtins:range", 3))
+        (tmp_path / "end").touch()
+        assert list(worker.stream("builtins:range", 3)) == [0, 1, 2]
+        assert future.result(20) == 7
+
+
+def test_whoever_takes_several_waits_for_who_does_so_already_up_to_a_timeout(make_pool: MakePool, until: Until) -> None:
+    """One at a time gathers workers; whoever gives up leaves nothing behind."""
+    pool = make_pool(workers=1)
+    got: list[int] = []
+
+    def take() -> None:
+        with pool.leases(1, timeout=20) as workers:
+            got.append(workers[0].pid)
+
+    with pool.lease() as worker:
+        first = threading.Thread(target=take, daemon=True)
+        first.start()
+        until(lambda: pool.stats().waiting)
+        with pytest.raises(vv.CallTimeout, match=r"leases\(\): no worker was free"), pool.leases(1, timeout=0.1):
+            pass
+        pid = worker.pid
+    first.join(20)
+    assert got == [pid]
+    with pool.leases(1, timeout=20) as workers:
+        assert workers[0].pid == pid

@@ -266,6 +266,13 @@ def test_a_watched_pool_that_is_dropped_or_closed_leaves_no_thread(home: Path, a
     until(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
+def test_watching_without_its_package_is_an_error(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which says how to get it."""
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    with pytest.raises(vv.PoolError, match=r"pip install 'venvoy\[watch\]'"):
+        make_pool(module="poolwork", watch=True).warm()
+
+
 @pytest.mark.usefixtures("_needs_watchfiles")
 def test_nothing_to_watch_is_an_error(make_pool: MakePool) -> None:
     """Rather than a pool that never reloads."""

@@ -189,7 +189,15 @@ def test_descriptors_threads_and_memory_are_flat_over_many_restarts(
         gc.collect()
 
     def facts() -> tuple[int, int]:
-        return me.num_fds(), threading.active_count()
+        """Once they are at rest: threads that started a worker, and what they held, go a moment after it is ready."""
+        seen, since = (me.num_fds(), threading.active_count()), time.monotonic()
+        deadline = since + 10
+        while time.monotonic() < min(since + 0.3, deadline):
+            time.sleep(0.01)
+            now = me.num_fds(), threading.active_count()
+            if now != seen:
+                seen, since = now, time.monotonic()
+        return seen
 
     tracemalloc.start()
     try:

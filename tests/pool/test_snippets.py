@@ -20,14 +20,14 @@ second = first + not_there
 
 
 @pytest.fixture(scope="module")
-def pools(interpreters: list[str]) -> Iterator[list[vv.Pool]]:
+def pools(interpreters: list[str], patience: float) -> Iterator[list[vv.Pool]]:
     """A pool of one on every CPython of the machine."""
     made = [vv.Pool(vv.EnvSpec.existing(python), workers=1) for python in interpreters]
     for pool in made:
         pool.warm()
     yield made
     for pool in made:
-        pool.close(0)
+        pool.close(patience)
 
 
 @pytest.fixture

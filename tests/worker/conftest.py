@@ -75,7 +75,7 @@ def gone() -> Callable[..., None]:
 
 
 @pytest.fixture
-def open_pool(home: Path) -> Iterator[Callable[..., vv.Pool]]:
+def open_pool(home: Path, patience: float) -> Iterator[Callable[..., vv.Pool]]:
     """Make pools that can import the workload, print nothing here, and are closed at the end of the test."""
     pools: list[vv.Pool] = []
 
@@ -86,7 +86,7 @@ def open_pool(home: Path) -> Iterator[Callable[..., vv.Pool]]:
 
     yield make
     while pools:  # emptied, since pytest keeps this fixture until its checks are done
-        pools.pop().close(0)
+        pools.pop().close(patience)
 
 
 class Host:

@@ -257,6 +257,28 @@ def test_native_threads_that_are_not_known_to_survive_are_refused(
         assert pool.eval("__import__('sys').warnoptions") == ["error"]
 
 
+LATE = """
+    import os
+    def read(fd, size, read=os.read):
+        if os.readlink("/proc/self/fd/%d" % fd).endswith("/comm"):
+            raise ProcessLookupError(3, "No such process")
+        return read(fd, size)
+    os.read = read
+    def open_names():
+        paths = [os.path.realpath("/proc/self/fd/" + name) for name in os.listdir("/proc/self/fd")]
+        return [path for path in paths if path.endswith("/comm")]
+"""
+
+
+def test_a_native_thread_that_ends_while_it_is_looked_at_does_no_harm(
+    extreme: str, zygote: Callable[..., vv.Pool], folder: Folder
+) -> None:
+    """Its name can be opened, and not read any more."""
+    folder.write("late", NATIVE.replace("NAME", "grpc_timer") + LATE)
+    with zygote(extreme, preload=["late"]) as pool:
+        assert pool.call("late:open_names") == []
+
+
 def test_variables_of_a_slot_reach_it_unless_preload_has_read_them(
     extreme: str, zygote: Callable[..., vv.Pool], folder: Folder
 ) -> None:

@@ -1,8 +1,9 @@
 """asyncio as a port of the driver: one epoll set for each loop, one reader on the loop for all workers.
 
 Owns the set and who waits for what in it. A descriptor is armed for one event (EPOLLONESHOT), which is one system call,
-where `add_reader` and `remove_reader` of a loop are two and some Python. Law: a port lives as long as its loop keeps
-its reader; a loop that is closed drops the reader, and what its tasks had is given up then.
+where `add_reader` and `remove_reader` of a loop are two and some Python. Whoever waits for it goes on in the turn of
+the loop that sees the event. Law: a port lives as long as its loop keeps its reader; a loop that is closed drops the
+reader, and what its tasks had is given up then.
 """
 
 from __future__ import annotations
@@ -11,15 +12,67 @@ import asyncio
 import select
 import weakref
 from asyncio import events as _events
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context
 from time import monotonic
-from typing import Any
+from types import coroutine
+from typing import Any, TypeVar
 
 from ..collector import tell_after_fork
+from ..pool.port import HasFileno
 from ..pool.roster import Ticket
 
+T = TypeVar("T")
 _READ, _WRITE = select.EPOLLIN | select.EPOLLONESHOT, select.EPOLLOUT | select.EPOLLONESHOT
 _MOST_EVENTS = 64  # of one turn; the default makes room for a thousand each time
+
+
+class _Sleep:
+    """What one task waits for in the set: as much of a future as asyncio asks of what a task yields.
+
+    A future lets its task go on in the next turn of the loop, which takes as long as all that we do for a call.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_context", "_loop", "_wake", "is_cancelled", "is_late", "source")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, source: HasFileno | None) -> None:
+        self._loop = loop
+        self.source = source
+        self._wake: Callable[[_Sleep], object] | None = None  # the task, until it is told to go on
+        self._asyncio_future_blocking = True  # as `asyncio.isfuture` has it: it is about to be yielded
+        self.is_late = self.is_cancelled = False
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop of the task."""
+        return self._loop
+
+    def add_done_callback(self, callback: Callable[[_Sleep], object], *, context: Context) -> None:
+        """Of the task: it sleeps now."""
+        self._wake, self._context = callback, context
+
+    def cancel(self, msg: object = None) -> bool:
+        """Of the task: it is cancelled; return False if it has been told to go on."""
+        if self._wake is None:
+            return False
+        self.is_cancelled = True
+        self._loop.call_soon(self.wake)  # not now: whoever cancels may be a task that runs
+        return True
+
+    def result(self) -> None:
+        """Of the task: it goes on."""
+        if self.is_cancelled:
+            raise asyncio.CancelledError
+
+    def expire(self) -> None:
+        """The time is over."""
+        self.is_late = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the task go on, here and now; called by the loop itself, never by a task."""
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            self._context.run(wake, self)
 
 
 class AsyncioPort:
@@ -28,33 +81,54 @@ class AsyncioPort:
     def __init__(self) -> None:
         self.claims: dict[Ticket, Callable[[Ticket], object]] = {}
         self._epoll = select.epoll()
-        self._sleepers: dict[int, asyncio.Future[bool]] = {}
+        self._sleepers: dict[int, _Sleep] = {}  # by the descriptor that is armed for them
+        self._left: HasFileno | None = None  # is armed for reading, too, though nobody waits for it at the moment
         tell_after_fork(self)
 
-    def wait_readable(self, fd: int, deadline: float | None) -> Coroutine[Any, Any, None]:
-        """Sleep until `fd` can be read; `TimeoutError` at the deadline."""
-        return self._wait(fd, _READ, deadline)
+    def wait_readable(self, source: HasFileno, deadline: float | None) -> Awaitable[None]:
+        """Sleep until `source` can be read; `TimeoutError` at the deadline."""
+        return self._wait(source.fileno(), _READ, deadline, source)
 
-    def wait_writable(self, fd: int, deadline: float | None) -> Coroutine[Any, Any, None]:
+    def wait_writable(self, fd: int, deadline: float | None) -> Awaitable[None]:
         """Sleep until `fd` can be written; `TimeoutError` at the deadline."""
         return self._wait(fd, _WRITE, deadline)
+
+    async def until(self, deadline: float, work: Coroutine[Any, Any, T]) -> T:
+        """Run code of the user's; `TimeoutError` at the deadline, at which it is cancelled."""
+        async with asyncio.timeout(max(0.0, deadline - monotonic())):
+            return await work
 
     def bell(self) -> AsyncioBell:
         """Return a bell for the running task."""
         return AsyncioBell()
 
-    async def _wait(self, fd: int, events: int, deadline: float | None) -> None:
-        future = self._sleepers[fd] = _events.get_running_loop().create_future()
+    @coroutine
+    def _wait(
+        self, fd: int, events: int, deadline: float | None, source: HasFileno | None = None
+    ) -> Generator[_Sleep, None, None]:
+        loop = _events.get_running_loop()
+        is_armed = source is not None and self._left is source
+        if is_armed:
+            self._left = None
+        sleep = self._sleepers[fd] = _Sleep(loop, source)
+        timer = None if deadline is None else loop.call_later(max(0.0, deadline - monotonic()), sleep.expire)
         try:
-            try:
-                self._epoll.modify(fd, events)
-            except FileNotFoundError:  # the first time
-                self._epoll.register(fd, events)
-            if not await (future if deadline is None else _until(future, deadline - monotonic())):
-                raise TimeoutError
+            if not is_armed:
+                self._arm(fd, events)
+            yield sleep
         finally:
-            if self._sleepers.get(fd) is future:
+            if timer is not None:
+                timer.cancel()
+            if self._sleepers.get(fd) is sleep:
                 self._disarm(fd)
+        if sleep.is_late:
+            raise TimeoutError
+
+    def _arm(self, fd: int, events: int) -> None:
+        try:
+            self._epoll.modify(fd, events)
+        except FileNotFoundError:  # the first time
+            self._epoll.register(fd, events)
 
     def _disarm(self, fd: int) -> None:
         del self._sleepers[fd]
@@ -64,11 +138,29 @@ class AsyncioPort:
             pass
 
     def on_events(self) -> None:
-        """On the loop: wake whoever waits for what is there now."""
+        """On the loop: let everybody go on whose descriptor is ready now."""
+        sleepers = self._sleepers
+        if len(sleepers) == 1 and self._left is None:  # nothing else is armed: no need to ask what the event is,
+            fd, sleep = sleepers.popitem()
+            self._left = sleep.source
+            if sleep.source is not None:  # nor to arm it anew for the next time
+                sleep.wake()
+                return
+            sleepers[fd] = sleep
+        ready: list[_Sleep | None] = []
         for fd, _ in self._epoll.poll(0, _MOST_EVENTS):
-            future = self._sleepers.pop(fd, None)
-            if future is not None and not future.done():
-                future.set_result(True)
+            if self._left is not None and self._left.fileno() == fd:
+                self._left = None
+            ready.append(sleepers.pop(fd, None))
+        self._wake_all([sleep for sleep in ready if sleep is not None])
+
+    def _wake_all(self, sleeps: list[_Sleep]) -> None:
+        try:
+            while sleeps:
+                sleeps.pop().wake()
+        except BaseException:  # what ends the loop's run went through a task: the others go on when it runs again
+            _events.get_running_loop().call_soon(self._wake_all, sleeps)
+            raise
 
     def fileno(self) -> int:
         """Return the descriptor of the set, which the loop reads."""
@@ -90,11 +182,12 @@ class AsyncioPort:
 class AsyncioBell:
     """What a task sleeps on; see `port.Bell`."""
 
-    __slots__ = ("_future", "_loop")
+    __slots__ = ("_future", "_has_rung", "_loop")
 
     def __init__(self) -> None:
         self._loop = _events.get_running_loop()
-        self._future: asyncio.Future[bool] = self._loop.create_future()
+        self._future: asyncio.Future[bool] | None = None  # while somebody sleeps
+        self._has_rung = False
 
     def release(self) -> None:
         """Wake the task."""
@@ -107,12 +200,17 @@ class AsyncioBell:
             pass
 
     def _ring(self) -> None:
-        if not self._future.done():
+        self._has_rung = True
+        if self._future is not None and not self._future.done():
             self._future.set_result(True)
 
     async def wait(self, seconds: float | None) -> bool:
-        """Sleep until it rings; return False when the time passes first."""
-        return await (self._future if seconds is None else _until(self._future, seconds))
+        """Sleep until it rings, or has rung since the last time; return False when the time passes first."""
+        if not self._has_rung:
+            self._future = future = self._loop.create_future()
+            await (future if seconds is None else _until(future, seconds))
+        has_rung, self._has_rung = self._has_rung, False
+        return has_rung
 
 
 async def _until(future: asyncio.Future[bool], seconds: float) -> bool:

@@ -18,7 +18,7 @@ from ..pool.mapping import MapOptions
 from ..pool.mapping import Mapping as PoolMapping
 from . import asyncio_port
 from .detached import AsyncDetachedCalls
-from .streams import AsyncStream
+from .streams import AsyncStream, TaskSeat
 
 T = TypeVar("T")
 
@@ -49,9 +49,18 @@ class AsyncCalling(Begins):
         """Run a target that is a generator function, or returns an iterable; an asynchronous iterator of its items.
 
         As `Pool.stream`; a worker is taken when the first item is asked for.
+
+        Examples:
+            >>> import asyncio
+            >>> async def main():
+            ...     async with vv.AsyncPool() as pool:
+            ...         return [pair async for pair in pool.stream("itertools:pairwise", "abc")]
+            >>> asyncio.run(main())
+            [('a', 'b'), ('b', 'c')]
         """
         call = make_call(target, args, kwargs, self._call_options, self._core.table)
-        return AsyncStream(self._core, asyncio_port.running(), call, self)
+        port = asyncio_port.running()
+        return AsyncStream(self._core, TaskSeat(self._core, port), port, call, self)
 
     def map(
         self,
@@ -97,7 +106,7 @@ class AsyncCalling(Begins):
         ordered: bool = True,
         return_exceptions: bool = False,
     ) -> AsyncIterator[Any]:
-        """Run different calls, each given as `(target, args, kwargs)`; an asynchronous iterator of their results."""
+        """Run different calls, each given as `(target, args, kwargs)`; asynchronously as `Pool.call_many`."""
         options = MapOptions(timeout, None, buffersize, ordered, return_exceptions)
         return self._arriving(self._batch(requests, options))
 
@@ -110,7 +119,7 @@ class AsyncCalling(Begins):
         return await self._run(make_eval(text, values, "exec", "", self._call_options))
 
     def module(self, name: str, /) -> Module:
-        """Return a handle whose attributes are functions of a module of the worker's environment; await its calls."""
+        """Return a handle whose attributes are functions of a module, as `Pool.module`; await its calls."""
         return Module(self.call, name, ())
 
     def bind(self, protocol: type[T], module: str | None = None) -> T:

@@ -19,16 +19,19 @@ from venvoy_worker.contract.frames import Frame
 from ..calling import make_call, make_eval, placeholder
 from ..errors import CallTimeout
 from ..exchange import Call
-from ..leases.hold import Hold
+from ..leases.hold import Hold, LeaseSeat
 from ..leases.lease import HasWorker, NamedWorker, check_count
 from ..options import CallOptions, Target
-from ..pool.async_calls import TaskTicket
+from ..pool.async_calls import exit_of
+from ..pool.convoy import TaskTicket
 from ..pool.core import Core
 from ..pool.port import Port
+from ..workers.lane import Lane, WorkerLost
+from ..workers.post_mortem import crash_error
 from ..workers.worker import Worker
 from . import asyncio_port
 from .faces import begun
-from .streams import AsyncStream
+from .streams import AsyncSeat, AsyncStream, TaskSeat
 
 _DEFAULT_CALL = CallOptions()
 
@@ -49,14 +52,26 @@ class AsyncOneWorker(HasWorker):
         return begun(self._run, make_call, target, args, kwargs, self._options, self._core.table)
 
     async def eval(self, text: str, /, **values: Any) -> Any:
-        """Evaluate an expression on this worker, in a namespace that lasts as long as it is held."""
+        """Evaluate text on this worker, in a namespace that lasts as long as it is held; as `AsyncPool.eval`."""
         return await self._run(make_eval(text, values, "eval", self._session, self._options))
 
     async def exec(self, text: str, /, **values: Any) -> Any:
-        """Execute statements on this worker, in a namespace that lasts as long as it is held; as `AsyncPool.exec`."""
+        """Execute text on this worker, in a namespace that lasts as long as it is held; as `AsyncPool.exec`."""
         return await self._run(make_eval(text, values, "exec", self._session, self._options))
 
+    def stream(self, target: Target, /, *args: Any, **kwargs: Any) -> AsyncStream:
+        """Run a target that yields, on this worker; an asynchronous iterator of its items, as `AsyncPool.stream`.
+
+        Nothing else can run here before it is exhausted or closed.
+        """
+        call = make_call(target, args, kwargs, self._options, self._core.table)
+        port = asyncio_port.running()
+        return AsyncStream(self._core, self._seat(port), port, call, self)
+
     def _run(self, call: Call) -> Coroutine[Any, Any, Any]:
+        raise NotImplementedError
+
+    def _seat(self, port: Port) -> AsyncSeat:
         raise NotImplementedError
 
 
@@ -88,6 +103,7 @@ class _TaskHold(Hold):
 
     async def once(self, call: Call, port: Port) -> Frame:
         """Run a call when it is its turn, and return its reply."""
+        self.check_streams()
         async with self.gate:
             self.living()
             return await self.core.async_calls.run_on(self.ticket, call, port)
@@ -97,8 +113,13 @@ class _TaskHold(Hold):
         try:
             for task in self.tasks if error is not None else ():
                 task.cancel()
-            if self.tasks and not isinstance(error, GeneratorExit):  # then nothing can be awaited any more
-                await asyncio.wait(self.tasks)
+            if not isinstance(error, GeneratorExit):  # then nothing can be awaited any more
+                if self.tasks:
+                    await asyncio.wait(self.tasks)
+                if self.stream is not None:
+                    self.stream.leave()
+                async with self.gate:  # once the collector has seen to the stream's end
+                    pass
         except BaseException:
             for task in self.tasks:
                 task.cancel()
@@ -106,6 +127,55 @@ class _TaskHold(Hold):
         finally:
             self._claims.pop(self.ticket, None)
             self.end(is_error=error is not None)
+
+
+class _LeaseTaskSeat(LeaseSeat):
+    """The turn of a stream on the lane of an asynchronous lease."""
+
+    _hold: _TaskHold
+
+    async def take_on(self, call: Call) -> Lane:
+        """Wait until it is the stream's turn."""
+        hold = self._hold
+        hold.check_streams()
+        self._loop = asyncio.get_running_loop()
+        async with asyncio.timeout(None if call.deadline is None else max(0.0, call.deadline - monotonic())) as scope:
+            try:
+                await hold.gate.acquire()
+            except asyncio.CancelledError:
+                if scope.expired():
+                    raise call.timeout_error() from None
+                raise
+        try:
+            self._lane = hold.living()
+        except BaseException:
+            hold.gate.release()
+            raise
+        hold.stream = self
+        return self._lane
+
+    async def lose_on(self, lost: WorkerLost, may_repeat: bool) -> None:
+        """The worker is gone, and with it the lease."""
+        self._hold.core.engine.give_up(self._hold.ticket)
+        self._release()
+        await exit_of(lost.worker, asyncio_port.running())
+        raise crash_error(lost) from None
+
+    def _release(self) -> None:
+        """From any thread."""
+        try:
+            if asyncio._get_running_loop() is self._loop:
+                self._let_go()
+            else:
+                self._loop.call_soon_threadsafe(self._let_go)
+        except RuntimeError:  # the loop is closed, and with it the lease
+            pass
+
+    def _let_go(self) -> None:
+        hold = self._hold
+        if hold.stream is self:
+            hold.stream = None
+            hold.gate.release()
 
 
 class AsyncLease(AsyncOneWorker):
@@ -147,7 +217,7 @@ class AsyncLease(AsyncOneWorker):
         return task
 
     def options(self, **options: Any) -> AsyncLease:
-        """Return a view of this lease with other `CallOptions`."""
+        """Return a view of this lease with other `CallOptions`; as `Pool.options`."""
         view = AsyncLease.__new__(AsyncLease)
         view._timeout, view._hold, view._session = self._timeout, self._hold, self._session
         view._core = self._core
@@ -157,6 +227,9 @@ class AsyncLease(AsyncOneWorker):
 
     def _run(self, call: Call) -> Coroutine[Any, Any, Any]:
         return self._core.async_calls.result(call, self._hold.once, asyncio_port.running())
+
+    def _seat(self, port: Port) -> AsyncSeat:
+        return _LeaseTaskSeat(self._hold)
 
     def _living(self) -> Worker:
         return self._hold.living().worker
@@ -203,7 +276,7 @@ class AsyncNamedWorker(AsyncOneWorker):
         self.name = worker.name
 
     def options(self, **options: Any) -> AsyncNamedWorker:
-        """Return a view of this worker with other `CallOptions`."""
+        """Return a view of this worker with other `CallOptions`; as `Pool.options`."""
         return AsyncNamedWorker(self._worker.options(**options))
 
     def terminate(self) -> None:
@@ -214,11 +287,6 @@ class AsyncNamedWorker(AsyncOneWorker):
         """End the worker at once; a call running on it raises `WorkerCrashed`; the name is free."""
         self._worker.kill()
 
-    def stream(self, target: Target, /, *args: Any, **kwargs: Any) -> AsyncStream:
-        """Run a target that yields, on this worker; an asynchronous iterator of its items, as `AsyncPool.stream`."""
-        call = make_call(target, args, kwargs, self._options, self._core.table)
-        return AsyncStream(self._core, asyncio_port.running(), call, self)
-
     def output(self, stream: str | None = None) -> str:
         """Return the worker's last output as text; `stream` is "stdout" or "stderr", both by default."""
         return self._worker.output(stream)
@@ -226,6 +294,9 @@ class AsyncNamedWorker(AsyncOneWorker):
     def _run(self, call: Call) -> Coroutine[Any, Any, Any]:
         calls = self._core.async_calls
         return calls.result(call, calls.run, asyncio_port.running())
+
+    def _seat(self, port: Port) -> AsyncSeat:
+        return TaskSeat(self._core, port)
 
     def _living(self) -> Worker:
         return self._worker._living()

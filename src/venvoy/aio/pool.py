@@ -35,10 +35,18 @@ class AsyncPool(AsyncCalling, AnyPool):
     Raises:
         TypeError, ValueError: an argument is not what is described here.
         PoolError: this system cannot run workers.
+
+    Examples:
+        >>> import asyncio
+        >>> async def main():
+        ...     async with vv.AsyncPool() as pool:
+        ...         return await pool.call("math:hypot", 3.0, 4.0)
+        >>> asyncio.run(main())
+        5.0
     """
 
     def options(self, **options: Unpack[CallOptionsDict]) -> AsyncView:
-        """Return a light view of this pool whose calls have these `CallOptions`."""
+        """Return a light view of this pool whose calls have these `CallOptions`; as `Pool.options`."""
         return AsyncView(self, self._call_options.replaced(**options))
 
     def lease(self, *, timeout: float | None = None) -> AsyncLease:

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from venvoy_worker.contract import messages
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..errors import ProtocolError
 from ..exchange import Call, ends
-from ..pool.async_calls import exit_of, hear, send
+from ..pool.async_calls import close, exit_of, hear
+from ..pool.convoy import send
 from ..pool.core import Core
 from ..pool.port import Port
 from ..streams.flow import Flow
-from ..streams.stream import AnyStream, PoolSeat
+from ..streams.stream import AnyStream, PoolSeat, Seat
 from ..workers.lane import Lane, WorkerLost
+
+
+class AsyncSeat(Seat, Protocol):
+    """Where an asynchronous stream has its lane from."""
+
+    async def take_on(self, call: Call) -> Lane:
+        """Wait for the lane; as `take`."""
+
+    async def lose_on(self, lost: WorkerLost, may_repeat: bool) -> None:
+        """The worker is gone; return if the call may be run again. As `lose`."""
 
 
 class TaskSeat(PoolSeat):
@@ -59,13 +70,16 @@ class AsyncStream(AnyStream, AsyncIterator[Any]):
 
     Args:
         core: the pool.
+        seat: where its lane comes from.
         port: of the running loop.
         call: what is run.
         owner: what has to live as long as the stream.
     """
 
-    def __init__(self, core: Core, port: Port, call: Call, owner: object) -> None:
-        super().__init__(core, TaskSeat(core, port), call, owner)
+    _seat: AsyncSeat
+
+    def __init__(self, core: Core, seat: AsyncSeat, port: Port, call: Call, owner: object) -> None:
+        super().__init__(core, seat, call, owner)
         self._port = port
         self._is_new, self._is_asked = True, False
 
@@ -87,6 +101,8 @@ class AsyncStream(AnyStream, AsyncIterator[Any]):
             raise
         finally:
             self._is_asked = False
+            if not self._is_open:
+                await close(self._dialogue)
 
     async def _more(self) -> Any:
         """Return the first item of the next frame."""
@@ -111,7 +127,6 @@ class AsyncStream(AnyStream, AsyncIterator[Any]):
         raise StopAsyncIteration
 
     async def _begin(self) -> None:
-        assert isinstance(self._seat, TaskSeat)
         self._flow = Flow()
         self._lane = await self._seat.take_on(self._call)
         self._is_open = True
@@ -130,7 +145,6 @@ class AsyncStream(AnyStream, AsyncIterator[Any]):
         Raises:
             WorkerCrashed, PoolClosed: it may not.
         """
-        assert isinstance(self._seat, TaskSeat)
         self._is_open = False
         lost.__cause__ = error
         await self._seat.lose_on(lost, may_repeat=not self._flow.has_begun)
@@ -145,7 +159,7 @@ class AsyncStream(AnyStream, AsyncIterator[Any]):
             if credit is not None:
                 lane.worker.control.say(messages.CREDIT, self._call_id, credit)
             if frame is None:
-                await self._port.wait_readable(lane.channel.fileno(), call.deadline)
+                await self._port.wait_readable(lane.channel.sock, call.deadline)
                 frame = lane.channel.try_receive()
             if frame is None:
                 continue
@@ -161,6 +175,7 @@ class AsyncStream(AnyStream, AsyncIterator[Any]):
         """Leave early: the generator is closed in the worker, which runs its `finally`. A second time does nothing."""
         self._is_new = False
         self.close()
+        await close(self._dialogue)
 
     async def __aenter__(self) -> Self:
         return self

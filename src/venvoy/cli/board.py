@@ -1,11 +1,11 @@
-"""What `venvoy up` shows: a table that is drawn anew on a terminal, a line for each change elsewhere."""
+"""What `venvoy up` shows: a table that fills a terminal and is drawn anew, a line for each change elsewhere."""
 
 from __future__ import annotations
 
 import threading
 from time import monotonic
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +13,8 @@ from rich.text import Text
 import venvoy as vv
 
 _COLUMNS = ("pool", "state", "workers", "waiting", "calls/s", "p50", "p99", "memory", "crashes", "last output")
+_NARROW = 100  # characters of width, below which only what a person looks for first is shown
+_FEWER = {"pool", "state", "workers", "calls/s", "crashes", "last output"}
 
 
 class Board:
@@ -27,7 +29,7 @@ class Board:
         self._console = Console(highlight=False)
         self._seen: dict[str, tuple[float, int]] = {}  # when, and how many calls there had been
         self._told: dict[str, str] = {}
-        self.is_live = self._console.is_terminal
+        self.is_live = self._console.is_terminal and not self._console.is_dumb_terminal
 
     def run(self, fleet: vv.Fleet, refresh: float) -> None:
         """Show the fleet until an exception comes, as Ctrl-C is one.
@@ -41,32 +43,43 @@ class Board:
             while not pause.acquire(timeout=refresh if self._told else 0):
                 self._tell(fleet)
             return
-        with Live(self._table(fleet), console=self._console, auto_refresh=False) as live:
-            while not pause.acquire(timeout=refresh):
-                live.update(self._table(fleet), refresh=True)
+        try:
+            # On a screen of its own, as `top` has: a terminal that is resized breaks lines that stand on it anew.
+            with Live(self._table(fleet), console=self._console, auto_refresh=False, screen=True) as live:
+                while not pause.acquire(timeout=refresh):
+                    live.update(self._table(fleet), refresh=True)
+        finally:
+            self._console.print(self._table(fleet))  # what there was at the end stays to be read
 
     def _tell(self, fleet: vv.Fleet) -> None:
-        """Print a line for each pool that is not as it was."""
+        """Print what has changed of each pool."""
         for name, cells in self._rows(fleet):
             line = f"{name}: {cells[0]}, workers {cells[1]}, crashes {cells[7]}"
-            if cells[0].startswith("failed"):
-                line = f"{name}: {cells[0]}: {cells[8]}"
+            if cells[0] == "failed":
+                line = f"{name}: failed: {cells[8]}"
             if self._told.get(name) != line:
                 self._told[name] = line
                 self._console.print(line, soft_wrap=True, markup=False)
 
-    def _table(self, fleet: vv.Fleet) -> Table:
-        table = Table(*_COLUMNS, box=None, pad_edge=False)
+    def _table(self, fleet: vv.Fleet) -> Group:
+        is_narrow = self._console.width < _NARROW
+        shown = [column for column in _COLUMNS if not is_narrow or column in _FEWER]
+        table = Table(*shown, box=None, pad_edge=False)
+        reasons = []
         for name, cells in self._rows(fleet):
-            table.add_row(name, *(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
-        return table
+            if cells[0] == "failed":  # a cell has no room for the reason
+                reasons.append(Text(f"\n{name}: {cells[8]}"))
+                cells = [*cells[:8], ""]
+            texts = dict(zip(_COLUMNS, [name, *cells], strict=True))
+            table.add_row(*(Text(texts[column], no_wrap=True, overflow="ellipsis") for column in shown))
+        return Group(table, *reasons)
 
     def _rows(self, fleet: vv.Fleet) -> list[tuple[str, list[str]]]:
         errors, stats = fleet.errors(), fleet.stats()
         rows = []
         for name in self._names:
             if name in errors:
-                rows.append((name, ["failed", *["-"] * 7, str(errors[name]).splitlines()[0]]))
+                rows.append((name, ["failed", *["-"] * 7, str(errors[name])]))
             elif name in stats:
                 rows.append((name, [*self._numbers(name, stats[name]), _last_line(fleet[name])]))
         return rows

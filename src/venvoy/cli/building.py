@@ -40,8 +40,8 @@ class Reporter:
 
 
 @contextmanager
-def reporter(console: Console, names: Iterable[str]) -> Iterator[Reporter]:
-    """Show builds as long as the block lasts."""
+def reporter(console: Console, names: Iterable[str], is_kept: bool = True) -> Iterator[Reporter]:
+    """Show builds as long as the block lasts; whether their lines stay afterwards is `is_kept`."""
     if not console.is_terminal:
         yield Reporter(console, None, names)
         return
@@ -51,5 +51,5 @@ def reporter(console: Console, names: Iterable[str]) -> Iterator[Reporter]:
         TextColumn("{task.fields[step]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, transient=not is_kept) as progress:
         yield Reporter(console, progress, names)

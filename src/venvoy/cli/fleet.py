@@ -64,7 +64,10 @@ def up(
     home: specs.Home = None,
     refresh: Annotated[float, typer.Option(metavar="SECONDS", help="Between two looks at the pools.")] = 1.0,
 ) -> None:
-    """Start the fleet and show what it does, until Ctrl-C or SIGTERM."""
+    """Start the fleet and show what it does, until Ctrl-C or SIGTERM.
+
+    This shows how pools start, what they print and what they need; a program's own fleet has workers of its own.
+    """
     if not 0.05 <= refresh <= 3600:
         raise WrongUsage(f"--refresh: {refresh} is not a number of seconds from 0.05 to 3600")
     from venvoy.cli.board import Board  # rich
@@ -74,7 +77,11 @@ def up(
     if board.is_live:  # what workers print would tear the table apart; its last line is in it
         pools = {name: _quiet(spec) for name, spec in pools.items()}
     try:
-        with _ended_by_sigterm(), _progress(list(pools)) as report, vv.Fleet(pools, progress=report) as fleet:
+        with (
+            _ended_by_sigterm(),
+            _progress(list(pools), is_kept=False) as report,
+            vv.Fleet(pools, progress=report) as fleet,
+        ):
             report.close()
             if len(fleet.errors()) == len(fleet):
                 for name, error in fleet.errors().items():
@@ -122,8 +129,8 @@ class _Silent:
 
 
 @contextmanager
-def _progress(names: list[str]) -> Iterator[Any]:
-    """Show builds on a terminal's stderr."""
+def _progress(names: list[str], is_kept: bool = True) -> Iterator[Any]:
+    """Show builds on a terminal's stderr, and leave the lines there or not."""
     import sys
 
     if not sys.stderr.isatty():
@@ -133,7 +140,7 @@ def _progress(names: list[str]) -> Iterator[Any]:
 
     from venvoy.cli.building import reporter
 
-    with reporter(Console(stderr=True, highlight=False), names) as report:
+    with reporter(Console(stderr=True, highlight=False), names, is_kept) as report:
         yield report
 
 

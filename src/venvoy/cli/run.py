@@ -16,6 +16,9 @@ import venvoy as vv
 from venvoy.cli import specs
 from venvoy.cli.specs import WrongUsage
 
+_ARGUMENTS = "JSON: a list of arguments, or an object of keywords; after --, if it begins with a minus."
+Arguments = Annotated[str, typer.Argument(help=_ARGUMENTS)]
+
 
 def run(
     command: Annotated[
@@ -80,7 +83,7 @@ def become(env: vv.Env, command: list[str]) -> NoReturn:
 
 def call(
     target: Annotated[str, typer.Argument(help="What to call, as 'package.module:function'.")],
-    arguments: Annotated[str, typer.Argument(help="JSON: a list of arguments, or an object of keywords.")] = "[]",
+    arguments: Arguments = "[]",
     packages: specs.With = None,
     python: specs.Python = None,
     project: specs.Project = None,
@@ -96,6 +99,8 @@ def call(
 ) -> None:
     """Call one function in an environment and print its result as JSON."""
     args, kwargs = _arguments(arguments)
+    if ":" not in target:
+        raise WrongUsage(f"{target!r} is not 'package.module:function'")
     spec = specs.make_spec(
         packages,
         project=project,
@@ -146,7 +151,7 @@ def _as_json(target: str, result: object) -> str:
                 return getattr(value, name)()
         if isinstance(value, (set, frozenset)):
             return list(value)
-        raise TypeError(f"{target} returned a {type(value).__name__}, which JSON cannot express")
+        raise TypeError(f"{target} returned a value of type {type(value).__name__}, which JSON cannot express")
 
     try:
         return json.dumps(result, default=plain)

@@ -55,6 +55,12 @@ class DetachedCalls:
             EncodingError: an argument cannot travel.
             PoolClosed, TooManyWaiting: the pool takes no calls, or not so many.
             CallStoreError: the call cannot be kept.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     id = pool.detached.start("math:sqrt", 9.0)
+            ...     pool.detached.result(id)
+            3.0
         """
         return self._ledger.start(make_call(target, args, kwargs, self._options, self._core.table))
 
@@ -76,6 +82,12 @@ class DetachedCalls:
             PoolClosed: the pool was closed before it was done.
             CallStoreError: the store cannot be read.
             WorkerCrashed, CallTimeout, CallCancelled: of the call. Besides these, whatever the target raises.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     id = pool.detached.start("math:sqrt", 9.0)
+            ...     pool.detached.result(id, timeout=30)
+            3.0
         """
         if timeout is not None:
             check_seconds("timeout", timeout)
@@ -84,9 +96,20 @@ class DetachedCalls:
     def peek(self, id: str) -> Peek:
         """Return what a call has come to, without waiting for it and without taking it.
 
+        Args:
+            id: what `start` returned.
+
         Raises:
             UnknownCall: there is no such call.
             CallStoreError: the store cannot be read.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     id = pool.detached.start("time:sleep", 60)
+            ...     pool.detached.peek(id).state
+            ...     pool.detached.cancel(id)
+            'pending'
+            True
         """
         is_done, value, error = self._ledger.look(id, self._convert(id))
         if not is_done:
@@ -96,12 +119,21 @@ class DetachedCalls:
     def cancel(self, id: str) -> bool:
         """Stop a call; `result` raises `CallCancelled` then.
 
+        Args:
+            id: what `start` returned.
+
         Returns:
             False if it has finished already, or is run by another process.
 
         Raises:
             UnknownCall: there is no such call.
             CallStoreError: the store cannot be read.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     id = pool.detached.start("time:sleep", 60)
+            ...     pool.detached.cancel(id)
+            True
         """
         return self._ledger.cancel(id)
 
@@ -110,6 +142,12 @@ class DetachedCalls:
 
         Raises:
             CallStoreError: the store cannot be read.
+
+        Examples:
+            >>> with vv.Pool() as pool:
+            ...     id = pool.detached.start("math:sqrt", 9.0)
+            ...     [call.target for call in pool.detached.list()]
+            ['math:sqrt']
         """
         return self._ledger.entries()
 

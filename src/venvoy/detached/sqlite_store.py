@@ -66,6 +66,13 @@ class SqliteCallStore:
     Raises:
         TypeError, ValueError: an argument is not what is described here.
         CallStoreError: the file cannot be made or opened, is damaged, is none of ours, or of a newer venvoy.
+
+    Examples:
+        >>> with vv.Pool(call_store=vv.SqliteCallStore("calls.db", resume=True)) as pool:
+        ...     id = pool.detached.start("math:sqrt", 9.0)
+        >>> with vv.Pool(call_store=vv.SqliteCallStore("calls.db", resume=True)) as pool:  # in another process, say
+        ...     pool.detached.result(id)
+        3.0
     """
 
     def __init__(self, path: str | os.PathLike[str], ttl: float | None = TTL, resume: bool = False) -> None:

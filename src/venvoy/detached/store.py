@@ -54,24 +54,35 @@ class CallStore(Protocol):
         """Keep a call that this host is about to run.
 
         Args:
+            id: of the call.
+            target: what it calls, as text.
             request: what it takes to run it again.
         """
 
     def finish(self, id: str, reply: Pieces, failed: bool) -> None:
-        """Keep the reply of a call, if the call is there and has none."""
+        """Keep the reply of a call, if the call is there and has none.
+
+        Args:
+            id: of the call.
+            reply: pieces of bytes, which `find` gives back as they are, in however many pieces.
+            failed: whether it is an error.
+        """
 
     def find(self, id: str) -> Pieces | None:
         """Return the reply of a call; None while there is none.
+
+        Args:
+            id: of the call.
 
         Raises:
             UnknownCall: there is no such call.
         """
 
     def take(self, id: str) -> bool:
-        """Remove a call; return False if it is not there."""
+        """Remove a call, known by its id; return False if it is not there."""
 
     def release(self, id: str) -> None:
-        """Say that this host does not run a call any more, though it is unfinished."""
+        """Say that this host does not run the call of an id any more, though it is unfinished."""
 
     def adopt(self) -> list[tuple[str, bytes]]:
         """Return (id, request) of all unfinished calls that no living host runs; from now on this one does."""
@@ -113,6 +124,12 @@ class MemoryCallStore:
 
     Raises:
         TypeError, ValueError: `ttl` is something else.
+
+    Examples:
+        >>> with vv.Pool(call_store=vv.MemoryCallStore(ttl=3600)) as pool:
+        ...     id = pool.detached.start("math:sqrt", 9.0)
+        ...     pool.detached.result(id)
+        3.0
     """
 
     resumes = False  # there is nothing left of it when the host has ended

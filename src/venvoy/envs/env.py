@@ -71,6 +71,11 @@ class Env:
         Raises:
             EnvError: the environment was removed.
             FileNotFoundError: there is no such program. Besides these, what `subprocess.run` raises.
+
+        Examples:
+            >>> env = vv.build(vv.EnvSpec())
+            >>> env.run(["python", "-c", "print('hello')"], capture_output=True, text=True).stdout.strip()
+            'hello'
         """
         import subprocess  # start-up time
 

@@ -15,7 +15,7 @@ from venvoy.envs.place import Place, environment_python, files_of
 
 
 class Collected(NamedTuple):
-    """What `collect_garbage` has removed: the environments, and how many bytes they had to themselves."""
+    """What `collect_garbage` has removed: the environments, and how many bytes were `freed`, which only they had."""
 
     removed: tuple[EnvInfo, ...]
     freed: int

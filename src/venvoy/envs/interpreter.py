@@ -126,7 +126,9 @@ def probe(path: str, limit: Limit) -> Interpreter:
 
     if not os.path.exists(path):
         dangling = " (a link that leads nowhere)" if os.path.islink(path) else ""
-        raise InterpreterNotFound(f"there is no interpreter at {path}{dangling}")
+        name = os.path.basename(path)
+        hint = "" if "python" in name else f"; if a package is meant, EnvSpec(packages=[{name!r}])"
+        raise InterpreterNotFound(f"there is no interpreter at {path}{dangling}{hint}")
     if os.path.isdir(path) or not os.access(path, os.X_OK):
         raise EnvError(f"{path} is not an executable file, so it cannot be an interpreter")
     argv = [path, "-I", "-c", _PROBE]

@@ -40,7 +40,7 @@ def writing(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise EnvBuildError(f"{path} cannot be written: {error}") from error
+        raise EnvBuildError(f"{path} cannot be written: {error}; VENVOY_HOME or home= give another folder") from error
 
 
 def installed_packages(folder: str) -> list[str]:

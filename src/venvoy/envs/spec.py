@@ -118,6 +118,11 @@ class EnvSpec:
     Raises:
         TypeError: a field has the wrong type; a single string for `packages`, say.
         EnvError: a value cannot be understood; the message names the field.
+
+    Examples:
+        >>> spec = vv.EnvSpec(packages=["numpy<2", "six"], python="3.11")
+        >>> spec == vv.EnvSpec(packages=["six", "NumPy < 2"], python="3.11")
+        True
     """
 
     packages: tuple[str, ...] | Sequence[str] = ()
@@ -207,6 +212,10 @@ class EnvSpec:
 
         Raises:
             EnvError: there is no project, it cannot be read, or it has no such extra or group.
+
+        Examples:
+            >>> vv.EnvSpec.project(".", extras=["plots"])
+            EnvSpec.project('...', extras=['plots'])
         """
         source = _path("project", folder)
         return cls(kind="project", source=source, extras=extras, groups=groups, editable=editable, **options)
@@ -221,6 +230,10 @@ class EnvSpec:
 
         Raises:
             EnvError: the file, or one it includes, cannot be read or understood.
+
+        Examples:
+            >>> vv.EnvSpec.requirements("requirements.txt", python="3.11")
+            EnvSpec.requirements('...requirements.txt', python='3.11')
         """
         return cls(kind="requirements", source=_path("requirements", file), **options)
 
@@ -234,6 +247,10 @@ class EnvSpec:
 
         Raises:
             EnvError: the file cannot be read, or has no such block.
+
+        Examples:
+            >>> vv.EnvSpec.script("script.py")
+            EnvSpec.script('...script.py')
         """
         return cls(kind="script", source=_path("script", file), **options)
 
@@ -248,6 +265,10 @@ class EnvSpec:
 
         Raises:
             EnvError: there is no such folder, or what is found cannot be read.
+
+        Examples:
+            >>> vv.EnvSpec.auto(".")
+            EnvSpec.project('...')
         """
         path = _path("auto", folder)
         if not os.path.isdir(path):
@@ -265,6 +286,13 @@ class EnvSpec:
 
         Args:
             python: path of its interpreter, or the folder of a virtual environment.
+
+        Raises:
+            TypeError: it is no path.
+
+        Examples:
+            >>> vv.EnvSpec.existing("/opt/app/.venv/bin/python")
+            EnvSpec.existing('/opt/app/.venv/bin/python')
         """
         if not isinstance(python, (str, os.PathLike)):
             raise TypeError(f"existing() takes the path of an interpreter, not {type(python).__name__}")
@@ -272,7 +300,14 @@ class EnvSpec:
 
     @classmethod
     def current(cls) -> EnvSpec:
-        """Return the spec of the environment the host itself runs in."""
+        """Return the spec of the environment the host itself runs in.
+
+        Examples:
+            >>> with vv.Pool(vv.EnvSpec.current()) as pool:
+            ...     import sys
+            ...     pool.eval("__import__('sys').prefix") == sys.prefix
+            True
+        """
         return cls(kind="current")
 
     # --- what it means ------------------------------------------------------------------------
@@ -300,7 +335,7 @@ class EnvSpec:
         return self.key_of(self.read())
 
     def key_of(self, source: Source) -> str:
-        """Return the key, given what was read."""
+        """Return the key, given the source that `read` has returned."""
         if self.kind == "current":
             return content_hash(FORMAT_VERSION, self.kind, sys.executable, sys.version, sys.prefix)
         if self.kind == "existing":

@@ -92,6 +92,12 @@ def build(
             passed, or it was cancelled; nothing half-built is left.
         InterpreterNotFound: no interpreter of the wanted version is on this machine.
         EnvError: the interpreter given cannot be used.
+
+    Examples:
+        >>> env = vv.build(vv.EnvSpec(packages=[]), timeout=120)
+        >>> with vv.Pool(env) as pool:
+        ...     pool.eval("__import__('sys').prefix") == env.prefix
+        True
     """
     if not isinstance(spec, EnvSpec):
         raise TypeError(f"build() takes an EnvSpec, not {type(spec).__name__}")
@@ -209,6 +215,11 @@ def environments(*, home: str | os.PathLike[str] | None = None) -> list[EnvInfo]
 
     Args:
         home: where environments are kept; see `home_folder`.
+
+    Examples:
+        >>> env = vv.build(vv.EnvSpec(), home="environments")
+        >>> [info.env == env for info in vv.environments(home="environments")]
+        [True]
     """
     return environments_in(_home(home))
 
@@ -227,13 +238,17 @@ def collect_garbage(
 
     Args:
         max_age: seconds since the last use.
-        max_bytes: of all environments together; files they share count once.
+        max_bytes: bytes of all environments together; files they share count once.
         keep_last: so many of the last used stay in any case; given alone, all others go.
         home: where environments are kept; see `home_folder`.
 
     Raises:
         TypeError, ValueError: a limit is not a number, or is negative.
         EnvBuildError: something cannot be removed.
+
+    Examples:
+        >>> vv.collect_garbage(max_age=30 * 86400, max_bytes=20 << 30, home="environments")
+        Collected(removed=(), freed=0)
     """
     for name, value in (("max_age", max_age), ("max_bytes", max_bytes), ("keep_last", keep_last)):
         if isinstance(value, bool) or not isinstance(value, int | float | None):

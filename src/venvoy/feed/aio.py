@@ -16,6 +16,15 @@ class AsyncSwarm:
 
     Args:
         args, options: those of `Swarm`; an option that is a function is called on threads of the swarm.
+
+    Examples:
+        >>> import asyncio
+        >>> from venvoy.feed import AsyncSwarm
+        >>> async def main():
+        ...     async with AsyncSwarm(["sort", "-n"], stdout="lines") as swarm:
+        ...         return [line async for _, line in swarm.lines(["10\\n", "9\\n"])]
+        >>> asyncio.run(main())
+        ['9', '10']
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -68,27 +68,80 @@ def pipe(encoder: Encoder | None = None, **options: Any) -> Channel:
     Args:
         encoder: makes an item's bytes for this channel; None: nothing for this channel.
         options: `encoding`, `factory`, `required`, `env_name` of `Channel`.
+
+    Examples:
+        >>> from venvoy.feed import Swarm, pipe
+        >>> inputs = {"stdin": lambda item: b"%d;" % item, "DOUBLED": pipe(lambda item: b"%d;" % (2 * item))}
+        >>> with Swarm(["sh", "-c", "cat - /dev/fd/$DOUBLED"], inputs=inputs, stdout="lines") as swarm:
+        ...     list(swarm.lines([1, 2]))
+        [(0, '1;2;2;4;')]
     """
     return Channel("pipe", None, encoder, **options)
 
 
 def fifo(path: str | os.PathLike[str], encoder: Encoder | None = None, **options: Any) -> Channel:
-    """A named pipe made at `path` (`{id}` is the process id) and removed at the end; its path is in the environment."""
+    """A named pipe made at `path` (`{id}` is the process id) and removed at the end; its path is in the environment.
+
+    Args:
+        path: where it is made, with `{id}` for the process id.
+        encoder, options: as of `pipe`.
+
+    Examples:
+        >>> from venvoy.feed import Swarm, fifo
+        >>> inputs = {"NUMBERS": fifo("numbers-{id}", lambda item: b"%d;" % item)}
+        >>> with Swarm(["sh", "-c", "cat $NUMBERS"], inputs=inputs, stdout="lines") as swarm:
+        ...     list(swarm.lines([1, 2]))
+        [(0, '1;2;')]
+    """
     return Channel("fifo", path, encoder, **options)
 
 
 def file(path: str | os.PathLike[str], encoder: Encoder | None = None, **options: Any) -> Channel:
-    """A regular file at `path` (`{id}` is the process id), truncated unless `append=True`; for inputs and outputs."""
+    """A regular file at `path` (`{id}` is the process id), truncated unless `append=True`; for inputs and outputs.
+
+    Args:
+        path: where it is, with `{id}` for the process id.
+        encoder, options: as of `pipe`; `append` too.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from venvoy.feed import Swarm, file
+        >>> with Swarm(["cat"], stdout=file("{id}.txt", append=True)) as swarm:
+        ...     swarm.feed("hello")
+        >>> Path("0.txt").read_text()
+        'hello'
+    """
     return Channel("file", path, encoder, **options)
 
 
 def handle(f: IO[Any] | Any, encoder: Encoder | None = None, **options: Any) -> Channel:
-    """An open file of yours, which stays open; for inputs and outputs. All processes' items or lines go to it whole."""
+    """An open file of yours, which stays open; for inputs and outputs. All processes' items or lines go to it whole.
+
+    Args:
+        f: has a `fileno()`, or a `write()`.
+        encoder, options: as of `pipe`.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from venvoy.feed import Swarm, handle
+        >>> with open("all.txt", "wb") as f, Swarm(["cat"], count=2, stdout=handle(f)) as swarm:
+        ...     swarm.feed_many(["one\\n", "two\\n"])
+        2
+        >>> sorted(Path("all.txt").read_text().split())
+        ['one', 'two']
+    """
     return Channel("handle", f, encoder, **options)
 
 
 def as_is(item: bytes | str) -> bytes | str:
-    """The encoder of items that are bytes, or text in UTF-8."""
+    """The encoder of an item that is bytes, or text in UTF-8.
+
+    Examples:
+        >>> from venvoy.feed import Swarm, as_is
+        >>> with Swarm(["cat"], inputs={"stdin": as_is}, stdout="lines") as swarm:
+        ...     list(swarm.lines(["é", b";"]))
+        [(0, 'é;')]
+    """
     return item
 
 
@@ -117,7 +170,15 @@ class Destination:
 
 
 def collect(limit: int | None = COLLECT_BYTES) -> Destination:
-    """Keep the last `limit` bytes of each process for its report; None keeps all."""
+    """Keep the last `limit` bytes of each process for its report; None keeps all.
+
+    Examples:
+        >>> from venvoy.feed import Swarm, collect
+        >>> with Swarm(["cat"], stdout=collect(limit=3)) as swarm:
+        ...     swarm.feed("hello")
+        >>> swarm.report.processes[0].stdout
+        b'llo'
+    """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
         raise ValueError(f"collect(limit): a number of bytes, or None for all, not {limit!r}")
     return Destination("collect", limit=limit)
@@ -128,6 +189,12 @@ def lines(function: Lines | None = None, encoding: str | None = "utf-8") -> Dest
 
     Args:
         encoding: lines are text of this encoding; None gives bytes. They come without their line end.
+
+    Examples:
+        >>> from venvoy.feed import Swarm, lines
+        >>> with Swarm(["echo", "hello"], stdout=lines(lambda process_id, line: print(process_id, line))):
+        ...     pass
+        0 hello
     """
     if function is not None and not callable(function):
         raise TypeError(f"lines(function): called with each process id and line, not {function!r}")
@@ -135,7 +202,14 @@ def lines(function: Lines | None = None, encoding: str | None = "utf-8") -> Dest
 
 
 def blocks(function: Lines) -> Destination:
-    """Call `function(process_id, data)` with bytes as they come, on a thread of the swarm."""
+    """Call `function(process_id, data)` with bytes as they come, on a thread of the swarm.
+
+    Examples:
+        >>> from venvoy.feed import Swarm, blocks
+        >>> with Swarm(["echo", "hello"], stdout=blocks(lambda process_id, data: print(process_id, data))):
+        ...     pass
+        0 b'hello\\n'
+    """
     if not callable(function):
         raise TypeError(f"blocks(function): called with each process id and block, not {function!r}")
     return Destination("call_blocks", function)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+from ..checks import check_names
 from .channels import Channel, Destination, check_folder, to_channels, to_destination
 
 EnvVars = Mapping[str, str] | Callable[[int], Mapping[str, str]]
@@ -161,10 +162,7 @@ def make_plan(
     Raises:
         TypeError, ValueError, OSError: naming the argument.
     """
-    unknown = set(options) - set(SwarmOptions.__annotations__)
-    if unknown:
-        known = ", ".join(SwarmOptions.__annotations__)
-        raise TypeError(f"Swarm() has no option {min(unknown)!r}; it has {known}")
+    check_names("Swarm()", options, SwarmOptions.__annotations__)
     return Plan(
         command=command,
         count=count,

@@ -154,7 +154,9 @@ class Pump:
             for writer, ending in zip(child.writers, endings, strict=True):
                 writer.push(ending)
             self._flush(child)
+        # With its end of file a process may leave: what it does not read itself, files and handles, comes before.
+        is_held = any(writer.pending for writer in child.writers if not writer.is_paced)
         for writer in child.writers:
-            if writer.is_open and not writer.pending and not writer.is_ended:
+            if writer.is_open and not writer.pending and not writer.is_ended and not (writer.is_paced and is_held):
                 writer.end()
                 child.progress_at = monotonic()

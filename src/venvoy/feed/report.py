@@ -24,7 +24,7 @@ class ProcessReport:
         is_early: it ended before the end of its input.
         restarts: how often it was started again.
         stdout: what it wrote, where that is collected; `stdout_dropped` bytes before it were not kept.
-        stderr: the same of the other stream.
+        stderr: the same of the other stream, with `stderr_dropped`.
     """
 
     id: int
@@ -53,7 +53,15 @@ class ProcessReport:
 
 @dataclass(frozen=True, slots=True)
 class SwarmReport:
-    """A whole swarm: its processes, items they received, bytes written, items that nobody received, seconds."""
+    """What became of a whole swarm.
+
+    Args:
+        processes: one after the other, by their numbers.
+        items: that they received whole.
+        written: bytes, to all of them.
+        undelivered: items that nobody received whole.
+        seconds: from its start until now, or its end.
+    """
 
     processes: tuple[ProcessReport, ...]
     items: int

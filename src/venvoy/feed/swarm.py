@@ -37,6 +37,14 @@ class Swarm:
 
     Raises:
         TypeError, ValueError, OSError: an argument is wrong; nothing was started.
+
+    Examples:
+        >>> from venvoy.feed import Swarm
+        >>> with Swarm(["sort", "-n"], inputs={"stdin": lambda n: b"%d\\n" % n}, stdout="collect") as swarm:
+        ...     swarm.feed_many([10, 9, 8])
+        3
+        >>> swarm.report.processes[0].stdout.split()
+        [b'8', b'9', b'10']
     """
 
     def __init__(
@@ -154,6 +162,14 @@ class Swarm:
         Raises:
             SwarmError: the swarm has failed.
             Exception: what feeding the items raised.
+
+        Examples:
+            >>> from venvoy.feed import Swarm
+            >>> with Swarm(["tr", "a-z", "A-Z"], stdout="lines") as swarm:
+            ...     for process_id, line in swarm.lines(["one\\n", "two\\n"]):
+            ...         print(process_id, line)
+            0 ONE
+            0 TWO
         """
         routes = self._core.routes()
         routes.check_lines()

@@ -34,6 +34,7 @@ _TABLES: dict[str, type] = {"scale": ScalePolicy, "restart": RestartPolicy}
 _STORE = {"path", "ttl", "resume"}
 _NO_TEXT = {"name", "progress", "on_event", "call_store"}  # options that a file cannot say, or says in another way
 _OPTIONS = set(PoolOptions.__annotations__) - _NO_TEXT - set(_TABLES)
+_BELOW = {"worker": _WORKER, **{name: {field.name for field in fields(kind)} for name, kind in _TABLES.items()}}
 _POOL = {"module", "workers", "worker", "call_store", *_TABLES, *_OPTIONS, *_ENV, *_SOURCES}
 
 
@@ -47,17 +48,20 @@ def find_config(path: str | os.PathLike[str] | None = None) -> Path:
         ConfigError: there is none.
     """
     place = Path(os.path.abspath(os.path.expanduser(os.fspath(path or "."))))
-    if not place.is_dir():
-        if not place.exists():
+    if not os.path.isdir(place):
+        if not os.path.exists(place):
             raise ConfigError(f"{place}: there is no such file")
         return place
+    if not os.access(place, os.X_OK):
+        raise ConfigError(f"{place}: this folder cannot be looked into: Permission denied")
     for name in (FILE, PROJECT):
         found = place / name
-        if name == FILE and found.is_file():
+        if os.path.isfile(found) and (name == FILE or TABLE in _read(found).get("tool", {})):
             return found
-        if found.is_file() and TABLE in _read(found).get("tool", {}):
-            return found
-    raise ConfigError(f"{place}: there is neither a {FILE} nor a [tool.{TABLE}] in a {PROJECT}")
+    example = "[pools.first]\n  packages = ['numpy<2']\n  module = 'numpy'"
+    raise ConfigError(
+        f"{place}: there is neither a {FILE} nor a [tool.{TABLE}] in a {PROJECT}; a {FILE} begins as\n  {example}"
+    )
 
 
 def read_config(path: str | os.PathLike[str] | None = None) -> dict[str, PoolSpec]:
@@ -125,6 +129,8 @@ class _Reader:
             if name not in known:  # type: ignore[operator]
                 close = difflib.get_close_matches(name, known or (), 1)
                 hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(sorted(known or ()))}"
+                if known is _POOL and (below := [table for table, names in _BELOW.items() if name in names]):
+                    hint = f"it belongs below {below[0]!r}: {below[0]} = {{ {name} = … }}"
                 raise self._wrong(f"{key}.{name}".lstrip("."), f"there is no such key; {hint}")
 
     def path(self, value: Any, key: str) -> str:

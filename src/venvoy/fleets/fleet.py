@@ -121,6 +121,11 @@ class Fleet:
 
     Raises:
         TypeError, ValueError: an argument is not what is described here.
+
+    Examples:
+        >>> with vv.Fleet({"v1": vv.PoolSpec(module="math", workers=1), "v2": vv.EnvSpec.current()}) as fleet:
+        ...     fleet["v1"].call("hypot", 3.0, 4.0)
+        5.0
     """
 
     def __init__(self, pools: Mapping[str, PoolSpec | EnvSpec | Env], *, progress: Report | None = None) -> None:
@@ -140,11 +145,19 @@ class Fleet:
 
         Raises:
             ConfigError: the file cannot be read, or says what cannot be understood; file and key are named.
+
+        Examples:
+            >>> with vv.Fleet.from_config("venvoy.toml") as fleet:  # [pools.numbers] module = "math"
+            ...     fleet["numbers"].call("sqrt", 9.0)
+            3.0
         """
         return cls(read_config(path), progress=progress)
 
     def start(self, name: str | None = None) -> None:
         """Start one pool, and raise what stands in its way; or all that do not run, and raise nothing.
+
+        Args:
+            name: of the pool; None means all of them.
 
         Raises:
             KeyError: there is none of that name.
@@ -161,6 +174,7 @@ class Fleet:
         """End one pool, or all; using it raises `PoolClosed` until `start` is called.
 
         Args:
+            name: of the pool; None means all of them.
             timeout: seconds that running calls may take, as of `Pool.close`.
 
         Raises:
@@ -173,6 +187,9 @@ class Fleet:
 
     def reload(self, name: str | None = None) -> None:
         """Replace the workers of one pool, or of all, by fresh ones with the code as it is now.
+
+        Args:
+            name: of the pool; None means all of them.
 
         Raises:
             KeyError: there is none of that name.

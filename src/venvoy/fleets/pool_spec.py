@@ -23,6 +23,12 @@ class PoolSpec:
 
     Raises:
         TypeError, ValueError: as `Pool`.
+
+    Examples:
+        >>> spec = vv.PoolSpec(module="math", workers=2)
+        >>> with spec.make(name="numbers") as pool:
+        ...     pool.call("sqrt", 9.0)
+        3.0
     """
 
     __slots__ = ("_arguments", "_store")
@@ -56,7 +62,11 @@ class PoolSpec:
         return Pool(**{**self._arguments, **changed})
 
     def replaced(self, **changed: Any) -> PoolSpec:
-        """Return a spec with other arguments."""
+        """Return a spec with other arguments.
+
+        Args:
+            changed: those that replace arguments of this one.
+        """
         return PoolSpec(store=self._store, **{**self._arguments, **changed})
 
     def make_store(self) -> tuple[CallStore, bool]:

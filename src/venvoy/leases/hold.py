@@ -56,7 +56,8 @@ class Hold:
         is_astray = self.ticket in self.core.engine.astray  # a call has failed, and the collector is to see to it
         if lane is None or is_astray or self.ticket.lane is not lane or lane.worker.process.exited.is_set():
             raise WorkerError(
-                "this lease has no worker: it has not begun, has ended, or its worker timed out or crashed"
+                "this lease has no worker: it has not begun, has ended, or a call on it timed out, crashed or was "
+                "interrupted"
             )
         return lane
 

@@ -75,7 +75,7 @@ class OneWorker(HasWorker):
         return Stream(self._core, self._seat(), call, self)
 
     def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> CallFuture:
-        """Run a target on this worker, after what was submitted before, and return its future."""
+        """Run a target on this worker, after what was submitted before, and return its future; as `Pool.submit`."""
         try:
             job = Job(make_call(target, args, kwargs, self._options, self._core.table))
         except EncodingError as error:
@@ -86,17 +86,15 @@ class OneWorker(HasWorker):
         return job.future
 
     def eval(self, text: str, /, **values: Any) -> Any:
-        """Evaluate an expression on this worker, or statements with a `return`, in a namespace that lasts as long as it
-        is held; `await` may be used at the top level."""
+        """Evaluate text on this worker, in a namespace that lasts as long as it is held; as `Pool.eval`."""
         return self._run(make_eval(text, values, "eval", self._session, self._options))
 
     def exec(self, text: str, /, **values: Any) -> Any:
-        """Execute statements on this worker, in a namespace that lasts as long as it is held; return what they
-        `return`, else None."""
+        """Execute text on this worker, in a namespace that lasts as long as it is held; as `Pool.exec`."""
         return self._run(make_eval(text, values, "exec", self._session, self._options))
 
     def object(self, target: Target, /, *args: Any, **kwargs: Any) -> Any:
-        """Make an object on this worker and return a proxy of it, which is stale when the worker is let go."""
+        """Make an object on this worker and return a proxy of it, stale when the worker is let go; as `Pool.object`."""
         call = make_kept(self._core, target, args, kwargs, self._options)
         return object_on(self._residence(), call, self._options, owner=self)
 
@@ -117,13 +115,19 @@ class Lease(OneWorker):
     """Exclusive use of one worker; made by `Pool.lease()`, used in a `with`.
 
     It serves nobody else meanwhile, also where workers run several calls at once. Calls of several threads on one lease
-    run one after another. After a time-out or a crash the worker is gone, and
-    every further use raises `WorkerError`.
+    run one after another. After a time-out, a crash or an interrupted
+    call (Ctrl-C) the worker is gone, and every further use raises `WorkerError`; a named worker outlives interrupts.
 
     Args:
         core: the pool.
         timeout: seconds to wait for a worker; None waits for as long as it takes.
         options: of its calls.
+
+    Examples:
+        >>> with vv.Pool() as pool, pool.lease() as worker:
+        ...     worker.exec("import decimal; decimal.getcontext().prec = 5")
+        ...     worker.eval("str(decimal.Decimal(2).sqrt())")
+        '1.4142'
     """
 
     def __init__(self, core: Core, timeout: float | None, options: CallOptions = _DEFAULT_CALL) -> None:
@@ -155,7 +159,7 @@ class Lease(OneWorker):
         self._end.detach()
 
     def options(self, **options: Any) -> Lease:
-        """Return a view of this lease with other `CallOptions`."""
+        """Return a view of this lease with other `CallOptions`; as `Pool.options`."""
         view = Lease.__new__(Lease)
         view._timeout, view._hold, view._session = self._timeout, self._hold, self._session
         view._core = self._core
@@ -227,6 +231,14 @@ class NamedWorker(OneWorker):
     Args:
         core: the pool of one that it is.
         name: its name.
+
+    Examples:
+        >>> with vv.Pool() as pool:
+        ...     session = pool.named("session")
+        ...     session.exec("seen = []")
+        ...     session.eval("seen.append(1) or len(seen)")
+        ...     session.terminate()  # the name is free now
+        1
     """
 
     def __init__(self, core: Core, name: str) -> None:
@@ -236,7 +248,7 @@ class NamedWorker(OneWorker):
         self._session = f"named-{next(_numbers)}"
 
     def options(self, **options: Any) -> NamedWorker:
-        """Return a view of this worker with other `CallOptions`."""
+        """Return a view of this worker with other `CallOptions`; as `Pool.options`."""
         view = NamedWorker(self._core, self.name)
         view._session, view._options = self._session, self._options.replaced(**options)
         return view

@@ -53,6 +53,13 @@ def instance(value: Any) -> Instance:
 
     Args:
         value: whatever can travel, a str too, which would be a target otherwise.
+
+    Examples:
+        >>> names = vv.run_object(vv.instance(["Ada", "Alan"]))
+        >>> names.append("Grace")
+        >>> len(names)
+        3
+        >>> vv.close(names)
     """
     return Instance(value)
 
@@ -78,6 +85,13 @@ def run_script(
     Raises:
         TypeError, ValueError: an argument is not what is described here.
         WorkerStartError, EnvError: the worker could not be started. Besides these, what the script raises.
+
+    Examples:
+        >>> script = vv.run_script("total = 0\\ndef add(n):\\n    global total\\n    total += n")
+        >>> script.add(42)
+        >>> script.total
+        42
+        >>> vv.close(script)
     """
     if not isinstance(text, str):
         raise TypeError(f"run_script() takes the text of a script, not {type(text).__name__}")
@@ -101,6 +115,13 @@ def run_module(
 
     Raises:
         TargetNotFound: there is no such module, in the host and in the worker's environment. Else as `run_script`.
+
+    Examples:
+        >>> calendar = vv.run_module("calendar")
+        >>> calendar.setfirstweekday(calendar.SUNDAY)
+        >>> calendar.firstweekday()
+        6
+        >>> vv.close(calendar)
     """
     place = find_module(name, path)
     return _run(lambda core, options: make_origin("module", place, options), python, env, timeout, worker)
@@ -124,6 +145,12 @@ def run_object(
 
     Raises:
         TargetNotFound: there is no such module or class. Else as `run_script`.
+
+    Examples:
+        >>> letters = vv.run_object("collections:Counter", "banana")
+        >>> letters["a"], len(letters)
+        (3, 3)
+        >>> vv.close(letters)
     """
 
     def make(core: Core, options: CallOptions) -> Call:
@@ -183,6 +210,13 @@ def value(proxy: Any) -> Any:
     Raises:
         EncodingError: it cannot travel.
         StaleProxy: it is no more.
+
+    Examples:
+        >>> numbers = vv.run_object("builtins:list", [3, 1, 2])
+        >>> numbers.sort()
+        >>> vv.value(numbers)
+        [1, 2, 3]
+        >>> vv.close(numbers)
     """
     return operate(proxy, "value") if isinstance(proxy, RemoteProxy) else proxy
 
@@ -192,6 +226,13 @@ def keep(proxy: Any) -> Callable[..., Any]:
 
     Raises:
         TypeError: it is no proxy.
+
+    Examples:
+        >>> words = vv.run_object("builtins:str", "to be or not to be")
+        >>> parts = vv.keep(words.split)()
+        >>> type(parts).__name__, parts.count("be")
+        ('RemoteProxy', 2)
+        >>> vv.close(words)
     """
     options, own = options_of(_checked(proxy, "keep")), reference_of(proxy)
 
@@ -208,6 +249,13 @@ def close(proxy: Any) -> None:
 
     Raises:
         TypeError: it is no proxy.
+
+    Examples:
+        >>> numbers = vv.run_object("builtins:list", [3, 1, 2])
+        >>> vv.close(numbers)
+        >>> numbers.sort()
+        Traceback (most recent call last):
+        venvoy.errors.StaleProxy: ...
     """
     reference = reference_of(_checked(proxy, "close"))
     reference.close("it was closed")
@@ -224,6 +272,11 @@ def options(proxy: Any, *, timeout: float | None = None, max_bytes: int | None =
 
     Raises:
         TypeError: it is no proxy.
+
+    Examples:
+        >>> numbers = vv.run_object("builtins:list", [3, 1, 2])
+        >>> vv.options(numbers, timeout=30).sort()
+        >>> vv.close(numbers)
     """
     wanted = options_of(_checked(proxy, "options")).replaced(
         timeout=timeout, max_bytes=max_bytes, kill_on_exception=False
@@ -232,10 +285,16 @@ def options(proxy: Any, *, timeout: float | None = None, max_bytes: int | None =
 
 
 def worker_info(proxy: Any) -> WorkerInfo:
-    """Return a snapshot of the worker that an object lives in: `pid`, `python`, `state` and more; also once it is gone.
+    """Return a snapshot of the worker in which the object of a proxy lives; also once it is gone.
 
     Raises:
         TypeError: it is no proxy.
+
+    Examples:
+        >>> numbers = vv.run_object("builtins:list", [3, 1, 2])
+        >>> vv.worker_info(numbers).state
+        'idle'
+        >>> vv.close(numbers)
     """
     residence = reference_of(_checked(proxy, "worker_info")).residence
     return info(residence.worker, residence.core.setup.label)

@@ -6,23 +6,24 @@ that is interrupted: its ticket goes astray, and the collector mends the rest.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic
 from typing import Any
 
 from venvoy_worker.contract import messages
-from venvoy_worker.contract.channel import Channel, rest_of
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..aio.latch import Latch
 from ..errors import ProtocolError
-from ..exchange import Call, Pieces, ends
+from ..exchange import Call, Dialogue, ends
 from ..workers.lane import Lane, WorkerLost
 from ..workers.nesting import Place
 from ..workers.post_mortem import crash_error
 from ..workers.talk import Serving, serving
 from ..workers.worker import EXIT_SECONDS, Worker
 from .calls import Later
+from .convoy import Convoy, Rider, TaskTicket, send
 from .engine import Engine
 from .job_queue import JobQueue
 from .jobs import CallFuture, Watcher
@@ -31,25 +32,6 @@ from .opening import Opening
 from .port import Port
 from .roster import Ticket
 from .turn import Turn
-
-
-class TaskTicket(Ticket):
-    """The ticket of a task.
-
-    Args:
-        port: of its loop.
-    """
-
-    __slots__ = ("_port",)
-
-    def __init__(self, port: Port) -> None:
-        super().__init__()
-        self._port = port
-
-    def arm(self) -> None:
-        """Locked: get ready to be woken."""
-        self.event = self._port.bell()
-        self.is_waiting = True
 
 
 class AsyncCalls:
@@ -77,21 +59,31 @@ class AsyncCalls:
         Raises:
             As `run`; besides this, what the call raises.
         """
-        while True:
-            value, error = self._pool.decoder.outcome(await run(call, port), call.convert)
-            if error is None:
-                return value
-            if not call.may_repeat(error):
-                raise error
+        try:
+            while True:
+                value, error = self._pool.decoder.outcome(await run(call, port), call.convert)
+                if error is None:
+                    return value
+                if not call.may_repeat(error):
+                    raise error
+        finally:
+            if call.dialogue is not None:
+                await close(call.dialogue)
 
     async def run(self, call: Call, port: Port) -> Frame:
         """Run a call on a worker and return its reply; as `Engine.run`."""
         engine = self._engine
+        may_share = call.dialogue is None and call.options.on_timeout == "cancel"
         while True:
-            ticket = self.ticket(port)
+            ticket = Rider(port, call) if may_share else TaskTicket(port)
+            port.claims[ticket] = engine.give_up
             try:
-                lane = engine.ask(ticket, call, may_nest=True) or await self._granted(ticket, call)
-                if isinstance(lane, Place):
+                lane = engine.ask(ticket, call, may_nest=True)
+                if lane is None:
+                    if isinstance(ticket, Rider):
+                        return await self._ride(ticket)
+                    lane = await self._granted(ticket, call)
+                elif isinstance(lane, Place):
                     return await self._within(lane, call, port)
                 frame = await drive(lane, call, port)
                 if frame.opcode == messages.ERROR:
@@ -107,6 +99,46 @@ class AsyncCalls:
                 raise
             finally:
                 port.claims.pop(ticket, None)
+
+    async def _ride(self, rider: Rider) -> Frame:
+        """Wait in the queue, and return the reply to the call, which may be sent together with those of other tasks."""
+        call, queue = rider.call, self._queue
+        while rider.outcome is None:
+            lane = rider.lane
+            if lane is not None:
+                if not queue.may_add(lane.worker, call):
+                    return await self._alone(rider, lane)
+                rider.convoy = Convoy(self._engine, queue, rider, hear, self._pool.call_soon)
+            if rider.is_leading and rider.convoy is not None:
+                await rider.convoy.lead(rider)
+            else:
+                await self._rung(rider, call)
+        if isinstance(rider.outcome, Exception):
+            raise rider.outcome
+        return rider.outcome
+
+    async def _alone(self, rider: Rider, lane: Lane) -> Frame:
+        frame = await drive(lane, rider.call, rider.port)
+        if frame.opcode == messages.ERROR:
+            self._queue.note_failure(lane, rider.call)
+        self._engine.release(rider)
+        return frame
+
+    async def _rung(self, rider: Rider, call: Call) -> None:
+        """Sleep until something has come of a rider's wait, for a lane or for its reply.
+
+        Raises:
+            TimeoutError: its deadline passed. Besides this, as `Engine.acquire`.
+        """
+        patience, error = self._engine.patience(call)
+        if rider.convoy is not None and call.deadline is not None:  # it is no more in the queue
+            patience = call.deadline - monotonic()
+        is_rung = await rider.event.wait(patience)
+        if rider.convoy is not None or rider.outcome is not None:
+            if not is_rung and call.deadline is not None and rider.outcome is None and monotonic() >= call.deadline:
+                raise TimeoutError
+        elif not (is_rung and rider.is_waiting):  # else it was rung for what is past
+            self._engine.granted(rider, None if is_rung else error)
 
     async def run_on(self, ticket: Ticket, call: Call, port: Port) -> Frame:
         """Run a call on the lane that a ticket holds and goes on holding; as `Engine.run_on`."""
@@ -178,7 +210,10 @@ class AsyncCalls:
         """
         is_late = isinstance(error, TimeoutError)
         ticket.is_to_stop = not is_late or call.options.on_timeout == "cancel"
-        self._engine.give_up(ticket)
+        if isinstance(ticket, Rider) and ticket.convoy is not None:
+            ticket.convoy.leave(ticket)
+        else:
+            self._engine.give_up(ticket)
         if is_late:
             raise self._engine.timed_out(call, error) from None
 
@@ -261,24 +296,14 @@ async def reply_to(call: Call, call_id: int, lane: Lane, deadline: float | None,
     frame = channel.buffered()
     while True:
         while frame is not None:
-            is_reply = ends(frame, call_id, lane.last_id)
-            reply = frame if is_reply else await hear(frame, call, call_id, lane, port)
+            if ends(frame, call_id, lane.last_id):
+                return frame
+            reply = await hear(frame, call, call_id, lane, port)
             if reply is not None:
                 return reply
             frame = channel.buffered()
-        await port.wait_readable(channel.fileno(), deadline)
+        await port.wait_readable(channel.sock, deadline)
         frame = channel.try_receive()
-
-
-async def send(channel: Channel, pieces: Pieces, deadline: float | None, port: Port) -> None:
-    """Write the pieces of a frame whole; `Channel.send` for tasks."""
-    channel.is_torn = True  # an exception from here on leaves it so
-    pieces = rest_of(pieces, channel.try_send(pieces))
-    while pieces:
-        await port.wait_writable(channel.fileno_to_write(), deadline)
-        pieces = rest_of(pieces, channel.try_send(pieces))
-    channel.is_torn = False
-    channel.sends += 1
 
 
 async def hear(frame: Frame, call: Call, call_id: int, lane: Lane, port: Port) -> Frame | None:
@@ -290,7 +315,8 @@ async def hear(frame: Frame, call: Call, call_id: int, lane: Lane, port: Port) -
         for owner, ask in talk.asked(frame, call, call_id):
             token = serving.set((*chain, Serving(lane, owner.deadline)))
             try:
-                pieces = await talk.responder.answer_on_loop(owner, ask, lane)
+                answer = talk.responder.answer_on_loop(owner, ask, lane)
+                pieces = await (answer if owner.deadline is None else port.until(owner.deadline, answer))
                 if owner.deadline is not None and monotonic() >= owner.deadline:
                     raise TimeoutError
             except BaseException:
@@ -302,6 +328,13 @@ async def hear(frame: Frame, call: Call, call_id: int, lane: Lane, port: Port) -
     finally:
         reply = talk.answered(call_id)
     return reply
+
+
+async def close(dialogue: Dialogue) -> None:
+    """The call has ended: close the iterators among its arguments, asynchronous ones too."""
+    dialogue.close()
+    if not isinstance(sys.exc_info()[1], GeneratorExit):  # then nothing can be awaited any more
+        await dialogue.aclose()
 
 
 async def exit_of(worker: Worker, port: Port) -> None:

@@ -27,6 +27,9 @@ class Later(Protocol):
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Run a callback on the collector thread `delay` seconds from now."""
 
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Run a callback on the collector thread. Takes no lock: finalizers may call it."""
+
 
 def result_of(call: Call, run: Callable[[Call], Frame], pool: Later) -> Any:
     """Run a call, as often as its options say, and return its result.

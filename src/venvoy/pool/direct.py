@@ -23,6 +23,7 @@ from .jobs import Decoder, Job, run_aside
 from .phase import Phase
 from .roster import Roster, Ticket
 
+_OPEN, _BUSY = Phase.OPEN, State.BUSY  # as in `engine`
 _LARGEST = 32_768  # bytes of a request that surely fits into the buffer of a socket on which nothing is on its way
 
 
@@ -58,11 +59,11 @@ class Direct:
         try:
             idle = roster.idle
             with self._lock:
-                if not idle or roster.phase is not Phase.OPEN:
+                if not idle or roster.phase is not _OPEN:
                     return False
                 lane = ticket.lane = idle[-1]  # from here on no call, see `engine`
                 del idle[-1]
-                lane.state = State.BUSY
+                lane.state = _BUSY
             job.begin()
             call_id, pieces = lane.begin(call)
             job.place = (lane, call_id)

@@ -22,16 +22,11 @@ from ..exchange import Pieces, ends
 from ..log import logger
 from ..workers.lane import Lane, WorkerLost
 from ..workers.state import Reason
+from . import ahead
 from .job_queue import JobQueue
 from .jobs import Decoder, Job, run_aside
 
-_QUICK = 0.001  # seconds; calls that take less are sent ahead of the reply before
-_STALL = 0.005  # seconds without a reply after which what was sent ahead is taken back
-_MOST_AHEAD = 64  # calls
-_AHEAD_SECONDS = 0.005  # of work that is sent ahead, as calls are measured
 _MANY = 16  # calls sent ahead, from which on the thread sleeps until half of them have been answered
-_ROOM = 32_768  # bytes of unanswered requests: they fit into any socket buffer
-_LARGEST_AHEAD = 4096  # bytes of one request that is sent ahead
 
 
 class Drivers:
@@ -89,7 +84,7 @@ class Drive:
         self._worker = lane.worker
         self._channel: Channel = lane.channel
         self._running: dict[int, Job] = {}  # unanswered, in the order they were sent
-        self._room = _ROOM
+        self._room = ahead.ROOM
         self._unsent: Pieces = []
         self._answered: list[tuple[Job, Frame]] = []
         self._done = self._timed_out = 0  # calls since the queue was last told
@@ -178,7 +173,7 @@ class Drive:
         """Return the next frame; None when there is something else to do first."""
         many = len(self._running)
         if many >= _MANY and not self._unsent and not self._has_deadlines and not self._is_retracting:
-            frame = self._channel.gather(many // 2 * HEADER_SIZE, _STALL)
+            frame = self._channel.gather(many // 2 * HEADER_SIZE, ahead.STALL)
             if frame is None:
                 self._on_time()
             return frame
@@ -205,7 +200,7 @@ class Drive:
                 if job.call.deadline is not None and not job.is_given_up:
                     times.append(job.call.deadline)
         if len(self._running) > 1 and not self._is_retracting:
-            times.append(self._progress + _STALL)
+            times.append(self._progress + ahead.STALL)
         return max(0.0, min(times) - monotonic()) if times else None
 
     def _on_time(self) -> None:
@@ -224,7 +219,7 @@ class Drive:
                     if job.call.options.on_timeout == "cancel":
                         self._lane.stop_call(call_id)  # also if it starts just now; no harm if it is taken back
                 job.fail_aside(job.call.timeout_error())
-        if len(self._running) > 1 and now >= self._progress + _STALL and not self._is_retracting:
+        if len(self._running) > 1 and now >= self._progress + ahead.STALL and not self._is_retracting:
             self._lane.mean_seconds = None  # calls are not quick any more: measure anew before sending ahead
             self._retract([call_id for call_id in self._running if call_id > started])
 
@@ -294,17 +289,10 @@ class Drive:
             self._queue.requeue(jobs)
 
     def _send_ahead(self) -> None:
-        mean = self._lane.mean_seconds
-        if mean is None or mean > _QUICK or self._is_retracting or self._unsent or self._is_alone:
+        if self._is_retracting or self._unsent or self._is_alone:
             return
-        if self._lane.is_attributed:  # what is printed must belong to one call
-            return
-        if len(self._running) > _MOST_AHEAD // 2:
-            return
-        most = min(_MOST_AHEAD, int(_AHEAD_SECONDS / mean) if mean else _MOST_AHEAD) - len(self._running)
-        if most < 1:
-            return
-        jobs = self._queue.more_jobs(self._worker, most, self._room, _LARGEST_AHEAD)
+        most = ahead.how_many(self._lane, len(self._running))
+        jobs = self._queue.more(self._worker, most, self._room, _is_job) if most else None
         if jobs:
             self._progress = monotonic()
             self._send(jobs)
@@ -348,6 +336,10 @@ class Drive:
             self._queue.requeue(again)
         for job, reason in failed:
             job.fail(job.cancelled_error() if job.is_given_up else reason)
+
+
+def _is_job(entry: object) -> bool:
+    return isinstance(entry, Job)
 
 
 def _complete_all(decoder: Decoder, answered: list[tuple[Job, Frame]]) -> None:

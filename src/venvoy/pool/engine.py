@@ -35,6 +35,8 @@ from .phase import Phase
 from .roster import Roster, Ticket
 from .suitors import queue_of
 
+_OPEN, _BUSY, _IDLE = Phase.OPEN, State.BUSY, State.IDLE  # a member of an enum is found by Python's slowest road
+
 
 class Engine:
     """See the module.
@@ -180,10 +182,10 @@ class Engine:
         roster = self._roster
         idle = roster.idle
         with self._lock:
-            if idle and roster.phase is Phase.OPEN and not ticket.is_whole:
+            if idle and roster.phase is _OPEN and not ticket.is_whole:
                 lane = ticket.lane = idle[-1]  # from here on no call, see the module
                 del idle[-1]
-                lane.state = State.BUSY
+                lane.state = _BUSY
                 return lane
             place = place_within(roster.workers, may_nest) if roster.all_at_work else None
             if place is not None:
@@ -249,17 +251,17 @@ class Engine:
             self._hands.check_limits(worker, worker.calls + 1)
         with self._lock:
             place = roster.place_of(lane) if lane.index else -1
-            if lane.state is State.BUSY:
+            if lane.state is _BUSY:
                 worker.calls += 1
                 roster.calls_done += 1
                 is_staying = worker.reason is None and worker.due is None and not worker.is_aside
-                if is_staying and roster.phase is Phase.OPEN:
+                if is_staying and roster.phase is _OPEN:
                     if worker.suitors:
                         queue = queue_of(worker, queue)
                     entry = queue[0] if queue else None
                     is_job = isinstance(entry, Job)
                     if entry is None:
-                        lane.state = State.IDLE  # no call from here to the end of each branch, see the module
+                        lane.state = _IDLE  # no call from here to the end of each branch, see the module
                         if place < 0:
                             idle += (lane,)
                         else:
@@ -302,7 +304,7 @@ class Engine:
         with self._lock:
             roster.forget(ticket)
             lane, ticket.lane = ticket.lane, None
-            if lane is not None and lane.state is State.BUSY:
+            if lane is not None and lane.state is _BUSY:
                 is_torn = lane.channel.is_torn  # later it may be somebody else who is sending
                 if is_torn:
                     lane.move(State.RETIRING, Reason.DRAINED)

@@ -6,9 +6,9 @@ the pool. All facts are in the `Roster`, under its lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Any, Protocol
 
 from venvoy_worker.contract import messages
 
@@ -21,10 +21,10 @@ from ..workers.post_mortem import crash_error
 from ..workers.state import Reason, State
 from ..workers.template import Template
 from ..workers.worker import Worker
-from . import leaving
+from . import ahead, leaving
 from .jobs import Job
 from .phase import Phase
-from .roster import ErrorMaker, Roster
+from .roster import ErrorMaker, Roster, Ticket
 
 _MOST_FREE_RETRIES = 5  # of a call that never started: workers that die while idle do not come in hundreds
 
@@ -111,33 +111,32 @@ class JobQueue:
             self.tasks.put(pair)
         self._hands.attend()
 
-    def more_jobs(self, worker: Worker, most: int, room: int, largest: int) -> list[Job]:
-        """Return waiting jobs that a driver may add to those its lane of a worker has; callers with tickets go first.
+    def may_add(self, worker: Worker, call: Call) -> bool:
+        """Return True if something waits that could be sent ahead of the reply to this call."""
+        return bool(self._roster.waiting) and call.size <= ahead.LARGEST and not self.is_alone(worker, call)
+
+    def more(self, worker: Worker, most: int, room: int, is_ours: Callable[[Ticket | Job], bool]) -> list[Any]:
+        """Return what a driver may add from the head of the queue to what its lane of a worker has.
 
         Args:
-            most: number of jobs at most.
+            most: entries at most.
             room: bytes of requests at most, in all.
-            largest: bytes of one request at most.
+            is_ours: tells whether the driver runs an entry; nobody else who waits is passed by.
         """
-        jobs: list[Job] = []
+        taken: list[Any] = []
         waiting = self._roster.waiting
         if worker.limits is not None or worker.suitors:  # to be looked at, or to be let go, after each call
-            return jobs
+            return taken
         with self._lock:
             others = len(self._roster.workers) * self._roster.concurrency  # who are to get their share
             most = min(most, 1 + len(waiting) // max(1, others))
-            while waiting and len(jobs) < most and worker.reason is None:
-                entry = waiting[0]
-                if (
-                    not isinstance(entry, Job)
-                    or entry.call.size > min(room, largest)
-                    or self.is_alone(worker, entry.call)
-                ):
+            while waiting and len(taken) < most and worker.reason is None and is_ours(waiting[0]):
+                call = waiting[0].call  # type: ignore[union-attr]
+                if call.size > min(room, ahead.LARGEST) or self.is_alone(worker, call):
                     break
-                room -= entry.call.size
-                jobs.append(entry)
-                waiting.popleft()
-        return jobs
+                room -= call.size
+                taken.append(waiting.popleft())
+        return taken
 
     def finish(self, lane: Lane, done: int, timed_out: int) -> Job | None:
         """A driver has nothing left on its lane: return the job it goes on with, or None: it was given back.
@@ -176,6 +175,23 @@ class JobQueue:
             self.tasks.put(pair)
         self._hands.attend()
 
+    def put_back(self, tickets: list[Ticket]) -> None:
+        """As `requeue`: those who wait for the calls themselves go back to the head of the queue, in order."""
+        roster = self._roster
+        with self._lock:
+            is_over = roster.phase is Phase.CLOSED or roster.is_ending
+            for ticket in reversed(tickets):
+                ticket.is_waiting = True
+                if is_over:
+                    ticket.grant(None, roster.closed_error)
+                else:
+                    ticket.queue = roster.waiting
+                    roster.waiting.appendleft(ticket)
+            pairs = roster.pair_up()
+        for pair in pairs:
+            self.tasks.put(pair)
+        self._hands.attend()
+
     def expire(self, job: Job) -> None:
         """The deadline of a job passed: if it waits still, it will never run.
 
@@ -200,6 +216,13 @@ class JobQueue:
         """Return the error of a call that does not want to wait any longer."""
         seconds = call.options.queue_timeout
         return TooManyWaiting(f"{call.name}: no worker of pool {self._roster.name!r} was free within {seconds} s")
+
+    def count(self, lane: Lane, done: int) -> None:
+        """Calls have ended on a lane that is still held."""
+        if done:
+            with self._lock:
+                lane.worker.calls += done
+                self._roster.calls_done += done
 
     def note_failure(self, lane: Lane | None, call: Call) -> None:
         """A call has raised, on a lane that somebody holds."""

@@ -74,6 +74,12 @@ class CallFuture(Future[Any]):
 
     `cancel()` of a running call asks the worker to stop and returns True; the future stays RUNNING until the worker
     has obeyed, or was killed at the end of the grace period, and then raises `CallCancelled`.
+
+    Examples:
+        >>> with vv.Pool() as pool:
+        ...     future = pool.submit("time:sleep", 60)
+        ...     future.cancel()
+        True
     """
 
     # The standard library's state, with its names; what it locks against each other is decided by `_fate` here.

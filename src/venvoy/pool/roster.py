@@ -34,6 +34,7 @@ from .suitors import queue_of, turn_away
 ErrorMaker = Callable[[], BaseException]
 
 
+_OPEN = Phase.OPEN  # as in `engine`
 _KEPT_EXITED = 10  # workers whose output can still be read
 
 
@@ -60,16 +61,14 @@ class Rules:
 class Ticket:
     """One caller's claim on a lane of a worker, made before it is asked for; see `engine` for why it is never lost."""
 
-    __slots__ = ("error", "event", "is_to_stop", "is_waiting", "is_whole", "lane", "queue")
-
-    def __init__(self) -> None:
-        self.lane: Lane | None = None
-        self.error: ErrorMaker | None = None
-        self.is_waiting = False
-        self.is_whole = False  # the worker is to have no other call on any lane
-        self.is_to_stop = True  # the call, when its caller leaves early
-        self.event: Any = None  # a lock, or what a task sleeps on: `release()` wakes the owner
-        self.queue: deque[Any] | list[Ticket] = []  # that it waits in
+    # Of the class, so that a ticket which is served at once costs next to nothing.
+    lane: Lane | None = None
+    error: ErrorMaker | None = None
+    is_waiting = False
+    is_whole = False  # the worker is to have no other call on any lane
+    is_to_stop = True  # the call, when its caller leaves early
+    event: Any = None  # a lock, or what a task sleeps on: `release()` wakes the owner
+    queue: deque[Any] | list[Ticket]  # that it waits in
 
     def wait_in(self, queue: deque[Any] | list[Ticket]) -> None:
         """Locked: get ready to be woken, and join a queue."""
@@ -217,7 +216,7 @@ class Roster:
     @property
     def all_at_work(self) -> bool:
         """Not locked: True when all the workers there may be are there, and none is idle."""
-        return self.phase is Phase.OPEN and not self.idle and len(self.workers) >= self.size.most
+        return self.phase is _OPEN and not self.idle and len(self.workers) >= self.size.most
 
     def may_need_workers(self) -> bool:
         """Locked: return False when it is certain, at a glance, that no worker is to be started."""

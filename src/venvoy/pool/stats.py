@@ -40,10 +40,10 @@ class WorkerInfo:
 class PoolStats:
     """A pool at one moment.
 
-    `phase` ("new", "opening", "open", "closing", "closed"), `workers` by state, `waiting` calls, and counts since the
-    start: `calls_done` (raising included), `calls_failed` (raised), `calls_timed_out`, `workers_started`,
-    `workers_crashed`, `workers_ended` by reason. `latency` has the quantiles 0.5, 0.9 and 0.99 of what recent calls
-    took in their workers, in seconds; `rss` the resident bytes of each worker, by id.
+    The pool's `name`, its `phase` ("new", "opening", "open", "closing", "closed"), `workers` by state, `waiting` calls,
+    and counts since the start: `calls_done` (raising included), `calls_failed` (raised), `calls_timed_out`,
+    `workers_started`, `workers_crashed`, `workers_ended` by reason. `latency` has the quantiles 0.5, 0.9 and
+    0.99 of what recent calls took in their workers, in seconds; `rss` the resident bytes of each worker, by id.
     """
 
     name: str

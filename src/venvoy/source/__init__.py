@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 NAME, SOURCE, VALUE = 0, 1, 2
 
+_FUNCTIONS: Any = (FunctionType, BuiltinFunctionType)  # not as a union, which would be built anew at each check
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_UNSEEN = "_venvoy_unseen"  # among the bindings: (file name, first line, text) of lines that only the host has
 
 
 class Source(NamedTuple):
@@ -76,6 +79,13 @@ def by_source(function: Callable[_P, _R]) -> BySource[_P, _R]:
         TypeError: it is not callable.
         EncodingError: it has no Python source that can be found. What it refers to is checked when it is
             called, because a decorator runs before the rest of the module exists.
+
+    Examples:
+        >>> def area(width, height):
+        ...     return width * height
+        >>> with vv.Pool() as pool:
+        ...     pool.call(vv.by_source(area), 3, 4)
+        12
     """
     if isinstance(function, BySource):
         return function
@@ -102,7 +112,7 @@ def target_for(target: str | Callable[..., Any]) -> Target:
     """
     if isinstance(target, str):
         return _named(str(target))
-    if isinstance(target, FunctionType | BuiltinFunctionType):  # the usual case
+    if isinstance(target, _FUNCTIONS):  # the usual case
         name = name_of(target)
         if name is not None:
             return _found(name)
@@ -239,7 +249,8 @@ def _pack(shipped: Shipped) -> Source:
     import hashlib  # both imports: only those who send source pay for them
     import pickle
 
-    payload = pickle.dumps(shipped.bindings, protocol=5)
+    unseen = {_UNSEEN: shipped.unseen} if shipped.unseen else {}
+    payload = pickle.dumps({**shipped.bindings, **unseen}, protocol=5)
     # The bindings count: two closures of one function have the same text, and must be two modules.
     parts = (shipped.text.encode(), shipped.filename.encode("utf-8", "surrogateescape"), payload)
     digest = hashlib.blake2b(b"\0".join(parts), digest_size=16).hexdigest()

@@ -29,7 +29,7 @@ from venvoy.errors import EncodingError
 from venvoy.source import cut as cutting
 from venvoy.source import values as values
 from venvoy.source.parts import Origins, Part, cannot
-from venvoy.source.write import write
+from venvoy.source.write import Placed, write
 
 _MISSING = object()
 _OF_THE_MODULE_ITSELF = {
@@ -51,6 +51,7 @@ class Shipped(NamedTuple):
     filename: str
     bindings: dict[str, object]
     watched: list[Callable[[], bool]]
+    unseen: list[Placed]
 
     def is_current(self) -> bool:
         """Whether every variable that was looked at still is what it was."""
@@ -68,8 +69,10 @@ def ship(thing: Any, home: frozenset[str]) -> Shipped | None:
     if found is None:
         return None
     main, path = found
-    text, name = write(main, list(collected.parts.values()), collected.imports, collected.aliases, collected.meanings)
-    return Shipped(name + path, text, main.cut.filename, collected.bindings, collected.watched)
+    text, name, unseen = write(
+        main, list(collected.parts.values()), collected.imports, collected.aliases, collected.meanings
+    )
+    return Shipped(name + path, text, main.cut.filename, collected.bindings, collected.watched, unseen)
 
 
 def can_cut(thing: Any, home: frozenset[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 from typing import Any
 
 from venvoy.errors import EncodingError
@@ -10,12 +11,13 @@ from venvoy.source.cut import Cut, describe
 from venvoy.source.parts import Part
 
 _Alias = tuple[str, Part, str]
+Placed = tuple[str, int, str]  # file name, first line, text
 
 
 def write(
     main: Part, parts: list[Part], imports: list[str], aliases: list[_Alias], meanings: dict[str, Any]
-) -> tuple[str, str]:
-    """The text, and the name that `main` has in it."""
+) -> tuple[str, str, list[Placed]]:
+    """The text, the name that `main` has in it, and lines that a worker finds neither in it nor in a file."""
     writer = _Writer(main.cut.filename, aliases)
     natural = [part.cut.name for part in parts]
     ordered = _in_order(parts, main.cut.filename)
@@ -28,7 +30,7 @@ def write(
         # A definition under a name that means something else here would hide that.
         free = meanings.get(name, part.thing) is part.thing and natural.count(name) == 1
         writer.place(part, free and (name in meanings or not hasattr(builtins, name)))
-    return "\n".join(writer.lines) + "\n", writer.handles[main]
+    return "\n".join(writer.lines) + "\n", writer.handles[main], writer.unseen
 
 
 def _in_order(parts: list[Part], filename: str) -> list[Part]:
@@ -57,6 +59,7 @@ class _Writer:
         self.aliases = aliases
         self.lines: list[str] = []
         self.handles: dict[Part, str] = {}
+        self.unseen: list[Placed] = []  # of cells of a notebook, most of which begin with a definition
         self._late: list[tuple[Part | None, str]] = []  # cells to be filled when that part is there
 
     def pad_to(self, line: int) -> None:
@@ -74,6 +77,8 @@ class _Writer:
         else:
             padding = f"'\\n' * {part.first_line - 1} + " if part.first_line > 1 else ""
             source = "\n".join([*chunk, ""])
+            if not os.path.exists(cut.filename):
+                self.unseen.append((cut.filename, cut.line, "\n".join(cut.lines)))
             compiled = f"compile({padding}{source!r}, {cut.filename!r}, 'exec')"
             if name_is_free:
                 self.lines.append(f"exec({compiled}, globals())")

@@ -31,6 +31,13 @@ def shared_array(shape: int | tuple[int, ...], dtype: DTypeLike = float) -> nump
         ImportError: numpy is not installed here.
         ValueError: there is no such array.
         OSError: the system has no descriptor left.
+
+    Examples:
+        >>> numbers = vv.shared_array(3)
+        >>> with vv.Pool() as pool:
+        ...     pool.exec("numbers[:] = 1, 2, 3", numbers=numbers)
+        >>> float(numbers.sum())
+        6.0
     """
     if "segments" not in messages.capabilities():
         raise PoolError("shared_array() needs memory that is passed by descriptor, which only Linux has")

@@ -18,5 +18,10 @@ def callback(function: Callable[..., Any]) -> Callback:
 
     Raises:
         TypeError: it is no function.
+
+    Examples:
+        >>> with vv.Pool() as pool:
+        ...     pool.call("builtins:sorted", ["ccc", "a", "bb"], key=vv.callback(len))
+        ['a', 'bb', 'ccc']
     """
     return Callback(function)

@@ -49,6 +49,7 @@ class Lane:
         self.call_name = ""  # the target of the call that was begun last
         self.last_id = index << LANE_SHIFT
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
+        self.sent_ahead: list[int] = []  # calls besides that one, when they are given up together
         self._sends_before = 0  # of the channel, when it was begun
         self.direct: object = None  # the job of `pool.direct` that is on it
         self.is_lost = False  # its call has not stopped in time
@@ -174,7 +175,8 @@ class Lane:
                 frame = channel.receive(deadline)
                 if frame is None:
                     raise WorkerLost(self, call, call_id)
-                if not ends(frame, call_id, self.last_id):
+                is_result = frame.opcode == messages.RESULT and frame.call_id == call_id  # the usual case
+                if not is_result and not ends(frame, call_id, self.last_id):
                     frame = self.talk.hear(frame, call, call_id, self)
                 if frame is not None:
                     call.reply = frame

@@ -13,7 +13,7 @@ from venvoy_worker.contract import messages
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..collector import Collector, Timers
-from .state import State
+from .state import Reason, State
 
 if TYPE_CHECKING:
     from .lane import Lane
@@ -33,11 +33,14 @@ class Road:
         self._collector = collector
         self._timers = Timers(collector)
         self._then: Callable[[Frame | None], object] | None = None  # what comes when all has been thrown away
+        self._stopping = 0  # the call that was stopped last
+        self._pending: set[int] = set()  # calls whose ends are to be thrown away before
 
     def stop(self, call_id: int) -> None:
         """Cancel a call, and see to it that it ends."""
         worker = self._lane.worker
         grace = worker.recipe.grace_period
+        self._stopping = call_id
         worker.control.say(messages.CANCEL, call_id)
         self._timers.later(grace / 4, lambda: self._insist(call_id, is_last=False))
         self._timers.later(grace, lambda: self._insist(call_id, is_last=True))
@@ -54,7 +57,7 @@ class Road:
         is_running = lane.worker.page.finished(lane.index) < call_id <= lane.started
         if not is_last and is_running:
             lane.worker.control.say(messages.CANCEL, call_id)
-        if is_last and (is_running or (lane.state is State.ABANDONED and lane.open_call == call_id)):
+        if is_last and (is_running or (lane.state is State.ABANDONED and call_id in self._pending)):
             self._lose()
 
     def _lose(self) -> None:
@@ -72,7 +75,7 @@ class Road:
         if is_to_stop:
             self.stop(call_id)
         if lane.state is State.ABANDONED:
-            self._discard(call_id, self._free)
+            self._discard({call_id, *lane.sent_ahead}, self._free)
 
     def drain(self, call_id: int, then: Callable[[], object]) -> None:
         """Let the collector thread stop a call, read until it has ended, and then tell the holder. Takes no lock."""
@@ -83,23 +86,24 @@ class Road:
         if lane.state is State.BUSY and call_id and lane.open_call == call_id and lane.was_sent:
             if self._then is None:  # else it was asked for before
                 self.stop(call_id)
-                self._discard(call_id, lambda frame: then())
+                self._discard({call_id}, lambda frame: then())
         else:  # it has ended, was never sent, or the lane, too, was let go meanwhile
             then()
 
-    def _discard(self, call_id: int, then: Callable[[Frame | None], object]) -> None:
-        """Read and throw away what comes up to the reply to a call; None is for a broken channel."""
+    def _discard(self, call_ids: set[int], then: Callable[[Frame | None], object]) -> None:
+        """Read and throw away what comes up to the replies to some calls; None is for a broken channel."""
         fd = self._lane.channel.fileno()
         self._collector.unwatch(fd)  # a drain that the lane's holder did not wait for
-        self._collector.watch(fd, lambda: self._on_discard(call_id))
+        self._collector.watch(fd, self._on_discard)
+        self._pending, self._lane.sent_ahead = call_ids, []
         self._then = then
-        self._on_discard(call_id)  # the reply may be here, and no byte more will come
+        self._on_discard()  # the reply may be here, and no byte more will come
 
-    def _on_discard(self, call_id: int) -> None:
+    def _on_discard(self) -> None:
         lane = self._lane
         frame = lane.channel.parser.last  # that the driver may not have got to see
         try:
-            while frame is None or frame.opcode not in messages.TERMINAL or frame.call_id != call_id:
+            while frame is None or not self._is_last(frame):
                 frame = lane.channel.try_receive()
                 if frame is None:
                     return
@@ -120,6 +124,22 @@ class Road:
         then, self._then = self._then, None
         if then is not None:
             then(frame)
+
+    def _is_last(self, frame: Frame) -> bool:
+        """Take note of a frame; return True if nothing more is to come of the calls that were given up."""
+        lane, pending = self._lane, self._pending
+        if frame.opcode == messages.RETRACTED:
+            pending.difference_update(messages.read_ids(frame.body))
+        elif frame.opcode in messages.TERMINAL and frame.call_id in pending:
+            pending.discard(frame.call_id)
+            if pending and frame.flags & messages.FLAG_DIRTY:
+                lane.worker.reason = lane.worker.reason or Reason.DRAINED
+        else:
+            return False
+        first = min(pending, default=0)
+        if first and first != self._stopping:
+            self.stop(first)  # it begins now if it cannot be taken back
+        return not pending
 
     def _free(self, frame: Frame | None) -> None:
         if frame is not None:

@@ -152,6 +152,8 @@ def _numpy() -> Numpy | None:
         import numpy
     except ImportError:
         return None
+    if not hasattr(numpy, "ndarray"):
+        raise ImportError("numpy is %s here, which is not the library; rename it" % numpy.__file__)
     return numpy
 
 

@@ -105,6 +105,8 @@ class Channel:
     def try_send(self, pieces: list[bytes | bytearray | memoryview]) -> int:
         """Write what fits now, without waiting, and return the number of bytes written."""
         try:
+            if len(pieces) == 1:
+                return self._out.send(pieces[0], _DONTWAIT)
             return self._out.sendmsg(pieces[:_IOV_MAX], (), _DONTWAIT)
         except BlockingIOError:
             return 0
@@ -189,10 +191,17 @@ class Channel:
             FrameError: the bytes are no frames, or the stream ends inside one.
         """
         parser = self.parser
-        frame = parser.next_frame()
+        idle = parser.idle_buffer()
+        frame = parser.next_frame() if idle is None else None
         while frame is None:
             try:
-                if not self._receive_some(_NOW):
+                if idle is not None:  # the usual case, as `_receive_some` below
+                    counts = parser.counts
+                    counts.extend(map(self._recv_into, idle, *_NOW))
+                    idle = None
+                    if not counts[0]:
+                        raise EOFError
+                elif not self._receive_some(_NOW):
                     raise EOFError
             except BlockingIOError:
                 return None

@@ -21,7 +21,7 @@ PICKLE = 1
 
 _PROTOCOL = 5
 _OUT_OF_BAND = 32_768  # smaller buffers cost less inside the pickle than as a piece of their own
-_SCALARS = frozenset([int, float, bool, complex, type(None)])
+SCALARS = frozenset([int, float, bool, complex, type(None)])
 _SHORT = 8192
 _LARGE = 1 << 17  # bytes of a body from which on it is not copied to be read
 _DAMAGE = (
@@ -148,12 +148,12 @@ def encode_call(args: tuple[object, ...], kwargs: dict[str, object], table: Tabl
     Raises:
         CodecError: an argument cannot be pickled.
     """
-    return encode_small(args) if not kwargs and is_small(args) else encode((args, kwargs), table)
+    return encode_small((args, {})) if not kwargs and is_small(args) else encode((args, kwargs), table)
 
 
-def encode_small(args: tuple[object, ...]) -> Encoded:
-    """Return body and buffers of a call's arguments, for which `is_small` holds."""
-    return (_pickle.dumps((args, {}), _PROTOCOL),), ()
+def encode_small(value: object) -> Encoded:
+    """Return body and buffers of a value of scalars and short strings."""
+    return (_pickle.dumps(value, _PROTOCOL),), ()
 
 
 def encode_result(value: object) -> Encoded:
@@ -162,8 +162,8 @@ def encode_result(value: object) -> Encoded:
     Raises:
         CodecError: the result cannot be pickled.
     """
-    if type(value) in _SCALARS or is_small((value,)):
-        return (_pickle.dumps(value, _PROTOCOL),), ()
+    if type(value) in SCALARS or is_small((value,)):
+        return encode_small(value)
     return encode(value)
 
 
@@ -205,7 +205,7 @@ def is_small(values: tuple[object, ...]) -> bool:
     """Return True when all values are scalars or short strings, for which one C call does everything."""
     for value in values:
         kind = type(value)
-        if kind in _SCALARS:
+        if kind in SCALARS:
             continue
         if (kind is str or kind is bytes) and len(value) < _SHORT:  # type: ignore[arg-type]
             continue
@@ -219,6 +219,13 @@ def decode_frame(frame: Frame, find_class: FindClass | None = None, load: Load |
     Raises:
         CodecError: it is not in a codec of ours, damaged, or names what this side does not have.
     """
+    body: Any = frame.body
+    is_short = load is None and not frame.buffers and len(body) < _SHORT
+    if is_short and frame.codec == PICKLE and body.find(_STACK_GLOBAL) < 0:
+        try:
+            return _pickle.loads(body)
+        except _DAMAGE as error:
+            raise CodecError(_why(error, "be unpickled")) from error
     if frame.codec != PICKLE:
         raise CodecError("is in codec %d, which is not known here" % frame.codec)
     for buffer in frame.buffers:
@@ -337,6 +344,10 @@ def _why(error: Exception, what: str) -> str:
         text = "<no text>"
     if "__main__" in text:
         text += " (classes of a script's __main__ do not exist elsewhere: put them into a module)"
+    elif isinstance(error, ModuleNotFoundError):
+        text += " (a value of a class of that module; where it is not installed, give its folder with paths=[...])"
+    elif "generator" in text:
+        text += " (stream() takes the items of a generator one by one)"
     if isinstance(error, RecursionError):
         text = "it is nested too deeply (%s)" % text
     return "cannot %s: %s: %s" % (what, type(error).__name__, text)

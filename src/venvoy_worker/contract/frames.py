@@ -35,7 +35,7 @@ MAX_BUFFERS = 1 << 20
 MAX_FRAME = 1 << 42  # 4 TiB: larger than any machine, small enough that sums cannot overflow
 
 _LARGE = 1 << 20  # received pieces from here on are memory maps: no byte of them is touched twice
-_SMALL = 1 << 16  # frames up to this size are collected in the reused receive buffer
+SMALL = 1 << 16  # frames up to this size are collected in the reused receive buffer
 
 
 class FrameError(Exception):
@@ -117,9 +117,17 @@ def pack(
         raise FrameError("target of %d bytes, %d buffers: too many" % (len(target), len(buffers)))
     size = len(body[0]) if len(body) == 1 else sum([len(piece) for piece in body])
     head = HEADER.pack(opcode, flags, codec, PROTOCOL_VERSION, epoch, call_id, number, len(target), len(buffers), size)
-    if size <= _SMALL and not buffers:
+    if size <= SMALL and not buffers:
         return [b"".join((head, target, *body))]
     return _pieces_of(head + target, size, body, buffers)
+
+
+def pack_small(
+    opcode: int, flags: int, codec: int, call_id: int, number: int, target_size: int, rest: bytes
+) -> list[bytes | bytearray | memoryview]:
+    """Return what `pack` would for a small frame without buffers, whose target and body are together in `rest`."""
+    size = len(rest) - target_size
+    return [HEADER.pack(opcode, flags, codec, PROTOCOL_VERSION, 0, call_id, number, target_size, 0, size) + rest]
 
 
 def _pieces_of(head: bytes, size: int, body: _Pieces, buffers: Sequence[Part]) -> list[bytes | bytearray | memoryview]:
@@ -130,7 +138,7 @@ def _pieces_of(head: bytes, size: int, body: _Pieces, buffers: Sequence[Part]) -
         ]
     )
     inline = [buffer for buffer in buffers if not isinstance(buffer, Stretch) and len(buffer)]
-    if size + sum(map(len, inline)) <= _SMALL:
+    if size + sum(map(len, inline)) <= SMALL:
         return [b"".join((head, table, *body, *inline))]
     return [head + table, *body, *inline]
 
@@ -154,7 +162,7 @@ class FrameParser:
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self._limit = limit
         self.borrower: Borrower | None = None  # knows the other side's segments
-        self._buffer = bytearray(_SMALL)
+        self._buffer = bytearray(SMALL)
         self._view = memoryview(self._buffer)
         self._start = 0
         self._end = 0
@@ -226,16 +234,11 @@ class FrameParser:
         Raises:
             FrameError: the stream is not one of frames.
         """
-        if self.counts:
-            self.absorb()
         if self._large is not None:
-            if self._start < self._end:  # left behind by a reader that was interrupted
-                self._fill_holes()
-            if self._holes:
-                return None
-            frame = self.last = self._large
-            self._large = None
-            return frame
+            return self._next_large()
+        if self.counts:  # as `absorb`
+            self._end += self.counts[0]
+            del self.counts[0]
         start = self._start
         available = self._end - start
         if available < HEADER_SIZE:
@@ -247,7 +250,7 @@ class FrameParser:
         if body_size > self._limit:
             raise FrameError("a body of %d bytes is beyond the limit of %d" % (body_size, self._limit))
         meta_end = start + HEADER_SIZE + target_size
-        if buffer_count == 0 and HEADER_SIZE + target_size + body_size <= _SMALL:
+        if buffer_count == 0 and HEADER_SIZE + target_size + body_size <= SMALL:
             end = meta_end + body_size
             if end > self._end:
                 self._make_room(end - start)
@@ -259,6 +262,16 @@ class FrameParser:
             self.last = frame
             return frame
         return self._begin_large(header, meta_end)
+
+    def _next_large(self) -> Frame | None:
+        self.absorb()
+        if self._start < self._end:  # left behind by a reader that was interrupted
+            self._fill_holes()
+        if self._holes:
+            return None
+        frame = self.last = self._large
+        self._large = None
+        return frame
 
     def _begin_large(self, header: tuple[int, ...], meta_end: int) -> Frame | None:
         opcode, flags, codec, _, epoch, call_id, number, target_size, buffer_count, body_size = header

@@ -21,8 +21,13 @@ class Record(dict):  # type: ignore[type-arg]
     object was; do not change one that is. Sent to where the class is, it becomes an object of it again.
 
     Args:
-        fields: as for dict.
+        fields, more: as for dict.
         type_name: "module.Class"; "" for none.
+
+    Examples:
+        >>> item = vv.Record({"name": "tea", "price": 3}, type_name="app.models.Item")
+        >>> item.name, item["price"], item.type_name
+        ('tea', 3, 'app.models.Item')
     """
 
     __slots__ = ("_name", "_names")

@@ -156,6 +156,15 @@ def register(
 
     Raises:
         TypeError: an argument is not what is described here, or builtin values of this class never need it.
+
+    Examples:
+        >>> class Money:
+        ...     def __init__(self, cents):
+        ...         self.cents = cents
+        >>> vv.register(Money, lambda money: money.cents, Money, name="shop.Money")
+        >>> with vv.Pool() as pool:
+        ...     pool.eval("type(price).__name__", price=Money(250))  # where it is not registered
+        'int'
     """
     global _changes
     if not isinstance(cls, type):

@@ -23,6 +23,19 @@ def perform(frame: Frame, begin: float) -> Pieces:
     """Decode, run, encode: everything in which code of the user's can run. Return the reply."""
     if sources.pending:
         sources.catch_up()
+    if frame.flags:
+        return _perform_flagged(frame, begin)
+    args, kwargs = codec.decode_frame(frame)  # a plain call by name, which most are
+    frame.body, frame.buffers = b"", []
+    result = resolve(messages.KIND_NAME, frame.target.decode())(*args, **kwargs)
+    if type(result) is COROUTINE:
+        result = finish(result)
+    args = kwargs = None
+    return _packed(frame, begin, replies.encode_result(result), 0)
+
+
+def _perform_flagged(frame: Frame, begin: float) -> Pieces:
+    """As `perform`, of a call that is more than that."""
     value = codec.decode_frame(frame)
     frame.body, frame.buffers = b"", []
     kind = frame.flags & messages.KIND_MASK
@@ -97,15 +110,17 @@ def _function_of(kind: int, target: str, value: Any) -> tuple[Callable[..., Any]
 
 
 def _packed(frame: Frame, begin: float, encoded: codec.Encoded, flags: int, target: bytes = b"") -> Pieces:
+    body: Sequence[bytes | bytearray | memoryview]
+    buffers: Sequence[Part]
     body, buffers = encoded
-    placed: Any = encoded
-    if buffers or len(body) > 1:
-        placed = lent.place(frame.call_id, body, buffers)
     if interrupt.is_dirty(None):
         flags |= messages.FLAG_DIRTY
-    return frames.pack(
-        messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, microseconds_since(begin), target, *placed
-    )
+    number = microseconds_since(begin)
+    if not buffers and not target and len(body) == 1 and len(body[0]) <= frames.SMALL:
+        return frames.pack_small(messages.RESULT, flags, codec.PICKLE, frame.call_id, number, 0, body[0])
+    if buffers or len(body) > 1:
+        body, buffers = lent.place(frame.call_id, body, buffers)
+    return frames.pack(messages.RESULT, flags, codec.PICKLE, 0, frame.call_id, number, target, body, buffers)
 
 
 def resolve(kind: int, name: str) -> Callable[..., object]:
@@ -189,8 +204,8 @@ def microseconds_since(begin: float) -> int:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, List, Union
+    from typing import Any, Callable, List, Sequence, Union
 
-    from ..contract.frames import Frame
+    from ..contract.frames import Frame, Part
 
     Pieces = List[Union[bytes, bytearray, memoryview]]

@@ -147,11 +147,14 @@ def _native_threads() -> list[str]:
     for number in os.listdir("/proc/self/task"):
         try:
             fd = os.open("/proc/self/task/%s/comm" % number, os.O_RDONLY)
+            try:
+                name = os.read(fd, 64).decode("utf-8", "replace").strip()
+            finally:
+                os.close(fd)
         except OSError:  # it has just ended
             continue
         if int(number) != os.getpid():
-            found.append(os.read(fd, 64).decode("utf-8", "replace").strip())
-        os.close(fd)
+            found.append(name)
     return found
 
 

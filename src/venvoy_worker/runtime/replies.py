@@ -23,6 +23,8 @@ def encode_result(value: object, limit: int | None = None) -> codec.Encoded:
         CodecError: a part of it cannot travel; the message says where it is.
         MessageTooLarge: it takes more than `limit` bytes.
     """
+    if limit is None and type(value) in codec.SCALARS:
+        return codec.encode_small(value)
     try:
         encoded = codec.encode_result(value)
     except codec.CodecError as error:

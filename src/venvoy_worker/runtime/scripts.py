@@ -14,7 +14,7 @@ def run(text: str, file: str) -> object:
         file: what tracebacks call it.
     """
     code = compile(text, file, "exec", dont_inherit=True)
-    targets.show_lines_of(file, text)
+    targets.show_lines_of(file, 1, text)
     module = type(sys)("__main__")
     sys.modules["__main__"] = module  # where pickles and processes that the script forks look for what it defines
     exec(code, module.__dict__)

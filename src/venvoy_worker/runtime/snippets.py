@@ -8,9 +8,7 @@ Imported by the first call of such a text. Trees are built without the module `a
 
 from __future__ import annotations
 
-import os
-
-from . import coroutines
+from . import coroutines, targets
 
 _ONLY_TREE, _AWAIT = 0x400, 0x2000  # PyCF_ONLY_AST, PyCF_ALLOW_TOP_LEVEL_AWAIT of Python's own `ast`
 _IS_COROUTINE, _YIELDS = 0x80, 0x20 | 0x200  # flags of code objects
@@ -55,7 +53,7 @@ def compiled(text: str, place: Place) -> CodeType:
     Raises:
         SyntaxError: they cannot be parsed.
     """
-    _show_lines_of(text, place)
+    targets.show_lines_of(place[0], place[1], text)
     return _code(_parse(text, "exec", place), place[0], "exec", 0)
 
 
@@ -231,22 +229,7 @@ def _session_of(session_id: str) -> _Session:
 
 def _show_lines() -> None:
     for text, _, place in list(_compiled):
-        _show_lines_of(text, place)
-
-
-def _show_lines_of(text: str, place: Place) -> None:
-    """Let tracebacks show the lines of a text whose file is not on this side, such as a notebook's."""
-    filename, first, _ = place
-    if os.path.exists(filename):
-        return
-    import linecache
-
-    entry = linecache.cache.get(filename)
-    lines = entry[2] if entry is not None and len(entry) == 4 else []
-    shown = [line + "\n" for line in text.splitlines()]
-    lines = lines + ["\n"] * (first - 1 + len(shown) - len(lines))
-    lines[first - 1 : first - 1 + len(shown)] = shown
-    linecache.cache[filename] = (sum(map(len, lines)), None, lines, filename)
+        targets.show_lines_of(place[0], place[1], text)
 
 
 TYPE_CHECKING = False

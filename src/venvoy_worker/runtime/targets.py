@@ -76,9 +76,10 @@ def _home_of(name: str) -> str:
     if shared is not None and (hasattr(shared, name.partition(".")[0]) or not _main_module):
         return sources.NAME
     if not _main_module:
+        module, dot, attribute = name.rpartition(".")
         raise NotFound(
-            "%r is a bare name, but this pool was given no module; use 'module:%s', Pool(env, 'module'), "
-            "WorkerOptions(sources=[...]) or Pool.define(...)" % (name, name)
+            "%r is a bare name, but this pool was given no module; use '%s:%s', Pool(env, 'module'), "
+            "WorkerOptions(sources=[...]) or Pool.define(...)" % (name, module if dot else "module", attribute)
         )
     return _main_module
 
@@ -116,7 +117,7 @@ def _submodule(owner: object, part: str, whole: str, missing: AttributeError) ->
     import difflib  # start-up time: only wrong names need it
 
     close = difflib.get_close_matches(part, [name for name in dir(owner) if not name.startswith("__")])
-    hint = "; did you mean %s?" % " or ".join(repr(name) for name in close) if close else ""
+    hint = "; did you mean %s?" % " or ".join(repr(name) for name in close) if close else _whereabouts(owner)
     raise NotFound("%r has no attribute %r (in %r)%s" % (_describe(owner), part, whole, hint))
 
 
@@ -125,6 +126,12 @@ def _is_users(error: AttributeError) -> bool:
     traceback = error.__traceback__
     inner = traceback.tb_next if traceback is not None else None
     return inner is not None and inner.tb_frame.f_code.co_name not in ("__getattr__", "__getattribute__")
+
+
+def _whereabouts(owner: object) -> str:
+    """Say which file a module is, since a file of the user's own may have the name of a library."""
+    file = getattr(owner, "__file__", None) if isinstance(owner, type(sys)) else None
+    return "; it is the module %s" % file if file else ""
 
 
 def _describe(owner: object) -> str:
@@ -188,6 +195,7 @@ def _make_module(digest: str) -> object:
 
 def _execute(digest: str) -> object:
     text, filename, values = _defined[digest]()
+    unseen = values.pop("_venvoy_unseen", ())
     name = "venvoy_source_" + digest
     module = type(sys)(name)
     module.__file__ = _write_module(name, text, values)
@@ -196,7 +204,8 @@ def _execute(digest: str) -> object:
         code = compile(text, filename, "exec", dont_inherit=True)
     except SyntaxError as error:
         raise _not_parsable(error) from None
-    show_lines_of(filename, text)
+    for place in ((filename, 1, text), *unseen):
+        show_lines_of(*place)
     sys.modules[name] = module
     try:
         exec(code, module.__dict__)
@@ -216,12 +225,22 @@ def _not_parsable(error: SyntaxError) -> NotParsable:
     )
 
 
-def show_lines_of(filename: str, text: str) -> None:
-    """Let tracebacks show the lines of text whose file is not on this side, such as a notebook's."""
-    if not os.path.exists(filename):
-        import linecache
+def show_lines_of(filename: str, first: int, text: str) -> None:
+    """Let tracebacks show the lines of text whose file is not on this side, such as a notebook's.
 
-        linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)
+    Args:
+        first: the number of the text's first line in that file; what is known of other lines stays.
+    """
+    if os.path.exists(filename):
+        return
+    import linecache
+
+    entry = linecache.cache.get(filename)
+    lines = entry[2] if entry is not None and len(entry) == 4 else []
+    shown = [line + "\n" for line in text.splitlines()]
+    lines = lines + ["\n"] * (first - 1 + len(shown) - len(lines))
+    lines[first - 1 : first - 1 + len(shown)] = shown
+    linecache.cache[filename] = (sum(map(len, lines)), None, lines, filename)
 
 
 def _write_module(name: str, text: str, values: dict[str, object]) -> str | None:
