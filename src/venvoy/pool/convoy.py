@@ -132,7 +132,9 @@ class Convoy:
     def _is_ours(self, entry: object) -> bool:
         if not isinstance(entry, Rider) or entry.port is not self._port:
             return False
-        return self._lane.has_source_for(entry.call)  # a long text might have to wait for a worker that waits for us
+        return self._lane.sources.has(
+            entry.call.definition
+        )  # a long text might have to wait for a worker that waits for us
 
     async def _send(self, riders: list[Rider]) -> None:
         pieces: Pieces = []

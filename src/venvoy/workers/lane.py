@@ -59,7 +59,7 @@ class Lane:
         self._loans: Loans | None = None
         self.answers = Answers(None, index)
         self._lent: list[Borrowed] = []  # segments of the worker that are, or were, in use here
-        self._sources = SourceMemory()
+        self.sources = SourceMemory()
         self._collector = collector
         self.road = Road(self, collector)
         self.talk = Talk(worker.listener.responder)
@@ -145,7 +145,7 @@ class Lane:
         try:
             pieces = call.request(call_id, self._loans, messages.FLAG_NESTED if is_nested else 0)
             if call.definition is not None:
-                pieces = self._sources.pieces_for(call.definition) + pieces
+                pieces = self.sources.pieces_for(call.definition) + pieces
             if self.news:
                 pieces = self._with_news(pieces)
         except (FrameError, codec.CodecError) as error:
@@ -192,10 +192,6 @@ class Lane:
             raise
         except (OSError, FrameError, ProtocolError) as error:
             raise WorkerLost(self, call, call_id) from error
-
-    def has_source_for(self, call: Call) -> bool:
-        """Return True if the worker has the source text that a call needs."""
-        return self._sources.has(call.definition)
 
     @property
     def was_sent(self) -> bool:
