@@ -200,17 +200,18 @@ class AsyncioBell:
             pass
 
     def _ring(self) -> None:
-        self._has_rung = True
-        if self._future is not None and not self._future.done():
+        if self._future is None or self._future.done():
+            self._has_rung = True
+        else:
             self._future.set_result(True)
 
-    async def wait(self, seconds: float | None) -> bool:
-        """Sleep until it rings, or has rung since the last time; return False when the time passes first."""
-        if not self._has_rung:
-            self._future = future = self._loop.create_future()
-            await (future if seconds is None else _until(future, seconds))
-        has_rung, self._has_rung = self._has_rung, False
-        return has_rung
+    def wait(self, seconds: float | None) -> Awaitable[bool]:
+        """Sleep until it rings, at once if it has since the last time; return False when the time passes first."""
+        self._future = future = self._loop.create_future()
+        if self._has_rung:
+            self._has_rung = False
+            future.set_result(True)
+        return future if seconds is None else _until(future, seconds)
 
 
 async def _until(future: asyncio.Future[bool], seconds: float) -> bool:

@@ -114,7 +114,10 @@ class AsyncCalls:
             if rider.is_leading and rider.convoy is not None:
                 await rider.convoy.lead(rider)
             else:
-                await self._rung(rider, call)
+                patience, error = self._engine.patience(call)
+                if rider.convoy is not None:  # it is no more in the queue
+                    patience = None if call.deadline is None else call.deadline - monotonic()
+                self._heed(rider, await rider.event.wait(patience), error)
         if isinstance(rider.outcome, Exception):
             raise rider.outcome
         return rider.outcome
@@ -126,18 +129,15 @@ class AsyncCalls:
         self._engine.release(rider)
         return frame
 
-    async def _rung(self, rider: Rider, call: Call) -> None:
-        """Sleep until something has come of a rider's wait, for a lane or for its reply.
+    def _heed(self, rider: Rider, is_rung: bool, error: Callable[[], BaseException]) -> None:
+        """Go on after a rider's wait, for a lane or for its reply.
 
         Raises:
             TimeoutError: its deadline passed. Besides this, as `Engine.acquire`.
         """
-        patience, error = self._engine.patience(call)
-        if rider.convoy is not None and call.deadline is not None:  # it is no more in the queue
-            patience = call.deadline - monotonic()
-        is_rung = await rider.event.wait(patience)
         if rider.convoy is not None or rider.outcome is not None:
-            if not is_rung and call.deadline is not None and rider.outcome is None and monotonic() >= call.deadline:
+            deadline = rider.call.deadline
+            if not is_rung and deadline is not None and rider.outcome is None and monotonic() >= deadline:
                 raise TimeoutError
         elif not (is_rung and rider.is_waiting):  # else it was rung for what is past
             self._engine.granted(rider, None if is_rung else error)

@@ -26,7 +26,7 @@ class Bell(Protocol):
     def release(self) -> None:
         """Ring; named as a lock's is, since a blocked thread sleeps on one of those."""
 
-    async def wait(self, seconds: float | None) -> bool:
+    def wait(self, seconds: float | None) -> Awaitable[bool]:
         """Sleep until it rings, at once if it has since the last time; return False when the time passes first."""
 
 
