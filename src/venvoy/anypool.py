@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, Unpack
 
@@ -18,10 +19,11 @@ from .envs import Env, EnvSpec
 from .leases.lease import NamedWorker
 from .leases.named import NamedWorkers
 from .options import CallOptions, PoolOptions, WorkerOptions, check_pool_options, pool_size
+from .places import Source
 from .policies import RestartPolicy, ScalePolicy
 from .pool.core import Core, Setup, check_platform, drop
 from .pool.roster import Rules
-from .pool.sources import Sources, check_parses, spread
+from .pool.sources import Sources, check_parses, news_of
 from .pool.stats import PoolStats, WorkerInfo, pool_stats, worker_infos
 from .values.classes import declared_names
 
@@ -136,7 +138,7 @@ class AnyPool:
             call = make_call("venvoy_worker.runtime.sources:add", (number, text, place), {})
             call.name = f"define({text[:60]!r})"  # what errors name is what was called
             core.calls.run(call)
-            spread((text, place), [core, *self._named.all().values()])
+            _spread((text, place), [core, *self._named.all().values()])
 
     def _begin_shutdown(self, cancel_futures: bool) -> list[Core]:
         """Take no more calls; return what is to be waited for."""
@@ -186,3 +188,16 @@ def _setup(worker: WorkerOptions, options: PoolOptions) -> Setup:
         sources=Sources(worker.sources),
         expose=options.get("expose") or {},
     )
+
+
+def _spread(source: Source, cores: Iterable[Core]) -> None:
+    """Give a text to all workers of these pools, now and later; it has been tried in one of the first pool's."""
+    numbers: dict[int, int] = {}
+    for core in cores:
+        sources = core.setup.sources
+        with core.roster.lock:
+            number = numbers.get(id(sources)) or sources.append(source)  # named workers share those of their pool
+            numbers[id(sources)] = number
+            for worker in core.roster.workers.values():
+                for lane in worker.lanes:
+                    lane.news.append(news_of(number, source))

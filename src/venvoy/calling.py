@@ -376,11 +376,12 @@ def _cannot_travel(
     name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: codec.CodecError, table: reducers.Table | None
 ) -> EncodingError:
     """Return the error that says which argument it is, and where in it the reason is."""
-    path, part = codec.failing_part(args, table)
-    path = f"args{path}" if path else ""
-    if not path and kwargs:
-        path, part = codec.failing_part(kwargs, table)
-        path = f"kwargs{path}" if path else ""
+    with Passing([]):  # a callback is not what is wrong
+        path, part = codec.failing_part(args, table)
+        path = f"args{path}" if path else ""
+        if not path and kwargs:
+            path, part = codec.failing_part(kwargs, table)
+            path = f"kwargs{path}" if path else ""
     if not path:
         return EncodingError(f"{name}: {error}")
     return EncodingError(f"{name}: argument {path} (a {type(part).__name__}) {error}")

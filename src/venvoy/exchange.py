@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _SMALL = 4096  # bytes of target and body
 _MOST_SOURCES = 256  # texts a worker holds at a time
 Pieces = list[bytes | bytearray | memoryview]
+Placed = tuple[Sequence[bytes | bytearray | memoryview], Sequence["Part"]]  # body and buffers, for `frames.pack`
 Convert = Callable[[Any], Any]
 
 

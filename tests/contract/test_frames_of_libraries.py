@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import venvoy_worker
+from venvoy.values import guarded
 from venvoy.values.classes import Classes
 from venvoy_worker.contract import codec, frames, reducers
 from venvoy_worker.contract.arrays import ArrayRecord
@@ -28,9 +29,8 @@ BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 def travel(value: object) -> Any:
     """Through the table for results, and with the host's strictest idea of what may be named."""
     pieces, buffers = codec.encode(value, STRICT)
-    return codec.decode(
-        b"".join(pieces), [bytearray(buffer) for buffer in buffers], Classes(is_safe=True).find_class, False
-    )
+    find_class = Classes(is_safe=True).find_class
+    return codec.decode(b"".join(pieces), [bytearray(buffer) for buffer in buffers], find_class, guarded.load)
 
 
 def pandas_frame(pandas: Any) -> Any:

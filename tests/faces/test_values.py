@@ -150,8 +150,10 @@ def test_an_object_without_a_plain_form_is_an_error_that_says_where(pool: vv.Poo
         (({"x": [0, 1, 2, threading.Lock()]},), {}, "args[0]['x'][3]"),
         ((1, [lambda: 1]), {}, "args[1][0]"),
         ((1,), {"key": {"a": threading.Lock()}}, "kwargs['key']['a']"),
+        ((vv.callback(print), [threading.Lock()]), {}, "args[1][0] (a lock)"),
+        (([threading],), {}, "args[0][0] (a module)"),
     ],
-    ids=["list in dict", "lambda", "keyword"],
+    ids=["list in dict", "lambda", "keyword", "beside a callback", "module"],
 )
 def test_an_argument_that_cannot_travel_says_where(pool: vv.Pool, args: Any, kwargs: Any, path: str) -> None:
     """Before a worker is taken."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,21 @@ def test_the_node_example_runs(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["{ mean: 3, count: 4 }", "[ 2, 3, 4 ]", "true StatisticsError true"]
+
+
+def test_the_node_program_of_the_guide_runs(tmp_path: Path, home: Path) -> None:
+    """As it stands, beside a copy of the client."""
+    node = program("node")
+    guide = (EXAMPLES.parent / "docs" / "how-to" / "other-languages.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```js\n(.*?)^```", guide, re.M | re.S)
+    assert len(blocks) == 1
+    shutil.copy(EXAMPLES / "node" / "venvoy.mjs", tmp_path)
+    (tmp_path / "program.mjs").write_text(blocks[0], encoding="utf-8")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environ = {**os.environ, "PATH": path, "VENVOY_HOME": str(home)}
+    done = subprocess.run([node, "program.mjs"], env=environ, capture_output=True, text=True, timeout=80, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["1 of 1", "{ mean: 3, numpy: '1' }", "1 of 1", "true KeyError"]
 
 
 def test_the_node_client(tmp_path: Path) -> None:

@@ -278,6 +278,7 @@ def test_a_deadline_passes_while_the_worker_waits(make_pool: MakePool, until: Ca
 
 def test_the_deadline_of_a_future_passes_while_its_callback_runs(pool: vv.Pool) -> None:
     """Whoever waits for the future is told in time."""
+    pool.warm()  # which may take longer than the call is given
     go = threading.Event()
     future = pool.options(timeout=0.15).submit("cleanly", vv.callback(lambda: go.wait(20)))
     begin = time.monotonic()
@@ -367,6 +368,7 @@ def test_leaving_a_call_of_a_worker_that_runs_several(make_pool: MakePool, is_se
 def test_an_abandoned_call_is_told_that_nobody_answers(make_pool: MakePool, until: Callable[..., None]) -> None:
     """`on_timeout="abandon"` lets the code end by itself, so it must not wait for ever."""
     pool = make_pool(module="asking", workers=1)
+    pool.warm()  # which may take longer than the call is given
 
     def code(ask: Callable[[], None]) -> None:
         import time

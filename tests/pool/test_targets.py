@@ -269,3 +269,25 @@ def test_eval_evaluates_one_expression_with_values(foreign: vv.Pool) -> None:
         foreign.eval(5)  # type: ignore[arg-type]
     with pytest.raises(vv.EncodingError):
         foreign.eval("__import__('threading').Lock()")
+
+
+def test_a_submodule_that_nobody_has_imported_is_found(make_pool: Callable[..., vv.Pool], tmp_path: Path) -> None:
+    """As in `"scipy:linalg.norm"`; what its import raises is raised, and a name that is none is told."""
+    (tmp_path / "parcel").mkdir()
+    (tmp_path / "parcel" / "__init__.py").write_text("")
+    (tmp_path / "parcel" / "broken.py").write_text("import no_such_module_anywhere")
+    pool = make_pool(options={"paths": [tmp_path]}, workers=1)
+    assert pool.call("xml:sax.saxutils.escape", "<") == "&lt;"
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_anywhere"):
+        pool.call("parcel:broken.f")
+    with pytest.raises(vv.TargetNotFound, match="'parcel' has no attribute 'brokn'"):
+        pool.call("parcel:brokn.f")
+
+
+def test_a_worker_without_a_place_for_sources_runs_them(tmp_path: Path) -> None:
+    """Where the home folder cannot be written; only processes of its own would miss the file."""
+    blocked = tmp_path / "home"
+    blocked.mkdir()
+    (blocked / "sources").write_text("a file where a folder should be")
+    with vv.Pool(workers=1, worker=vv.WorkerOptions(output="discard"), home=blocked) as pool:
+        assert pool.call(vv.by_source(lambda n: n + 1), 1) == 2

@@ -405,6 +405,33 @@ def test_items_of_streams_and_arguments_of_callbacks_come_in_segments(open_pool:
         assert pool.call("large:look", array(300_000, 3)) == (300_000, 3, 3)
 
 
+def test_what_functions_of_the_host_return_comes_in_segments(open_pool: OpenPool, extreme: str) -> None:
+    """However often one call asks: what it has dropped is given back before it asks again."""
+    with open_pool(extreme) as pool:
+        fills = pool.call("large:look_at_answers", vv.callback(lambda index: array(400_000, index)), 40)
+        assert fills == list(range(40))
+        assert 0 < lender_of(pool)._newest <= 8
+        items = (array(400_000, index) for index in range(20))
+        assert [len(item) for item in pool.call("large:echo_all", items)] == [400_000] * 20
+
+
+def test_an_answer_that_comes_too_late_keeps_no_segment(open_pool: OpenPool, until: Callable[..., None]) -> None:
+    """The deadline passes while the function runs, so nothing of what it returns is sent."""
+    with open_pool() as pool:
+        pool.call("large:make", 1)
+
+        def late(index: int) -> Any:
+            time.sleep(0.15)
+            return array(400_000)
+
+        for _ in range(3):
+            with pytest.raises(vv.CallTimeout):
+                pool.options(timeout=0.1).call("large:look_at_answers", vv.callback(late), 1)
+        pool.call("large:make", 1)
+        lender = lender_of(pool)
+        until(lambda: all(segment.tag is None for segment in lender._segments))
+
+
 def test_items_that_were_dropped_give_their_segments_back_while_the_stream_goes_on(open_pool: OpenPool) -> None:
     """A long stream of large items needs no more segments than a short one."""
     with open_pool() as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import itertools
 import os
@@ -170,3 +171,13 @@ def test_a_stream_yields_parts_of_it(open_pool: OpenPool) -> None:
             assert part[0] == index
             assert numpy.shares_memory(part, array)
     assert list(array[:10]) == list(range(10))
+
+
+def test_what_a_function_of_the_host_returns_is_shared(open_pool: OpenPool) -> None:
+    """As an argument or a result is: the worker writes into the host's own array."""
+    array = vv.shared_array(1000, "i4")
+    with open_pool() as pool:
+        for call in (pool.call, lambda *a: pool.submit(*a).result(), lambda *a: asyncio.run(pool.aio.call(*a))):
+            array[5] = 0
+            call("large:set_item_of_answer", vv.callback(lambda: array[:10]), 5, 7)
+            assert array[5] == 7

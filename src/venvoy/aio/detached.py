@@ -11,7 +11,8 @@ from typing import Any
 from ..checks import check_seconds
 from ..detached.calls import DetachedCalls, Peek
 from ..detached.ledger import Ledger
-from ..detached.store import DetachedCall, pauses
+from ..detached.patience import pauses
+from ..detached.store import DetachedCall
 from ..errors import ResultNotReady
 from ..options import Target
 from . import asyncio_port

@@ -117,8 +117,8 @@ def call(
     # What the function prints goes to stderr, so that stdout is the result and nothing else.
     options = vv.WorkerOptions(paths=path or (), output=lambda chunk: sys.stderr.write(chunk.text))
     with vv.Pool(env, workers=1, worker=options, home=home) as pool, _one_line_error(target, traceback):
-        result = pool.options(timeout=timeout).call(target, *args, **kwargs)
-    typer.echo(_as_json(target, result))
+        result = pool.options(timeout=timeout, returns="plain").call(target, *args, **kwargs)
+    typer.echo(json.dumps(result))
 
 
 @contextmanager
@@ -142,18 +142,3 @@ def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
     if isinstance(value, dict):
         return [], value
     return (value, {}) if isinstance(value, list) else ([value], {})
-
-
-def _as_json(target: str, result: object) -> str:
-    def plain(value: object) -> object:
-        for name in ("tolist", "isoformat"):  # arrays; dates and times
-            if hasattr(value, name):
-                return getattr(value, name)()
-        if isinstance(value, (set, frozenset)):
-            return list(value)
-        raise TypeError(f"{target} returned a value of type {type(value).__name__}, which JSON cannot express")
-
-    try:
-        return json.dumps(result, default=plain)
-    except (TypeError, ValueError) as error:
-        raise vv.EncodingError(str(error)) from error

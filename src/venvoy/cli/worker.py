@@ -44,9 +44,7 @@ def worker(
     """Build an environment and become its worker, for a host in another language: see docs/protocol.md."""
     if not stdio_json:
         raise WrongUsage("say what the worker is to speak: --stdio-json")
-    for path in source or ():
-        if not os.path.isfile(path):
-            raise WrongUsage(f"--source: there is no file {path}")
+    files = [part for path in source or () for part in ("--source", _readable(path))]
     spec = specs.make_spec(
         packages,
         project=project,
@@ -59,5 +57,12 @@ def worker(
     )
     env = specs.build(spec, home, timeout)
     options = ["--max-workers", str(max_workers), *(["--output-frames"] if output_frames else [])]
-    files = [part for path in source or () for part in ("--source", os.path.abspath(path))]
     become(env, ["python", "-I", _MAIN_FILE, "--stdio-json", *options, *files])
+
+
+def _readable(path: str) -> str:
+    if not os.path.isfile(path):
+        raise WrongUsage(f"--source: there is no file {path}")
+    if not os.access(path, os.R_OK):
+        raise WrongUsage(f"--source: {path} cannot be read: Permission denied")
+    return os.path.abspath(path)

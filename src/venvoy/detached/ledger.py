@@ -11,12 +11,11 @@ from __future__ import annotations
 import math
 import os
 import threading
-import weakref
 from _thread import LockType, allocate_lock
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 from venvoy_worker.contract import messages
@@ -27,9 +26,11 @@ from ..errors import CallCancelled, CallStoreError, PoolClosed, ResultNotReady, 
 from ..exchange import Call, Convert
 from ..log import logger
 from ..pool.core import Core
-from ..pool.jobs import CallFuture, Decoder, Job, run_aside
+from ..pool.jobs import CallFuture, Decoder, Job
 from ..pool.phase import Phase
-from .store import CallStore, DetachedCall, Pieces, pauses, unknown_call
+from .expiry import Expiry
+from .patience import Patience, pauses
+from .store import CallStore, DetachedCall, Pieces, unknown_call
 from .stored import pack_failure, pack_reply, pack_request, unpack_reply, unpack_request
 
 Settle = Callable[[Frame | None, BaseException | None], None]
@@ -80,36 +81,6 @@ class _Running:
             self.waiters.pop().release()
 
 
-class _Expiry:
-    """Sees to it that a store's memory is given back though nobody looks at it, while the pool is there."""
-
-    def __init__(self, core: Core, store: CallStore) -> None:
-        self._core = core
-        self._store = store
-        self._has_timer = False
-
-    def begin(self, seconds: float | None) -> None:
-        """Look at the store in so many seconds, unless it is going to be looked at."""
-        if seconds is not None and not self._has_timer and self._core.roster.phase is Phase.OPEN:
-            self._has_timer = True
-            self._core.call_later(seconds, partial(_expire, weakref.ref(self)))
-
-    def expire(self) -> None:
-        """Remove what nobody has fetched in time."""
-        self._has_timer = False
-        try:
-            self.begin(self._store.expire())
-        except CallStoreError as problem:
-            logger.warning("results that have expired are not removed: %s", problem)
-
-
-def _expire(expiry: weakref.ref[_Expiry]) -> None:
-    """On the collector thread, which is not to wait for a disk; and a pool that is gone needs nothing any more."""
-    alive = expiry()
-    if alive is not None:
-        run_aside(alive.expire)
-
-
 class Ledger:
     """See the module.
 
@@ -123,8 +94,9 @@ class Ledger:
         self._store = store
         self._running: dict[str, _Running] = {}
         self._taking = threading.Lock()  # who gets a call; the store is written under it
+        self._patience = Patience()
         self._is_ending = False
-        self._expiry = _Expiry(core, store)
+        self._expiry = Expiry(core, store)
         collector.tell_after_fork(self)
 
     # --- the calls --------------------------------------------------------------------------
@@ -222,20 +194,6 @@ class Ledger:
             except ValueError:  # it was woken
                 pass
 
-    def check_done(self, id: str) -> None:
-        """Return if a call is not running here any more.
-
-        Raises:
-            PoolClosed: it has no result, and the pool has ended.
-            ResultNotReady: it is still running.
-        """
-        running = self._running.get(id)
-        if running is None or running.reply is not None:
-            return
-        if self.is_over:
-            raise self._core.roster.closed_error()
-        raise ResultNotReady(f"detached call {id} has not finished yet; it goes on")
-
     def _awaited(self, id: str, timeout: float | None) -> Pieces:
         """Wait for the reply of a call; for one that runs elsewhere the store is looked into now and then."""
         deadline = math.inf if timeout is None else monotonic() + timeout
@@ -252,10 +210,11 @@ class Ledger:
             left = deadline - monotonic()
             if left <= 0:
                 raise ResultNotReady(f"detached call {id} is run by another process or pool, and has not finished yet")
-            sleep(min(pause, left))
+            self._patience.wait(min(pause, left))
         raise AssertionError  # there is always another pause
 
     def _await(self, id: str, deadline: float) -> None:
+        """Wait for a call that runs here."""
         waiter = allocate_lock()
         waiter.acquire()
         try:
@@ -265,7 +224,11 @@ class Ledger:
                     raise self._core.roster.closed_error()
         finally:
             self.leave(id, waiter)
-        self.check_done(id)
+        running = self._running.get(id)
+        if running is not None and running.reply is None and self.is_over:
+            raise self._core.roster.closed_error()
+        if running is not None and running.reply is None:
+            raise ResultNotReady(f"detached call {id} has not finished yet; it goes on")
 
     @property
     def is_over(self) -> bool:
@@ -368,6 +331,7 @@ class Ledger:
         self._is_ending = True
         for running in list(self._running.values()):
             running.wake()
+        self._patience.end()
 
     def flush(self) -> None:
         """Try once more to write the replies that are in memory only."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -92,14 +92,6 @@ class CallStore(Protocol):
 
     def entries(self) -> list[DetachedCall]:
         """Return the calls there are, the oldest first."""
-
-
-def pauses() -> Iterator[float]:
-    """Yield the seconds between looks at a call that runs elsewhere, of whose end nobody tells this process."""
-    pause = 0.01
-    while True:
-        yield pause
-        pause = min(pause * 1.5, 0.25)
 
 
 def check_ttl(ttl: float | None) -> None:

@@ -192,8 +192,8 @@ def lines(function: Lines | None = None, encoding: str | None = "utf-8") -> Dest
 
     Examples:
         >>> from venvoy.feed import Swarm, lines
-        >>> with Swarm(["echo", "hello"], stdout=lines(lambda process_id, line: print(process_id, line))):
-        ...     pass
+        >>> with Swarm(["cat"], stdout=lines(lambda process_id, line: print(process_id, line))) as swarm:
+        ...     swarm.feed("hello\\n")
         0 hello
     """
     if function is not None and not callable(function):
@@ -206,8 +206,8 @@ def blocks(function: Lines) -> Destination:
 
     Examples:
         >>> from venvoy.feed import Swarm, blocks
-        >>> with Swarm(["echo", "hello"], stdout=blocks(lambda process_id, data: print(process_id, data))):
-        ...     pass
+        >>> with Swarm(["cat"], stdout=blocks(lambda process_id, data: print(process_id, data))) as swarm:
+        ...     swarm.feed("hello\\n")
         0 b'hello\\n'
     """
     if not callable(function):

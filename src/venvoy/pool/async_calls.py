@@ -315,12 +315,15 @@ async def hear(frame: Frame, call: Call, call_id: int, lane: Lane, port: Port) -
         for owner, ask in talk.asked(frame, call, call_id):
             token = serving.set((*chain, Serving(lane, owner.deadline)))
             try:
-                answer = talk.responder.answer_on_loop(owner, ask)
+                answer = talk.responder.answer_on_loop(owner, ask, lane)
                 pieces = await (answer if owner.deadline is None else port.until(owner.deadline, answer))
+                if owner.deadline is not None and monotonic() >= owner.deadline:
+                    raise TimeoutError
+            except BaseException:
+                lane.answers.withdraw(ask.number)
+                raise
             finally:
                 serving.reset(token)
-            if owner.deadline is not None and monotonic() >= owner.deadline:
-                raise TimeoutError
             await send(lane.channel, pieces, owner.deadline, port)
     finally:
         reply = talk.answered(call_id)

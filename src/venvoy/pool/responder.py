@@ -19,6 +19,7 @@ from ..errors import EncodingError
 from ..exchange import Call, Pieces
 from ..log import logger
 from ..options import Progress
+from ..workers.talk import Asker
 from .jobs import Decoder
 
 _FOLDER = str(Path(__file__).parents[1]) + os.sep  # whose frames are no business of a worker's
@@ -57,10 +58,11 @@ class Responder:
         self._decoder = decoder
         self._post = post
 
-    def answer(self, call: Call, frame: Frame, is_caller: bool) -> Pieces:
+    def answer(self, call: Call, frame: Frame, lane: Asker, is_caller: bool) -> Pieces:
         """Call the function that an ASK is for, and return the ANSWER.
 
         Args:
+            lane: which asks.
             is_caller: this thread waits for the call, so what is meant to end the thread goes through to it.
         """
         try:
@@ -69,7 +71,7 @@ class Responder:
             if inspect.iscoroutine(value):
                 value.close()
                 raise TypeError(f"{_shown(frame)} is a coroutine function: only an AsyncPool can run it")
-            return self.value(frame, value)
+            return self.value(frame, value, lane)
         except Exception as error:
             return self.failure(frame, error)
         except BaseException as error:
@@ -77,12 +79,12 @@ class Responder:
                 raise
             return self.failure(frame, error)
 
-    async def answer_on_loop(self, call: Call, frame: Frame) -> Pieces:
+    async def answer_on_loop(self, call: Call, frame: Frame, lane: Asker) -> Pieces:
         """As `answer`, for a task that waits for the call; what the function returns is awaited if it can be."""
         try:
             question = self.question(call, frame)
             value = question.function(*question.args, **question.kwargs)
-            return self.value(frame, await value if inspect.isawaitable(value) else value)
+            return self.value(frame, await value if inspect.isawaitable(value) else value, lane)
         except Exception as error:
             return self.failure(frame, error)
 
@@ -105,14 +107,14 @@ class Responder:
         args, kwargs = self._decoder().arguments(frame, _shown(frame))
         return Question(function, args, kwargs)
 
-    def value(self, ask: Frame, value: object) -> Pieces:
+    def value(self, ask: Frame, value: object, lane: Asker) -> Pieces:
         """Return the ANSWER that gives a value.
 
         Raises:
             EncodingError: it cannot travel.
         """
         try:
-            body, buffers = codec.encode(value, self._table)
+            body, buffers = lane.answers.place(ask.number, codec.encode(value, self._table))
         except codec.CodecError as error:
             path, part = codec.failing_part(value, self._table)
             where = f"result{path}" if path else "the result"

@@ -9,15 +9,12 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from venvoy_worker.contract import codec, frames, messages
 
 from ..exchange import Pieces
 from ..places import Source
-
-if TYPE_CHECKING:
-    from .core import Core
 
 
 class Sources:
@@ -51,19 +48,7 @@ def check_parses(source: Source, version: str) -> None:
         compile("\n" * (line - 1) + text, filename, "exec", dont_inherit=True)
 
 
-def spread(source: Source, cores: Iterable[Core]) -> None:
-    """Give a text to all workers of these pools, now and later; it has been tried in one of the first pool's."""
-    numbers: dict[int, int] = {}
-    for core in cores:
-        sources = core.setup.sources
-        with core.roster.lock:
-            number = numbers.get(id(sources)) or sources.append(source)  # named workers share those of their pool
-            numbers[id(sources)] = number
-            for worker in core.roster.workers.values():
-                for lane in worker.lanes:
-                    lane.news.append(_frame(number, source))
-
-
-def _frame(number: int, source: Source) -> Pieces:
+def news_of(number: int, source: Source) -> Pieces:
+    """Return what tells a worker of a text."""
     body = [codec.encode_inline(source)]
     return frames.pack(messages.DEFINE, messages.FLAG_SHARED, codec.PICKLE, number=number, body=body)

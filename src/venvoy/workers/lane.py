@@ -23,7 +23,7 @@ from ..errors import EncodingError, ProtocolError
 from ..exchange import Call, Pieces, SourceMemory, ends
 from .road import Road
 from .state import MOVES, Reason, State
-from .talk import Talk
+from .talk import Answers, Talk
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -57,6 +57,7 @@ class Lane:
         self.is_attributed = False  # what is printed meanwhile is to be known as the call's
         self.news: deque[Pieces] = deque()  # to be said before the next call, from whatever thread
         self._loans: Loans | None = None
+        self.answers = Answers(None, index)
         self._lent: list[Borrowed] = []  # segments of the worker that are, or were, in use here
         self._sources = SourceMemory()
         self._collector = collector
@@ -79,6 +80,7 @@ class Lane:
         self.channel.parser.last = None  # its greeting
         if loans is not None:
             self._loans, self._lent = loans, loans.borrower.lent
+            self.answers = Answers(loans, self.index)
             self.channel.parser.borrower = loans.borrower
         self._collector.expect(self.channel.fileno(), partial(self.worker.listener.lane_answered, self))
 

@@ -14,20 +14,48 @@ from contextvars import ContextVar
 from time import monotonic
 from typing import NamedTuple, Protocol
 
-from venvoy_worker.contract import messages
+from venvoy_worker.contract import codec, messages
 from venvoy_worker.contract.channel import Channel
 from venvoy_worker.contract.frames import Frame
+from venvoy_worker.contract.loans import Loans
 
-from ..exchange import Call, Pieces
+from ..exchange import Call, Pieces, Placed
 from ..options import Progress
 
 _MOST_INTERLEAVED = 8  # answers within answers to other threads of the same call
+
+
+class Answers:
+    """What is large of the answers to one lane goes into segments.
+
+    Args:
+        loans: with the worker; None if there are none.
+        index: of the lane; each numbers its questions.
+    """
+
+    def __init__(self, loans: Loans | None, index: int) -> None:
+        self._loans = loans
+        self._index = index
+
+    def place(self, number: int, encoded: codec.Encoded) -> Placed:
+        """Return body and buffers of the answer to a question, for `frames.pack`."""
+        return encoded if self._loans is None else self._loans.lender.place(self._tag(number), *encoded)
+
+    def withdraw(self, number: int) -> None:
+        """The answer to a question was not sent, and never will be."""
+        if self._loans is not None:
+            self._loans.lender.take_back(self._tag(number))
+
+    def _tag(self, number: int) -> int:
+        return -2 - (self._index << 32 | number)
 
 
 class Asker(Protocol):
     """A lane of a worker, as far as is needed here."""
 
     channel: Channel
+
+    answers: Answers
 
 
 class Serving(NamedTuple):
@@ -46,14 +74,15 @@ class Responder(Protocol):
     is_asked: bool
     """True when any call may have questions."""
 
-    def answer(self, call: Call, frame: Frame, is_caller: bool) -> Pieces:
+    def answer(self, call: Call, frame: Frame, lane: Asker, is_caller: bool) -> Pieces:
         """Call the function that an ASK is for, and return the ANSWER.
 
         Args:
+            lane: which asks.
             is_caller: this thread waits for the call, so what is meant to end the thread goes through to it.
         """
 
-    async def answer_on_loop(self, call: Call, frame: Frame) -> Pieces:
+    async def answer_on_loop(self, call: Call, frame: Frame, lane: Asker) -> Pieces:
         """As `answer`, for a task that waits for the call; what the function returns is awaited if it can be."""
 
     def failure(self, ask: Frame, error: BaseException) -> Pieces:
@@ -146,10 +175,11 @@ class Talk:
         for owner, ask in questions:
             token = serving.set((*chain, Serving(lane, owner.deadline)))
             try:
-                pieces = self.responder.answer(owner, ask, is_caller=send is None)
+                pieces = self.responder.answer(owner, ask, lane, is_caller=send is None)
                 if send is None and owner.deadline is not None and monotonic() >= owner.deadline:
                     raise TimeoutError
             except BaseException:
+                lane.answers.withdraw(ask.number)
                 if self.is_uninterruptible:
                     self.refuse(ask, lane.channel)
                 raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 _MOST_STEPS = 60
 
 
@@ -49,7 +51,7 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    if isinstance(value, (type, str, bytes, int, float)) or callable(value):
+    if isinstance(value, (type, str, bytes, int, float, type(sys))) or callable(value):
         return {}
     found = dict(getattr(value, "__dict__", None) or {})
     for kind in type(value).__mro__:

@@ -94,6 +94,8 @@ class Questions:
         call_id = call_id or self._running()
         if not call_id or not self._is_open(call_id) or stdio.is_fork():
             raise _ended(name, passed)
+        if lent.by_host:  # what came with earlier answers, and was dropped since
+            lent.give_back()
         body, buffers = lent.place(lent.FOR_GOOD, *codec.encode((args, kwargs)))
         flags, target = messages.FLAG_PASSED if passed else 0, str(name).encode()
         pack = partial(frames.pack, messages.ASK, flags, codec.PICKLE, 0, call_id, target=target, body=body)

@@ -17,6 +17,11 @@ def echo(value):
     return value
 
 
+def echo_all(items):
+    """Return what an iterator gives."""
+    return list(items)
+
+
 def look(value):
     """Return length, first and last byte."""
     return len(value), value[0], value[-1]
@@ -73,6 +78,11 @@ def set_item(array, place, value):
     return array
 
 
+def set_item_of_answer(callback, place, value):
+    """Write into an array that a function of the host's returns."""
+    set_item(callback(), place, value)
+
+
 def set_item_and_die(array, place, value):
     """Write into an array, and end this worker."""
     array[place] = value
@@ -108,6 +118,11 @@ def stream(count, size):
 def ask(callback, size):
     """Hand memory to a function of the host."""
     return callback(make(size, 5))
+
+
+def look_at_answers(callback, count):
+    """Ask a function of the host's again and again, and return the first byte of each answer."""
+    return [callback(index)[0] for index in range(count)]
 
 
 def yield_in_turn(array, count):
