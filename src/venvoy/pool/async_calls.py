@@ -33,6 +33,7 @@ from .port import Port
 from .roster import Ticket
 from .turn import Turn
 
+_FOR_EVER: tuple[float | None, Callable[[], BaseException]] = (None, TimeoutError)  # patience, and what comes after it
 _SMALL = 4096  # bytes that a channel takes at once, on which nothing is on its way
 
 
@@ -105,6 +106,7 @@ class AsyncCalls:
     async def _ride(self, rider: Rider) -> Frame:
         """Wait in the queue, and return the reply to the call, which may be sent together with those of other tasks."""
         call, queue = rider.call, self._queue
+        is_timed = call.deadline is not None or bool(call.options.queue_timeout)
         while rider.outcome is None:
             lane = rider.lane
             if lane is not None:
@@ -114,8 +116,8 @@ class AsyncCalls:
             if rider.is_leading and rider.convoy is not None:
                 await rider.convoy.lead(rider)
             else:
-                patience, error = self._engine.patience(call)
-                if rider.convoy is not None:  # it is no more in the queue
+                patience, error = self._engine.patience(call) if is_timed else _FOR_EVER
+                if is_timed and rider.convoy is not None:  # it is no more in the queue
                     patience = None if call.deadline is None else call.deadline - monotonic()
                 self._heed(rider, await rider.event.wait(patience), error)
         if isinstance(rider.outcome, Exception):

@@ -115,8 +115,13 @@ class Convoy:
                     continue
                 frame = channel.try_receive()
                 while frame is not None:
-                    await self._accept(frame)
+                    if frame.opcode in messages.TERMINAL:
+                        self._accept(frame)
+                    else:
+                        await self._heed(frame)
                     frame = channel.buffered()
+                self._progress = monotonic()
+                self._stop_first()
                 await self._send(self._more())
         except TimeoutError:
             raise
@@ -181,30 +186,34 @@ class Convoy:
             self._is_retracting = True
             self._lane.worker.control.say(messages.RETRACT, body=messages.pack_ids(call_ids))
 
-    async def _accept(self, frame: Frame) -> None:
+    async def _heed(self, frame: Frame) -> None:
+        """Take a frame that is no reply, and the reply if that came meanwhile."""
         self._lane.channel.parser.last = None
         if frame.opcode == messages.RETRACTED:
             self._take_back(messages.read_ids(frame.body))
             return
+        ends(frame, 0, self._lane.last_id)  # an error, if it may not come now
         rider = self._riders.get(frame.call_id)
-        if not ends(frame, frame.call_id, self._lane.last_id):
-            reply = await self._hear(frame, rider.call, frame.call_id, self._lane, self._port) if rider else None
-            if reply is None:
-                return
-            frame = reply
+        if rider is not None:  # else of a call before ours that was given up
+            reply = await self._hear(frame, rider.call, frame.call_id, self._lane, self._port)
+            if reply is not None:
+                self._accept(reply)
+
+    def _accept(self, frame: Frame) -> None:
+        """Take a reply."""
+        self._lane.channel.parser.last = None
+        rider = self._riders.pop(frame.call_id, None)
         if rider is None:  # of a call before ours that was given up
+            ends(frame, 0, self._lane.last_id)
             return
         if rider.is_gone and frame.flags & messages.FLAG_DIRTY:
             self._lane.worker.reason = self._lane.worker.reason or Reason.DRAINED  # user code may still be at work
-        del self._riders[frame.call_id]
         self._room += rider.call.size
         self._answered += 1
-        self._progress = monotonic()
         self._lane.note_duration(frame)
         if frame.opcode == messages.ERROR:
             self._queue.note_failure(self._lane, rider.call)
         rider.done(frame)
-        self._stop_first()
 
     def _take_back(self, call_ids: list[int]) -> None:
         self._is_retracting = False
