@@ -143,7 +143,7 @@ def test_a_worker_killed_by_others_while_it_starts_is_tried_once_more(
         until(lambda death=death: sum(event.kind == "spawned" for event in events) == 2 + death, what="a start")
         if death == 0:
             future = pool.submit("answer")
-        pid = events[-1].pid
+        pid = [event.pid for event in events if event.kind == "spawned"][-1]
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
     if deaths == 1:
