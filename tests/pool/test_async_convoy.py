@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import venvoy as vv
+from venvoy.pool import ahead
 from venvoy.pool.convoy import Convoy
 from venvoy.workers.lane import Lane
 
@@ -215,6 +216,87 @@ def test_crash_fails_the_call_that_ran_and_no_other(make_async_pool: MakeAsyncPo
             assert isinstance(results[5], vv.WorkerCrashed)
             assert results[:5] == [2 * n for n in range(5)]
             assert results[6:] == [2 * n for n in range(20)]
+
+    asyncio.run(main())
+
+
+def test_many_crashes_fail_the_calls_that_ran_and_no_other(make_pool: MakePool) -> None:
+    """However often a call is behind one that ends its worker; for tasks and for futures."""
+    pool = make_pool(module="poolwork", workers=1)
+    targets = [("die", 7) if n % 10 == 9 else ("double", n) for n in range(150)]
+
+    async def main() -> list[Any]:
+        aio = await quickened(pool.aio)
+        return await asyncio.wait_for(
+            asyncio.gather(*[aio.call(*target) for target in targets], return_exceptions=True), 30
+        )
+
+    def check(results: list[Any]) -> None:
+        for n, result in enumerate(results):
+            assert isinstance(result, vv.WorkerCrashed) if n % 10 == 9 else result == 2 * n
+
+    check(asyncio.run(main()))
+    futures = [pool.submit("double", n) for n in range(100)]
+    assert [future.result(10) for future in futures] == [2 * n for n in range(100)]
+    futures = [pool.submit(*target) for target in targets]
+    check([future.exception(20) or future.result() for future in futures])
+
+
+def test_calls_are_counted_while_there_are_always_more_and_when_the_worker_dies(make_async_pool: MakeAsyncPool) -> None:
+    """Cancelled ones have not failed."""
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            await quickened(pool)
+            tasks = [asyncio.create_task(pool.call("double", n)) for n in range(3000)]
+            await tasks[1000]
+            assert 1000 < pool.stats().calls_done < 3100
+            await asyncio.gather(*tasks)
+            assert pool.stats().calls_done == 3100
+            calls = [pool.call("double", n) for n in range(5)]
+            tasks = await together(pool, *calls, pool.call("die", 7), *[pool.call("double", n) for n in range(20)])
+            await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
+            await until(lambda: pool.stats().calls_done == 3126)
+            await quickened(pool)
+            cancelled, *others = await together(pool, pool.call("nap", 30), *[pool.call("double", 1) for _ in range(5)])
+            cancelled.cancel()
+            await asyncio.wait_for(asyncio.gather(*others), 10)
+            assert pool.stats().calls_failed == 0
+
+    asyncio.run(main())
+
+
+def test_deadline_that_passes_while_another_task_reads_is_not_that_tasks(
+    make_async_pool: MakeAsyncPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that has been given up asks something when its time is over, and whoever reads has none to keep."""
+    monkeypatch.setattr(ahead, "STALL", 60.0)  # nothing is taken back: those behind stay on the worker
+
+    def asks_late() -> None:
+        import time
+
+        import venvoy_worker
+
+        try:
+            time.sleep(30)
+        except BaseException:
+            venvoy_worker.host("nobody")()
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            await quickened(pool)
+            with pytest.raises(LookupError):
+                await pool.eval("__import__('venvoy_worker').host('nobody')()")
+            late = vv.by_source(asks_late)
+            with pytest.raises(vv.CallTimeout):
+                await pool.options(timeout=0.1).call(late)  # its text is there
+            await quickened(pool)
+            first, *others = await together(
+                pool, pool.options(timeout=0.2).call(late), *[pool.call("double", n) for n in range(3)]
+            )
+            with pytest.raises(vv.CallTimeout):
+                await asyncio.wait_for(first, 10)
+            assert await asyncio.wait_for(asyncio.gather(*others), 20) == [0, 2, 4]
 
     asyncio.run(main())
 

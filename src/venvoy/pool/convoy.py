@@ -9,6 +9,7 @@ has begun; when nobody is left who waits, the collector gets the lane; everythin
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
 
 from venvoy_worker.contract import messages
@@ -87,7 +88,7 @@ class Convoy:
         lane = leader.lane
         assert lane is not None
         self._engine, self._queue, self._lane, self._port = engine, queue, lane, leader.port
-        self._hear = hear
+        self._hear, self._call_soon = hear, call_soon
         self._riders: dict[int, Rider] = {}  # unanswered, in the order in which they were sent
         self._room = ahead.ROOM
         self._answered = 0  # calls since the pool was last told
@@ -121,12 +122,18 @@ class Convoy:
                         await self._heed(frame)
                     frame = channel.buffered()
                 self._progress = monotonic()
+                if self._answered > ahead.UNCOUNTED:
+                    self._queue.count(self._lane, self._answered)
+                    self._answered = 0
                 self._stop_first()
                 await self._send(self._more())
         except TimeoutError:
             raise
         except (OSError, EOFError, FrameError, ProtocolError) as error:
             self._lose(error)
+        except BaseException:
+            leader.convoy = self  # which it leaves, even if it has its reply and was sending for others
+            raise
         self._pass_on(leader)
 
     def _more(self) -> list[Rider]:
@@ -137,9 +144,8 @@ class Convoy:
     def _is_ours(self, entry: object) -> bool:
         if not isinstance(entry, Rider) or entry.port is not self._port:
             return False
-        return self._lane.sources.has(
-            entry.call.definition
-        )  # a long text might have to wait for a worker that waits for us
+        # A long text might have to wait for a worker that waits for us.
+        return self._lane.sources.has(entry.call.definition)
 
     async def _send(self, riders: list[Rider]) -> None:
         pieces: Pieces = []
@@ -194,10 +200,14 @@ class Convoy:
             return
         ends(frame, 0, self._lane.last_id)  # an error, if it may not come now
         rider = self._riders.get(frame.call_id)
-        if rider is not None:  # else of a call before ours that was given up
+        if rider is None:  # of a call before ours that was given up
+            return
+        try:
             reply = await self._hear(frame, rider.call, frame.call_id, self._lane, self._port)
-            if reply is not None:
-                self._accept(reply)
+        except TimeoutError:  # its own, which is no business of who leads: its task sees to it
+            return
+        if reply is not None:
+            self._accept(reply)
 
     def _accept(self, frame: Frame) -> None:
         """Take a reply."""
@@ -211,7 +221,7 @@ class Convoy:
         self._room += rider.call.size
         self._answered += 1
         self._lane.note_duration(frame)
-        if frame.opcode == messages.ERROR:
+        if frame.opcode == messages.ERROR and not rider.is_gone:
             self._queue.note_failure(self._lane, rider.call)
         rider.done(frame)
 
@@ -238,17 +248,17 @@ class Convoy:
 
     def leave(self, rider: Rider) -> None:
         """A rider is gone."""
-        call_id = next((call_id for call_id, other in self._riders.items() if other is rider), 0)
-        if self._is_over or not call_id:
+        if self._is_over:
             return
-        if self._lane.channel.is_torn:
+        first = next(iter(self._riders.values()), None)
+        if rider.is_leading and self._lane.channel.is_torn:
             self._lose(BrokenPipeError("the request before was written in part"))
-        elif all(other.is_gone for other in self._riders.values()):
-            self._desert()
-        elif call_id != next(iter(self._riders)):
-            self._retract([call_id])
-        else:
+        elif rider.is_leading and all(other.is_gone for other in self._riders.values()):
+            pass  # nobody is left to lead
+        elif rider is first:
             self._stop_first()
+        else:
+            self._retract([call_id for call_id, other in self._riders.items() if other is rider])
         self._pass_on(rider)
 
     def _pass_on(self, leader: Rider) -> None:
@@ -290,6 +300,7 @@ class Convoy:
 
     def _give_up(self) -> None:
         self._is_over = True
+        self._call_soon(partial(self._queue.count, self._lane, self._answered))  # not now: it takes a lock
         self._engine.give_up(self._holder)
         self._port.claims.pop(self._holder, None)
 

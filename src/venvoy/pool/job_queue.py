@@ -292,7 +292,8 @@ class JobQueue:
             PoolClosed: the worker was ended because the pool is.
         """
         call = lost.call
-        call.attempts += 1
+        if lost.started or not lost.worker.died_at_work:  # else it is known whose fault it is
+            call.attempts += 1
         if lost.worker.reason is Reason.CLOSED:
             raise self._roster.closed_error() from None
         if not lost.started and call.attempts <= _MOST_FREE_RETRIES:
