@@ -16,7 +16,8 @@ import pytest
 
 import venvoy as vv
 from venvoy.pool import ahead
-from venvoy.pool.convoy import Convoy
+from venvoy.pool import convoy as convoys
+from venvoy.pool.convoy import Convoy, send
 from venvoy.workers.lane import Lane
 
 MakePool = Callable[..., vv.Pool]
@@ -297,6 +298,68 @@ def test_deadline_that_passes_while_another_task_reads_is_not_that_tasks(
             with pytest.raises(vv.CallTimeout):
                 await asyncio.wait_for(first, 10)
             assert await asyncio.wait_for(asyncio.gather(*others), 20) == [0, 2, 4]
+
+    asyncio.run(main())
+
+
+def test_time_in_the_queue_is_limited_for_a_call_that_is_taken_back(
+    make_async_pool: MakeAsyncPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was on the worker for longer than that, behind a call that takes long."""
+    monkeypatch.setattr(ahead, "STALL", 0.3)
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            await quickened(pool)
+            gate = tmp_path / "gate"
+            slow, impatient = await together(
+                pool, pool.call("wait_for", str(gate)), pool.options(queue_timeout=0.1).call("double", 4)
+            )
+            with pytest.raises(vv.TooManyWaiting):
+                await asyncio.wait_for(impatient, 10)
+            gate.touch()
+            await slow
+
+    asyncio.run(main())
+
+
+def test_task_that_sends_for_others_may_leave(make_async_pool: MakeAsyncPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has its reply, and is cancelled while the channel has no room for what it sends: others read on."""
+    senders: list[asyncio.Task[Any] | None] = []
+
+    async def send_and_wait(*args: Any) -> None:
+        await send(*args)
+        senders.append(asyncio.current_task())
+        if len(senders) == 2:
+            await asyncio.sleep(3600)
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            await quickened(pool)
+            monkeypatch.setattr(convoys, "send", send_and_wait)
+            tasks = [asyncio.create_task(pool.call("double", n)) for n in range(300)]
+            await until(lambda: len(senders) == 2)
+            assert senders[1] is not None
+            senders[1].cancel()
+            results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+            wrong = [n for n, result in enumerate(results) if result != 2 * n]
+            assert wrong == [n for n, task in enumerate(tasks) if task is senders[1]]
+            assert tasks[wrong[0]].cancelled()
+            await until(lambda: pool.stats().workers["idle"] == 1)
+
+    asyncio.run(main())
+
+
+def test_text_for_all_workers_waits_until_a_lane_has_rest(make_async_pool: MakeAsyncPool) -> None:
+    """A long one does not meet results that are too long for the channel."""
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=2) as pool:
+            await quickened(pool)
+            task = asyncio.create_task(pool.define(f"def length():\n    return len({'t' * 200_000!r})"))
+            calls = [asyncio.create_task(pool.call("size_of", b"", 200_000)) for _ in range(1500)]
+            await asyncio.wait_for(asyncio.gather(task, *calls), 20)
+            assert await pool.call("length") == 200_000
 
     asyncio.run(main())
 

@@ -138,7 +138,8 @@ class Convoy:
 
     def _more(self) -> list[Rider]:
         """Return waiting calls that may be sent ahead now."""
-        most = 0 if self._is_retracting else ahead.how_many(self._lane, len(self._riders))
+        is_to_rest = self._is_retracting or bool(self._lane.news)  # which can be long, see `_is_ours`
+        most = 0 if is_to_rest else ahead.how_many(self._lane, len(self._riders))
         return self._queue.more(self._lane.worker, most, self._room, self._is_ours) if most else []
 
     def _is_ours(self, entry: object) -> bool:
@@ -237,6 +238,9 @@ class Convoy:
                     back.append(rider)
         if back:
             self._queue.requeue(back)
+        for rider in back:
+            if rider.call.options.queue_timeout:
+                rider.event.release()  # it has not minded its time in the queue while it was here
         self._stop_first()
 
     def _stop_first(self) -> None:
