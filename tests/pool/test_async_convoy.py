@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import importlib
 import os
@@ -18,6 +19,7 @@ import venvoy as vv
 from venvoy.pool import ahead
 from venvoy.pool import convoy as convoys
 from venvoy.pool.convoy import Convoy, send
+from venvoy.workers import ends
 from venvoy.workers.lane import Lane
 
 MakePool = Callable[..., vv.Pool]
@@ -346,6 +348,30 @@ def test_task_that_sends_for_others_may_leave(make_async_pool: MakeAsyncPool, mo
             assert wrong == [n for n, task in enumerate(tasks) if task is senders[1]]
             assert tasks[wrong[0]].cancelled()
             await until(lambda: pool.stats().workers["idle"] == 1)
+
+    asyncio.run(main())
+
+
+def test_no_more_is_sent_than_fits_into_a_small_pipe(
+    make_async_pool: MakeAsyncPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the system makes them for a user who has very many: host and worker never both wait to write."""
+    open_lanes = ends._open_lanes
+
+    def open_small(*args: Any) -> Any:
+        channels, childs_own = open_lanes(*args)
+        for fd in (channels[0].fileno(), channels[0].fileno_to_write()):
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 8192)
+        return channels, childs_own
+
+    monkeypatch.setattr(ends, "_open_lanes", open_small)
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            await quickened(pool)
+            calls = [pool.call("size_of", b"x" * 500, 1000) for _ in range(1000)]
+            results = await asyncio.wait_for(asyncio.gather(*calls), 20)
+            assert results == [(500, b"r" * 1000)] * 1000
 
     asyncio.run(main())
 

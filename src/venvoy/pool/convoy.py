@@ -90,7 +90,7 @@ class Convoy:
         self._engine, self._queue, self._lane, self._port = engine, queue, lane, leader.port
         self._hear, self._call_soon = hear, call_soon
         self._riders: dict[int, Rider] = {}  # unanswered, in the order in which they were sent
-        self._room = ahead.ROOM
+        self._room = min(ahead.ROOM, lane.capacity)
         self._answered = 0  # calls since the pool was last told
         self._progress = 0.0  # when the last reply came
         self._is_retracting = False
@@ -228,7 +228,7 @@ class Convoy:
 
     def _take_back(self, call_ids: list[int]) -> None:
         self._is_retracting = False
-        back: list[Ticket] = []
+        back: list[Rider] = []
         for call_id in call_ids:
             rider = self._riders.pop(call_id, None)
             if rider is not None:
@@ -238,9 +238,9 @@ class Convoy:
                     back.append(rider)
         if back:
             self._queue.requeue(back)
-        for rider in back:
-            if rider.call.options.queue_timeout:
-                rider.event.release()  # it has not minded its time in the queue while it was here
+        for waiting in back:
+            if waiting.call.options.queue_timeout:
+                waiting.event.release()  # it has not minded its time in the queue while it was here
         self._stop_first()
 
     def _stop_first(self) -> None:

@@ -206,11 +206,6 @@ class Worker:
         """True when a call has been begun on it."""
         return any(lane.has_served for lane in self.lanes)
 
-    @property
-    def died_at_work(self) -> bool:
-        """Of one that is gone: True when a call was running on it."""
-        return any(self.page.finished(lane.index) < lane.started for lane in self.lanes)
-
     def _on_said(self, frame: Frame) -> None:
         if frame.opcode == messages.RECORD:
             self.listener.router.relog(self, frame)
