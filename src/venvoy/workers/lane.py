@@ -49,7 +49,7 @@ class Lane:
         self.state = State.STARTING
         self.mean_seconds: float | None = None  # of recent calls, as the worker measured them
         self.call_name = ""  # the target of the call that was begun last
-        self.last_id = index << LANE_SHIFT
+        self.last_id = self.last_outer = index << LANE_SHIFT  # of all calls, and of those that run in no other
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
         self.sent_ahead: list[int] = []  # calls besides that one, when they are given up together
         self._sends_before = 0  # of the channel, when it was begun
@@ -140,7 +140,7 @@ class Lane:
         if not is_nested:
             if self.channel.written:
                 self.channel.note()
-            self.open_call = call_id  # no call between these two, see `engine`
+            self.open_call = self.last_outer = call_id  # no call between these two, see `engine`
             self._sends_before = self.channel.sends
             self.call_name = call.name
         if self._lent and self._loans is not None:
