@@ -8,7 +8,6 @@ there is none.
 
 from __future__ import annotations
 
-import fcntl
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from venvoy_worker.contract.loans import Loans
 from ..collector import Collector
 from ..errors import EncodingError, ProtocolError
 from ..exchange import Call, Pieces, SourceMemory, ends
+from ..processes.posix import pipe_size
 from .road import Road
 from .state import MOVES, Reason, State
 from .talk import Answers, Talk
@@ -71,7 +71,7 @@ class Lane:
     def open(self, channel: Channel, is_attributed: bool) -> None:
         """Call on this channel."""
         self.channel, self.is_attributed = channel, is_attributed
-        self.capacity = _capacity(channel.fileno_to_write())
+        self.capacity = pipe_size(channel.fileno_to_write()) // 2
         self.talk.is_uninterruptible = self.worker.recipe.options.concurrency > 1
 
     def expect(self, loans: Loans | None) -> None:
@@ -250,13 +250,6 @@ class Lane:
 
     def __repr__(self) -> str:
         return f"<lane {self.index} of worker {self.worker.id}, {self.state.value}>"
-
-
-def _capacity(fd: int) -> int:
-    try:
-        return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) // 2  # small, of a user who has very many pipes
-    except OSError:  # it is a socket
-        return 1 << 16
 
 
 class WorkerLost(Exception):
