@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import importlib
 import os
@@ -77,6 +78,25 @@ def test_gathered_calls_are_sent_many_to_a_write(make_async_pool: MakeAsyncPool,
             assert pool.stats().calls_done == 1100
             assert pool.stats().calls_failed == 143
 
+    asyncio.run(main())
+
+
+def test_pipes_may_be_small(make_async_pool: MakeAsyncPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a user who has more than a thousand of them: requests that are sent ahead would not fit."""
+    open_pipe = os.pipe
+
+    def small_pipe() -> tuple[int, int]:
+        ends = open_pipe()
+        fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, 4096)
+        return ends
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool, asyncio.timeout(30):
+            await quickened(pool)
+            calls = [pool.call("size_of", bytes(2000), 4000) for _ in range(300)]
+            assert await asyncio.gather(*calls) == [(2000, b"r" * 4000)] * 300
+
+    monkeypatch.setattr(os, "pipe", small_pipe)
     asyncio.run(main())
 
 
