@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Self
 
 import pytest
@@ -363,6 +364,19 @@ def test_closing_twice_is_harmless(pair: Pair) -> None:
         one.shut()
         one.shut_writing()
     assert one.fileno() == one.fileno_to_write() == one.sock.fileno() == -1
+
+
+@pytest.mark.parametrize("has_deadline", [False, True])
+def test_a_closed_channel_has_ended(pair: Pair, has_deadline: bool) -> None:
+    """For those who do not know yet: a process that was forked while it read, say."""
+    one, _ = pair
+    one.close()
+    for size in (1, LARGE):
+        with pytest.raises(OSError):
+            one.send(numbered(1, size), soon() if has_deadline else None)
+    for read in (Channel.receive, try_receive):
+        with suppress(OSError, EOFError):
+            assert read(one) is None
 
 
 def test_bytes_that_are_no_frames_are_an_error(pair: Pair) -> None:

@@ -13,6 +13,7 @@ import _socket
 import os
 import stat
 from _io import FileIO
+from functools import partial
 from time import monotonic
 
 from .frames import FrameError, FrameParser
@@ -103,6 +104,8 @@ class Channel:
         for end in (self.sock, self._out, self._kept):
             if end is not None:
                 end.close()
+        if self._poll is not None:  # who goes on, in a forked process say, meets no ValueError, as with a socket
+            self._recv_into, self._write = _nothing, partial(os.write, -1)
 
     def forget(self) -> None:
         """Give the ends up as they are; for a forked process that has closed their descriptors."""
@@ -270,11 +273,7 @@ class Channel:
         return bool(counts[0])
 
     def _check_readable(self) -> None:
-        """Before a pipe is read: raise BlockingIOError where that would have to wait, for ever if it was shut.
-
-        Raises:
-            FrameError: it was shut, and all that came has been read.
-        """
+        """Before a pipe is read: raise BlockingIOError where that would have to wait, FrameError if it was shut."""
         if not self._poll.poll(0):  # type: ignore[union-attr]
             if self._is_shut:
                 self._recv_into = _nothing  # for good, whatever of ours has been read
