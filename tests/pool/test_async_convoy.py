@@ -17,6 +17,7 @@ import pytest
 
 import venvoy as vv
 from venvoy.pool.convoy import Convoy
+from venvoy.pool.sources import news_of
 from venvoy.workers.lane import Lane
 
 MakePool = Callable[..., vv.Pool]
@@ -353,6 +354,25 @@ def test_source_text_goes_while_nothing_else_is_on_the_way(
             calls += [pool.call(vv.by_source(module.large1), 200_000) for _ in range(5)]
             results = await asyncio.wait_for(asyncio.gather(*calls), 20)
             assert [len(result) for result in results[10:]] == [200_000] * 10
+
+    asyncio.run(main())
+
+
+def test_a_text_for_all_workers_goes_while_nothing_else_is_on_the_way(make_async_pool: MakeAsyncPool) -> None:
+    """As does that of a call: it may be too long for a channel while results are."""
+    source = f"def length():\n    return len({'t' * 150_000!r})\n", ("long.py", 1, ())
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            await quickened(pool)
+            lane = lane_of(pool)
+            before = lane.last_id
+            calls = [asyncio.create_task(pool.call("size_of", b"", 200_000)) for _ in range(100)]
+            await until(lambda: lane.last_id > before + 2)  # which is when they go together
+            lane.news.append(news_of(1, source))
+            results = await asyncio.wait_for(asyncio.gather(*calls), 20)
+            assert [len(reply) for _, reply in results] == [200_000] * 100
+            assert await pool.call("length") == 150_000
 
     asyncio.run(main())
 
