@@ -130,9 +130,8 @@ def test_call_that_is_cancelled_before_it_begins_never_runs(make_async_pool: Mak
             waits, unwanted, wanted = await together(
                 pool, pool.call("wait_for", gate), pool.call("touch", no), pool.call("touch", yes)
             )
-            assert len(convoy()._riders) == 3
             unwanted.cancel()
-            await until(lambda: len(convoy()._riders) == 2)  # the worker has confirmed it
+            await until(lambda: len(convoy()._riders) < 3)  # the worker has confirmed it; of the other it may, too
             assert unwanted.cancelled()
             Path(gate).touch()
             await asyncio.wait_for(asyncio.gather(waits, wanted), 10)

@@ -155,9 +155,7 @@ class AsyncStream(AnyStream, AsyncIterator[Any]):
         lane, call, items = self._lane, self._call, self._dialogue.items
         while True:
             frame = items.popleft() if items else lane.channel.buffered()
-            credit = self._flow.credit(is_waiting=frame is None)
-            if credit is not None:
-                lane.worker.control.say(messages.CREDIT, self._call_id, credit)
+            self._grant(is_waiting=frame is None)
             if frame is None:
                 await self._port.wait_readable(lane.channel, call.deadline)
                 frame = lane.channel.try_receive()

@@ -25,7 +25,7 @@ from venvoy.envs.uv_installer import find_uv
 from venvoy.fleets.config import find_config, read_config
 
 Status = Literal["ok", "warning", "failure"]
-PER_WORKER = 8  # descriptors that a host has for each worker; a test counts them
+PER_WORKER = 9  # descriptors that a host has for each worker; a test counts them
 _PER_POOL = 16  # and for all together
 _LEAST_SPACE = 2e9  # bytes; some environments are larger than that
 

@@ -6,7 +6,6 @@ is asked to say when there is room again, and until then nothing is written; the
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import socket
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from ..collector import Collector
+from ..processes.posix import resize_pipe
 from .channels import Channel
 from .pace import Pace
 
@@ -205,12 +205,7 @@ class Writer:
             self._loop.unwatch(self._fd)
 
     def _resize(self) -> None:
-        if hasattr(fcntl, "F_SETPIPE_SZ"):
-            try:
-                fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, self.pace.pipe_size)
-            except OSError as error:  # smaller than what lies in it, or more than this user may have
-                if error.errno not in (errno.EBUSY, errno.EPERM):
-                    raise
+        resize_pipe(self._fd, self.pace.pipe_size)
 
     def unread(self) -> int:
         """Return how many of the bytes written are still in the pipe."""

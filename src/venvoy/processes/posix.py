@@ -204,3 +204,14 @@ class StatusPage:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def resize_pipe(fd: int, size: int) -> None:
+    """Let a pipe take so many bytes, if the system allows it; what is none stays as it is."""
+    import fcntl  # there is none on Windows, where this module can be imported
+
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
+        except (OSError, ValueError):  # less than lies in it, more than this user may have, a socket, or closed
+            pass

@@ -19,6 +19,7 @@ from ..errors import EncodingError
 from ..log import logger
 
 _MOST = 1024  # items drawn at a time
+_PLAIN = frozenset([type(None), bool, int, float, str, bytes, list, tuple, dict, set])  # none of them is an iterator
 _QUICK = 0.001  # seconds that a batch may take to draw, to be doubled
 
 
@@ -158,8 +159,11 @@ def drawn(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...
     Raises:
         EncodingError: one is an open file.
     """
-    args = tuple([_drawn(f"args[{index}]", value) for index, value in enumerate(args)])
-    return args, {name: _drawn(f"kwargs[{name!r}]", value) for name, value in kwargs.items()}
+    if not _PLAIN.issuperset(map(type, args)):
+        args = tuple([_drawn(f"args[{index}]", value) for index, value in enumerate(args)])
+    if kwargs and not _PLAIN.issuperset(map(type, kwargs.values())):
+        kwargs = {name: _drawn(f"kwargs[{name!r}]", value) for name, value in kwargs.items()}
+    return args, kwargs
 
 
 def _drawn(where: str, value: Any) -> Any:

@@ -10,6 +10,7 @@ from venvoy_worker.contract import batches, codec, messages
 from venvoy_worker.contract.frames import Frame
 
 _MOST_BYTES = 8 << 20  # that may be on their way
+_LARGE = 32_768
 
 
 class Flow:
@@ -21,6 +22,7 @@ class Flow:
         self._came = self._came_bytes = 0
         self._taken = self._taken_bytes = 0
         self._told = self._told_bytes = 0  # of what was taken, to the worker
+        self.is_large = False  # a frame has come of which not two are in a pipe at once
 
     @property
     def has_begun(self) -> bool:
@@ -31,7 +33,9 @@ class Flow:
         """ITEMS have come; what came before has been taken."""
         self._taken, self._taken_bytes = self._came, self._came_bytes
         self._came += frame.number
-        self._came_bytes += codec.size_of(((frame.body,), frame.buffers))  # type: ignore[arg-type]
+        size = codec.size_of(((frame.body,), frame.buffers))  # type: ignore[arg-type]
+        self._came_bytes += size
+        self.is_large = self.is_large or size > _LARGE
 
     def credit(self, is_waiting: bool) -> bytes | None:
         """Return the body of the CREDIT that is to be sent now, or None.

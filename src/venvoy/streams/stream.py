@@ -19,8 +19,11 @@ from ..errors import EncodingError, ProtocolError
 from ..exchange import Call, Dialogue, ends
 from ..pool.core import Core
 from ..pool.roster import Ticket
+from ..processes.posix import resize_pipe
 from ..workers.lane import Lane, WorkerLost
 from .flow import Flow
+
+_NARROW, _WIDE = 1 << 16, 1 << 20  # bytes that the pipe takes which items come through
 
 
 class Seat(Protocol):
@@ -62,15 +65,34 @@ class AnyStream:
         self._dialogue = call.dialogue = call.dialogue or Dialogue()
         self._batch: Iterator[Any] = iter(())
         self._flow = Flow()
+        self._is_wide = False
         self._call_id = 0
 
     def _items(self, frame: Frame) -> Iterator[Any]:
         items = self._core.decoder.arguments(frame, "a stream's items")
         return iter(items) if self._call.convert is None else map(self._call.convert, items)
 
+    def _grant(self, is_waiting: bool) -> None:
+        """Tell the worker how far it may go on, if it is time to.
+
+        Args:
+            is_waiting: the consumer has taken all that came.
+        """
+        lane, credit = self._lane, self._flow.credit(is_waiting)
+        if credit is None:
+            return
+        lane.worker.loans.borrower.give_back()  # segments of dropped items serve what comes
+        if self._flow.is_large and not self._is_wide:
+            self._is_wide = True
+            resize_pipe(lane.channel.fileno(), _WIDE)
+        lane.worker.control.say(messages.CREDIT, self._call_id, credit)
+
     def _end(self, frame: Frame) -> None:
         """The call has ended: give the worker back, and raise what it raised."""
         lane = self._lane
+        if self._is_wide:
+            self._is_wide = False
+            resize_pipe(lane.channel.fileno(), _NARROW)  # the pipes of one user share a limit
         lane.open_call = 0
         lane.channel.parser.last = None
         lane.note_duration(frame)
@@ -175,10 +197,7 @@ class Stream(AnyStream, Iterator[Any]):
         try:
             while True:
                 frame = items.popleft() if items else lane.channel.buffered()
-                credit = self._flow.credit(is_waiting=frame is None)
-                if credit is not None:
-                    lane.worker.loans.borrower.give_back()  # segments of dropped items serve what comes
-                    lane.worker.control.say(messages.CREDIT, self._call_id, credit)
+                self._grant(is_waiting=frame is None)
                 frame = frame or lane.channel.receive(call.deadline)
                 if frame is None:
                     raise WorkerLost(lane, call, self._call_id)

@@ -33,7 +33,7 @@ def plain(value: object, is_strict: bool = False) -> Any:
 
     Dataclasses and other objects with fields become dicts, enumeration members their values, dates and times ISO 8601
     text, Decimal, Fraction, UUID, addresses and paths text, bytes `{"__bytes__": true, "b64": text}`, tuples, sets and
-    arrays lists, frames lists of records.
+    arrays (of numpy and of the standard library) lists, frames lists of records.
 
     Args:
         is_strict: refuse what only Python's own JSON can say: numbers that are none, and infinite ones.
@@ -126,7 +126,7 @@ def _fields_of(value: Any) -> Mapping[Any, Any] | None:
 
 
 def _items_of(value: Any) -> list[Any] | None:
-    if isinstance(value, (list, tuple, set, frozenset, range)) or type(value).__name__ == "deque":
+    if isinstance(value, (list, tuple, set, frozenset, range)) or type(value).__name__ in ("deque", "array"):
         return list(value)
     top = type(value).__module__.partition(".")[0]
     if isinstance(value, ArrayRecord) or (
