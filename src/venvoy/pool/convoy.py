@@ -44,6 +44,10 @@ class TaskTicket(Ticket):
         self.event = self.port.bell()
         self.is_waiting = True
 
+    def wake_again(self) -> None:
+        """Ring, where somebody has been interrupted who was to: a bell takes several steps."""
+        self.event.release()
+
 
 class Rider(TaskTicket):
     """A task that waits for the reply to a call, which may share a lane with those of other tasks."""
