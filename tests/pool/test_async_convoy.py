@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import importlib
 import os
@@ -16,6 +17,7 @@ import pytest
 
 import venvoy as vv
 from venvoy.pool.convoy import Convoy
+from venvoy.pool.sources import news_of
 from venvoy.workers.lane import Lane
 
 MakePool = Callable[..., vv.Pool]
@@ -77,6 +79,25 @@ def test_gathered_calls_are_sent_many_to_a_write(make_async_pool: MakeAsyncPool,
             assert pool.stats().calls_done == 1100
             assert pool.stats().calls_failed == 143
 
+    asyncio.run(main())
+
+
+def test_pipes_may_be_small(make_async_pool: MakeAsyncPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a user who has more than a thousand of them: requests that are sent ahead would not fit."""
+    open_pipe = os.pipe
+
+    def small_pipe() -> tuple[int, int]:
+        ends = open_pipe()
+        fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, 4096)
+        return ends
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool, asyncio.timeout(30):
+            await quickened(pool)
+            calls = [pool.call("size_of", bytes(2000), 4000) for _ in range(300)]
+            assert await asyncio.gather(*calls) == [(2000, b"r" * 4000)] * 300
+
+    monkeypatch.setattr(os, "pipe", small_pipe)
     asyncio.run(main())
 
 
@@ -332,6 +353,25 @@ def test_source_text_goes_while_nothing_else_is_on_the_way(
             calls += [pool.call(vv.by_source(module.large1), 200_000) for _ in range(5)]
             results = await asyncio.wait_for(asyncio.gather(*calls), 20)
             assert [len(result) for result in results[10:]] == [200_000] * 10
+
+    asyncio.run(main())
+
+
+def test_a_text_for_all_workers_goes_while_nothing_else_is_on_the_way(make_async_pool: MakeAsyncPool) -> None:
+    """As does that of a call: it may be too long for a channel while results are."""
+    source = f"def length():\n    return len({'t' * 150_000!r})\n", ("long.py", 1, ())
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            await quickened(pool)
+            lane = lane_of(pool)
+            before = lane.last_id
+            calls = [asyncio.create_task(pool.call("size_of", b"", 200_000)) for _ in range(100)]
+            await until(lambda: lane.last_id > before + 2)  # which is when they go together
+            lane.news.append(news_of(1, source))
+            results = await asyncio.wait_for(asyncio.gather(*calls), 20)
+            assert [len(reply) for _, reply in results] == [200_000] * 100
+            assert await pool.call("length") == 150_000
 
     asyncio.run(main())
 

@@ -44,6 +44,10 @@ class TaskTicket(Ticket):
         self.event = self.port.bell()
         self.is_waiting = True
 
+    def wake_again(self) -> None:
+        """Ring, where somebody has been interrupted who was to: a bell takes several steps."""
+        self.event.release()
+
 
 class Rider(TaskTicket):
     """A task that waits for the reply to a call, which may share a lane with those of other tasks."""
@@ -131,7 +135,9 @@ class Convoy:
 
     def _more(self) -> list[Rider]:
         """Return waiting calls that may be sent ahead now."""
-        most = 0 if self._is_retracting else ahead.how_many(self._lane, len(self._riders))
+        if self._is_retracting or self._lane.news:  # a text for all workers is as long as it likes, see `_is_ours`
+            return []
+        most = ahead.how_many(self._lane, len(self._riders))
         return self._queue.more(self._lane.worker, most, self._room, self._is_ours) if most else []
 
     def _is_ours(self, entry: object) -> bool:

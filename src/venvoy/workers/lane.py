@@ -90,6 +90,7 @@ class Lane:
         self._collector.unexpect(self.channel.fileno())
         self._collector.unwatch(self.channel.fileno())  # an abandoned call's
         self.channel.shut()  # whoever reads wakes, even if a forked process holds the other end
+        self.worker.listener.lane_answered(self)  # nor does anything come then for which nobody waits
 
     # --- state and calls ------------------------------------------------------------------
 
