@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Self
 
 import pytest
@@ -56,7 +57,7 @@ class Background:
     def __init__(self, function: Callable[[], object]) -> None:
         self._function = function
         self._result: list[object] = []
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -365,6 +366,19 @@ def test_closing_twice_is_harmless(pair: Pair) -> None:
     assert one.fileno() == one.fileno_to_write() == one.sock.fileno() == -1
 
 
+@pytest.mark.parametrize("has_deadline", [False, True])
+def test_a_closed_channel_has_ended(pair: Pair, has_deadline: bool) -> None:
+    """For those who do not know yet: a process that was forked while it read, say."""
+    one, _ = pair
+    one.close()
+    for size in (1, LARGE):
+        with pytest.raises(OSError):
+            one.send(numbered(1, size), soon() if has_deadline else None)
+    for read in (Channel.receive, try_receive):
+        with suppress(OSError, EOFError):
+            assert read(one) is None
+
+
 def test_bytes_that_are_no_frames_are_an_error(pair: Pair) -> None:
     """A foreign writer is a FrameError for whoever reads, waiting or not."""
     one, other = pair
@@ -406,6 +420,13 @@ def pipes() -> Iterator[Pair]:
     other.close()
 
 
+def is_full(fd: int) -> bool:
+    """Return True if a pipe has no room."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return not poll.poll(0)
+
+
 def is_idle(fd: int, events: int) -> bool:
     """Return True once nothing is left to read, or there is no room to write."""
     poll = select.poll()
@@ -435,6 +456,40 @@ def test_a_reader_is_woken_although_a_fork_holds_the_end(
         assert ends(one, again)
 
 
+@pytest.mark.parametrize("read", [Channel.receive, receive, try_receive])
+@pytest.mark.parametrize("is_fork_gone", [False, True])
+def test_no_frame_is_completed_by_the_byte_that_wakes(read: Callable[[Channel], object], is_fork_gone: bool) -> None:
+    """Nor where all is read at once, or the fork has closed its end meanwhile; and nobody finds it later."""
+    one, other = over_pipes()
+    held = os.dup(other.fileno_to_write())
+    write(other, joined(numbered(1, 100))[:-1])
+    other.close()
+    one.shut()
+    if is_fork_gone:
+        os.close(held)
+    with pytest.raises(FrameError):
+        read(one)
+    assert one.parser.last is None
+    assert ends(one, read)
+    one.close()
+    if not is_fork_gone:
+        os.close(held)
+
+
+def test_a_full_pipe_is_read_to_its_end_after_shutting(pipes: Pair) -> None:
+    """There is no room for a byte of ours, and nobody is left to wait for."""
+    one, other = pipes
+    frame = joined(numbered(1, 4096 - frames.HEADER_SIZE))
+    count = 0
+    while not is_full(other.fileno_to_write()):
+        write(other, frame)
+        count += 1
+    other.close()
+    one.shut()
+    reading = Background(lambda: [one.receive() for _ in range(count)] and one.receive())
+    assert isinstance(reading.join(), FrameError)
+
+
 def test_what_was_written_whole_is_read_after_shutting(pipes: Pair) -> None:
     """The byte that wakes readers comes behind it, and belongs to no frame."""
     one, other = pipes
@@ -453,6 +508,21 @@ def test_a_writer_is_woken_although_a_fork_holds_the_end(pipes: Pair) -> None:
     assert is_idle(one.fileno_to_write(), select.POLLOUT)
     other.close()
     one.shut()
+    assert isinstance(sending.join(), BrokenPipeError)
+    assert one.is_torn
+
+
+def test_a_writer_is_woken_that_was_about_to_fill_the_pipe(pipes: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who found the channel open, and writes when it has been shut, does not wait for somebody to make room."""
+    one, _ = pipes
+    writev = os.writev
+
+    def late(fd: int, pieces: Pieces) -> int:
+        one.shut()
+        return writev(fd, pieces)
+
+    monkeypatch.setattr(channel.os, "writev", late)
+    sending = Background(lambda: one.send(numbered(1, LARGE)))
     assert isinstance(sending.join(), BrokenPipeError)
     assert one.is_torn
 

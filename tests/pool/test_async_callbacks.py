@@ -39,6 +39,17 @@ def test_functions_run_on_the_loop_and_coroutine_functions_are_awaited(make_asyn
     asyncio.run(main())
 
 
+def test_answers_that_nobody_reads_do_not_stand_in_the_way_of_a_reply(make_async_pool: MakeAsyncPool) -> None:
+    """A call ends while threads of its own wait, and reply and answers are more than a channel takes at a time."""
+
+    async def main() -> None:
+        async with make_async_pool(module="asking", workers=1) as pool:
+            call = pool.options(timeout=20).call("leave_asking", vv.callback(lambda _: bytes(200_000)), 8, 200_000)
+            assert await call == bytes(200_000)
+
+    asyncio.run(main())
+
+
 def test_progress_is_told_on_the_loop(make_async_pool: MakeAsyncPool) -> None:
     """`options(on_progress=)` is called by the waiting task."""
     seen: list[Any] = []

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import pytest
 
 import venvoy as vv
+from venvoy.aio.asyncio_port import AsyncioBell
 
 MakePool = Callable[..., vv.Pool]
 MakeAsyncPool = Callable[..., vv.AsyncPool]
@@ -269,6 +270,47 @@ def test_blocking_callers_and_tasks_share_the_workers(make_pool: MakePool, worke
         assert all(future.result(60) for future in done)
     stats = pool.stats()
     assert (stats.calls_done, stats.waiting) == (16 * 50 + 600, 0)
+
+
+@pytest.mark.parametrize("face", ["call", "submit"])
+def test_a_thread_that_is_interrupted_as_it_gives_its_worker_to_a_task_wakes_the_task(
+    make_pool: MakePool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, face: str
+) -> None:
+    """A bell is rung in several steps, and Ctrl-C may come before the first."""
+    pool, gate, ring = make_pool(module="poolwork", workers=1), tmp_path / "gate", AsyncioBell.release
+    pool.submit("double", 1).result()  # from the second on, the thread that waits reads
+    interrupted: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            if face == "call":
+                pool.call("wait_for", str(gate))
+            else:
+                pool.submit("wait_for", str(gate)).result()
+        except KeyboardInterrupt as error:
+            interrupted.append(error)
+
+    def release(bell: AsyncioBell) -> None:
+        if threading.current_thread() is thread:
+            raise KeyboardInterrupt
+        ring(bell)
+
+    async def main() -> None:
+        async with asyncio.timeout(20):
+            while not pool.stats().workers["busy"]:
+                await asyncio.sleep(0.001)
+            task = asyncio.create_task(pool.aio.call("double", 2))
+            while not pool.stats().waiting:
+                await asyncio.sleep(0.001)
+            gate.touch()
+            assert await task == 4
+
+    thread = threading.Thread(target=run, daemon=True)
+    monkeypatch.setattr(AsyncioBell, "release", release)
+    thread.start()
+    asyncio.run(main())
+    thread.join(20)
+    assert len(interrupted) == 1
 
 
 def test_crash_fails_its_call_only_and_is_told_at_once(make_async_pool: MakeAsyncPool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import importlib
 import os
@@ -19,7 +18,7 @@ import venvoy as vv
 from venvoy.pool import ahead
 from venvoy.pool import convoy as convoys
 from venvoy.pool.convoy import Convoy, send
-from venvoy.workers import ends
+from venvoy.pool.sources import news_of
 from venvoy.workers.lane import Lane
 
 MakePool = Callable[..., vv.Pool]
@@ -81,6 +80,25 @@ def test_gathered_calls_are_sent_many_to_a_write(make_async_pool: MakeAsyncPool,
             assert pool.stats().calls_done == 1100
             assert pool.stats().calls_failed == 143
 
+    asyncio.run(main())
+
+
+def test_pipes_may_be_small(make_async_pool: MakeAsyncPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a user who has more than a thousand of them: requests that are sent ahead would not fit."""
+    open_pipe = os.pipe
+
+    def small_pipe() -> tuple[int, int]:
+        ends = open_pipe()
+        fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, 4096)
+        return ends
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool, asyncio.timeout(30):
+            await quickened(pool)
+            calls = [pool.call("size_of", bytes(2000), 4000) for _ in range(300)]
+            assert await asyncio.gather(*calls) == [(2000, b"r" * 4000)] * 300
+
+    monkeypatch.setattr(os, "pipe", small_pipe)
     asyncio.run(main())
 
 
@@ -351,44 +369,6 @@ def test_task_that_sends_for_others_may_leave(make_async_pool: MakeAsyncPool, mo
     asyncio.run(main())
 
 
-def test_no_more_is_sent_than_fits_into_a_small_pipe(
-    make_async_pool: MakeAsyncPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As the system makes them for a user who has very many: host and worker never both wait to write."""
-    open_lanes = ends._open_lanes
-
-    def open_small(*args: Any) -> Any:
-        channels, childs_own = open_lanes(*args)
-        for fd in (channels[0].fileno(), channels[0].fileno_to_write()):
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 8192)
-        return channels, childs_own
-
-    monkeypatch.setattr(ends, "_open_lanes", open_small)
-
-    async def main() -> None:
-        async with make_async_pool(module="poolwork", workers=1) as pool:
-            await quickened(pool)
-            calls = [pool.call("size_of", b"x" * 500, 1000) for _ in range(1000)]
-            results = await asyncio.wait_for(asyncio.gather(*calls), 20)
-            assert results == [(500, b"r" * 1000)] * 1000
-
-    asyncio.run(main())
-
-
-def test_text_for_all_workers_waits_until_a_lane_has_rest(make_async_pool: MakeAsyncPool) -> None:
-    """A long one does not meet results that are too long for the channel."""
-
-    async def main() -> None:
-        async with make_async_pool(module="poolwork", workers=2) as pool:
-            await quickened(pool)
-            task = asyncio.create_task(pool.define(f"def length():\n    return len({'t' * 200_000!r})"))
-            calls = [asyncio.create_task(pool.call("size_of", b"", 200_000)) for _ in range(1500)]
-            await asyncio.wait_for(asyncio.gather(task, *calls), 20)
-            assert await pool.call("length") == 200_000
-
-    asyncio.run(main())
-
-
 def test_question_and_progress_of_a_call_among_many_are_its_own(make_async_pool: MakeAsyncPool) -> None:
     """Nobody listens to the progress; and what a call asks of a host that has no such function is an error of it."""
 
@@ -503,6 +483,25 @@ def test_source_text_goes_while_nothing_else_is_on_the_way(
             calls += [pool.call(vv.by_source(module.large1), 200_000) for _ in range(5)]
             results = await asyncio.wait_for(asyncio.gather(*calls), 20)
             assert [len(result) for result in results[10:]] == [200_000] * 10
+
+    asyncio.run(main())
+
+
+def test_a_text_for_all_workers_goes_while_nothing_else_is_on_the_way(make_async_pool: MakeAsyncPool) -> None:
+    """As does that of a call: it may be too long for a channel while results are."""
+    source = f"def length():\n    return len({'t' * 150_000!r})\n", ("long.py", 1, ())
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            await quickened(pool)
+            lane = lane_of(pool)
+            before = lane.last_id
+            calls = [asyncio.create_task(pool.call("size_of", b"", 200_000)) for _ in range(100)]
+            await until(lambda: lane.last_id > before + 2)  # which is when they go together
+            lane.news.append(news_of(1, source))
+            results = await asyncio.wait_for(asyncio.gather(*calls), 20)
+            assert [len(reply) for _, reply in results] == [200_000] * 100
+            assert await pool.call("length") == 150_000
 
     asyncio.run(main())
 

@@ -173,6 +173,23 @@ def test_a_callback_ends_with_its_call(pool: vv.Pool) -> None:
         pool.call("use_kept", 1)
 
 
+@pytest.mark.parametrize("workers", ["one call at a time", "two"])
+@pytest.mark.parametrize("face", ["call", "submit"])
+def test_answers_that_nobody_reads_do_not_stand_in_the_way_of_a_reply(
+    make_pool: MakePool, workers: str, face: str
+) -> None:
+    """A call ends while threads of its own wait: the reply and the answers are more than a channel takes at a time."""
+    size = 200_000 if workers == "one call at a time" else 3_000_000  # sockets take more
+    options = {"segment_bytes": None, "concurrency": 2 if workers == "two" else 1}
+    pool = make_pool(module="asking", workers=1, options=options)
+    view = pool.options(timeout=20)
+    arguments = ("leave_asking", vv.callback(lambda _: bytes(size)), 8, size)
+    for _ in range(3):
+        result = view.call(*arguments) if face == "call" else view.submit(*arguments).result()
+        assert result == bytes(size)
+    assert pool.stats().workers_started == 1
+
+
 def test_who_waits_for_an_answer_when_its_call_ends_gets_none(make_pool: MakePool, until: Callable[..., None]) -> None:
     """A thread that outlives its call holds up neither the next call nor itself."""
     pool = make_pool(module="asking", workers=1)

@@ -161,6 +161,19 @@ def test_a_crash_is_told_to_the_thread_that_reads(make_pool: MakePool) -> None:
     assert pool.submit("poolwork:double", 2).result(20) == 4
 
 
+@pytest.mark.parametrize("start", ["spawn", "zygote"])
+def test_a_crash_that_nobody_waits_for_is_noticed_although_a_fork_holds_the_channel(
+    make_pool: MakePool, start: str
+) -> None:
+    """The end of the process tells, not that of the stream."""
+    pool = make_pool(module="poolwork", workers=1, options={"start": start})
+    assert pool.submit("double", 1).result() == 2
+    future = pool.submit("leave_a_fork_and_die")
+    assert futures.wait([future], timeout=20).done
+    assert isinstance(future.exception(), vv.WorkerCrashed)
+    assert pool.submit("double", 2).result(20) == 4
+
+
 def test_a_worker_that_died_while_idle_costs_no_submit(make_pool: MakePool) -> None:
     """The request could not be written, or was never read: it is run by another worker."""
     pool = one_worker(make_pool)

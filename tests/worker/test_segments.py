@@ -161,6 +161,17 @@ def test_values_are_read_only_where_asked_for(open_pool: OpenPool, extreme: str)
         assert pool.call("large:echo", b"x" * 1_000_000) == b"x" * 1_000_000
 
 
+@pytest.mark.parametrize("size", [100, 5_000, 100_000, 131_000, 132_000])
+def test_small_values_may_go_through_segments(open_pool: OpenPool, extreme: str, size: int) -> None:
+    """In both directions, arguments of callbacks and their answers too."""
+    with open_pool(extreme, segment_bytes=100) as pool:
+        for value in (b"x" * size, ["y" * size], array(size, 7)):
+            assert pool.call("large:echo", value) == value
+            assert pool.call(lambda f, value: f(value), vv.callback(lambda value: value), value) == value
+        assert lender_of(pool)._newest > 0
+        assert borrower_of(pool)._newest > 0
+
+
 def test_without_segments_all_goes_inline(open_pool: OpenPool) -> None:
     """`segment_bytes=None` says so."""
     with open_pool(segment_bytes=None) as pool:

@@ -16,13 +16,14 @@ from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..aio.latch import Latch
 from ..errors import ProtocolError
-from ..exchange import Call, Dialogue, ends
+from ..exchange import Call, Dialogue, Pieces, ends
 from ..workers.lane import Lane, WorkerLost
 from ..workers.nesting import Place
 from ..workers.post_mortem import crash_error
 from ..workers.talk import Serving, serving
 from ..workers.turn import Turn
 from ..workers.worker import EXIT_SECONDS, Worker
+from . import ahead
 from .calls import Later
 from .convoy import Convoy, Rider, TaskTicket, send
 from .engine import Engine
@@ -292,7 +293,7 @@ async def drive_within(place: Place, call: Call, port: Port) -> Frame:
     lane, deadline = place.lane, place.deadline_of(call)
     call_id, pieces = lane.begin(call, is_nested=True)
     try:
-        await send(lane.channel, pieces, deadline, port)
+        await write(pieces, lane, deadline, call, call_id, port)
         return await reply_to(call, call_id, lane, deadline, port)
     except TimeoutError:
         if call.options.on_timeout == "cancel":
@@ -343,10 +344,28 @@ async def hear(frame: Frame, call: Call, call_id: int, lane: Lane, port: Port) -
                 raise
             finally:
                 serving.reset(token)
-            await send(lane.channel, pieces, owner.deadline, port)
+            await write(pieces, lane, owner.deadline, call, call_id, port)
     finally:
         reply = talk.answered(call_id)
     return reply
+
+
+async def write(pieces: Pieces, lane: Lane, deadline: float | None, call: Call, call_id: int, port: Port) -> None:
+    """Write to a worker that may be writing, too; `Talk.write` for tasks."""
+    channel = lane.channel
+    pieces = channel.offer(pieces)
+    while pieces:
+        stalled = monotonic() + ahead.STALL  # a port waits for one of the two at a time
+        try:
+            await port.wait_writable(channel.fileno_to_write(), stalled if deadline is None else min(stalled, deadline))
+        except TimeoutError:
+            if deadline is not None and monotonic() >= deadline:
+                raise
+            frame = channel.try_receive()
+            while frame is not None:
+                lane.talk.note(frame, call, call_id)
+                frame = channel.buffered()
+        pieces = channel.offer(pieces)
 
 
 async def close(dialogue: Dialogue) -> None:

@@ -45,6 +45,10 @@ class TaskTicket(Ticket):
         self.event = self.port.bell()
         self.is_waiting = True
 
+    def wake_again(self) -> None:
+        """Ring, where somebody has been interrupted who was to: a bell takes several steps."""
+        self.event.release()
+
 
 class Rider(TaskTicket):
     """A task that waits for the reply to a call, which may share a lane with those of other tasks."""
@@ -90,7 +94,7 @@ class Convoy:
         self._engine, self._queue, self._lane, self._port = engine, queue, lane, leader.port
         self._hear, self._call_soon = hear, call_soon
         self._riders: dict[int, Rider] = {}  # unanswered, in the order in which they were sent
-        self._room = min(ahead.ROOM, lane.capacity)
+        self._room = ahead.ROOM
         self._answered = 0  # calls since the pool was last told
         self._progress = 0.0  # when the last reply came
         self._is_retracting = False
@@ -138,8 +142,9 @@ class Convoy:
 
     def _more(self) -> list[Rider]:
         """Return waiting calls that may be sent ahead now."""
-        is_to_rest = self._is_retracting or bool(self._lane.news)  # which can be long, see `_is_ours`
-        most = 0 if is_to_rest else ahead.how_many(self._lane, len(self._riders))
+        if self._is_retracting or self._lane.news:  # a text for all workers is as long as it likes, see `_is_ours`
+            return []
+        most = ahead.how_many(self._lane, len(self._riders))
         return self._queue.more(self._lane.worker, most, self._room, self._is_ours) if most else []
 
     def _is_ours(self, entry: object) -> bool:

@@ -122,7 +122,10 @@ class Direct:
     def _give_up(self, job: Job, ticket: Ticket, lane: Lane) -> None:
         if ticket.lane is not None:
             self._queue.tasks.put((lane, job))
-        elif job.reply is not None and not job.future.done():
+            return
+        if ticket.heir is not None:
+            self._engine.give_up(ticket)
+        if job.reply is not None and not job.future.done():
             run_aside(self._complete, job, job.reply)
 
     def _let_driver_read(self, job: Job, lane: Lane) -> None:

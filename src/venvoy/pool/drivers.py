@@ -8,7 +8,6 @@ completed, so that whoever waits for a result finds a free worker.
 
 from __future__ import annotations
 
-import select
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -22,6 +21,7 @@ from ..exchange import Pieces
 from ..log import logger
 from ..workers.lane import Lane, WorkerLost
 from ..workers.state import Reason
+from ..workers.talk import poll_of
 from . import ahead
 from .job_queue import JobQueue
 from .jobs import Decoder, Job, run_aside
@@ -81,7 +81,7 @@ class Drive:
         self._lane = lane
         self._worker = lane.worker
         self._channel: Channel = lane.channel
-        self._reading = _poll_of(lane.channel.fileno())
+        self._reading = poll_of(lane.channel)
         self._running: dict[int, Job] = {}  # unanswered, in the order they were sent
         self._room = ahead.ROOM
         self._unsent: Pieces = []
@@ -102,7 +102,7 @@ class Drive:
                     self._is_alone = self._queue.is_alone(self._worker, job.call)  # those sent ahead are not
                     self._send([job])
                 self._complete()  # what was answered before: the worker has something to do meanwhile
-                while self._running:
+                while self._running or self._unsent:
                     self._turn()
                 job = self._finish()
         except (OSError, EOFError, FrameError, ProtocolError):
@@ -153,6 +153,8 @@ class Drive:
         """Write what fits, take the replies that are there, waiting for one if there is none, and go on."""
         if self._unsent:
             self._write()
+            if not self._running and not self._unsent:  # an answer to a call that has ended is written whole, too
+                return
         frame = self._channel.buffered()
         if frame is None:
             frame = self._wait_for_frame()
@@ -181,8 +183,7 @@ class Drive:
             return frame
         poll = self._reading
         if self._unsent:
-            poll = _poll_of(self._channel.fileno())
-            poll.register(self._channel.fileno_to_write(), select.POLLOUT)
+            poll = poll_of(self._channel, for_room=True)
         if not poll.poll(None if patience is None else milliseconds(patience)):
             self._on_time()
             return None
@@ -334,12 +335,6 @@ class Drive:
             self._queue.requeue(again)
         for job, reason in failed:
             job.fail(job.cancelled_error() if job.is_given_up else reason)
-
-
-def _poll_of(fd: int) -> select.poll:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return poll
 
 
 def _is_job(entry: object) -> bool:

@@ -277,8 +277,9 @@ class Engine:
                         del queue[0]
                         entry.lane = lane  # type: ignore[union-attr]
                         entry.is_waiting = False  # type: ignore[union-attr]
-                        ticket.lane = None
+                        ticket.lane, ticket.heir = None, entry  # type: ignore[assignment]
                         entry.event.release()  # type: ignore[union-attr]
+                        ticket.heir = None
                     return
         self.give_up(ticket)
 
@@ -303,6 +304,9 @@ class Engine:
     def _settle(self, ticket: Ticket) -> None:
         roster = self._roster
         job, is_torn = None, False
+        heir, ticket.heir = ticket.heir, None
+        if heir is not None:
+            heir.wake_again()
         with self._lock:
             roster.forget(ticket)
             lane, ticket.lane = ticket.lane, None

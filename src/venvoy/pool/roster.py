@@ -69,6 +69,7 @@ class Ticket:
     is_to_stop = True  # the call, when its caller leaves early
     event: Any = None  # a lock, or what a task sleeps on: `release()` wakes the owner
     queue: deque[Any] | list[Ticket]  # that it waits in
+    heir: Ticket | None = None  # who gets its lane just now, and is to be woken
 
     def wait_in(self, queue: deque[Any] | list[Ticket]) -> None:
         """Locked: get ready to be woken, and join a queue."""
@@ -89,6 +90,9 @@ class Ticket:
         self.lane, self.error, self.is_waiting = lane, error, False
         if self.event is not None:
             self.event.release()
+
+    def wake_again(self) -> None:
+        """Wake the owner, which a thread that was interrupted may not have done; to release a lock is one step."""
 
 
 class Probe:

@@ -215,13 +215,3 @@ def resize_pipe(fd: int, size: int) -> None:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
         except (OSError, ValueError):  # less than lies in it, more than this user may have, a socket, or closed
             pass
-
-
-def pipe_size(fd: int) -> int:
-    """Return how many bytes a pipe takes, which is little for a user who has very many; of a socket, what all take."""
-    import fcntl  # as in `resize_pipe`
-
-    try:
-        return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
-    except (AttributeError, OSError):
-        return 1 << 16

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from functools import cache, partial
 
 from venvoy_worker.contract import frames, messages
-from venvoy_worker.contract.channel import Channel, PipeEnd, can_wake_readers
+from venvoy_worker.contract.channel import PIPE_SIZE, Channel, PipeEnd, can_wake_readers
 from venvoy_worker.contract.descriptors import DescriptorChannel
 from venvoy_worker.contract.frames import Frame, FrameError
 from venvoy_worker.contract.loans import Loans
@@ -121,18 +121,30 @@ def socket_pair(undo: ExitStack, childs: ExitStack) -> tuple[socket.socket, sock
 
 def _open_lanes(undo: ExitStack, childs: ExitStack, number: int) -> tuple[list[Channel], list[tuple[int, ...]]]:
     """Return our channels and, for each, the child's descriptors, to read and to write; one where it is the same."""
-    if number == 1 and _has_pipes():  # they are faster, see `Channel`
-        answers, answers_child = os.pipe()
-        childs.callback(os.close, answers_child)
-        reader = PipeEnd(answers)
-        undo.callback(reader.close)
-        calls_child, calls = os.pipe()
-        channel = Channel(reader, PipeEnd(calls, "w"), PipeEnd(calls_child))
-        undo.callback(channel.close)
-        os.set_blocking(calls, False)
-        return [channel], [(calls_child, answers_child)]
+    if number == 1 and _has_pipes() and (lane := _open_pipes(undo, childs)):  # they are faster, see `Channel`
+        return [lane[0]], [lane[1]]
     pairs = [socket_pair(undo, childs) for _ in range(number)]
     return [Channel(ours) for ours, _ in pairs], [(childs_own.fileno(),) for _, childs_own in pairs]
+
+
+def _open_pipes(undo: ExitStack, childs: ExitStack) -> tuple[Channel, tuple[int, int]] | None:
+    """As `_open_lanes`, of one; None where the system gives small pipes only, as to a user who has very many."""
+    import fcntl  # missing on Windows, where `import venvoy` has to work
+
+    with ExitStack() as undo_these, ExitStack() as childs_own:
+        answers, answers_child = os.pipe()
+        childs_own.callback(os.close, answers_child)
+        reader = PipeEnd(answers)
+        undo_these.callback(reader.close)
+        calls_child, calls = os.pipe()
+        channel = Channel(reader, PipeEnd(calls, "w"), PipeEnd(calls_child))
+        undo_these.callback(channel.close)
+        os.set_blocking(calls, False)
+        if min(fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) for fd in (answers, calls)) < PIPE_SIZE:
+            return None  # what is sent ahead would not fit
+        undo.enter_context(undo_these.pop_all())
+        childs.enter_context(childs_own.pop_all())
+    return channel, (calls_child, answers_child)
 
 
 class Ends:

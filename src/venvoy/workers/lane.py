@@ -21,7 +21,6 @@ from venvoy_worker.contract.loans import Loans
 from ..collector import Collector
 from ..errors import EncodingError, ProtocolError
 from ..exchange import Call, Pieces, SourceMemory, ends
-from ..processes.posix import pipe_size
 from .road import Road
 from .state import MOVES, Reason, State
 from .talk import Answers, Talk
@@ -41,7 +40,6 @@ class Lane:
     """
 
     channel: Channel  # from `open()` on
-    capacity: int  # bytes of requests that are surely taken at once where none is on its way
 
     def __init__(self, worker: Worker, index: int, collector: Collector) -> None:
         self.worker = worker
@@ -71,7 +69,6 @@ class Lane:
     def open(self, channel: Channel, is_attributed: bool) -> None:
         """Call on this channel."""
         self.channel, self.is_attributed = channel, is_attributed
-        self.capacity = pipe_size(channel.fileno_to_write()) // 2
         self.talk.is_uninterruptible = self.worker.recipe.options.concurrency > 1
 
     def expect(self, loans: Loans | None) -> None:
@@ -93,6 +90,7 @@ class Lane:
         self._collector.unexpect(self.channel.fileno())
         self._collector.unwatch(self.channel.fileno())  # an abandoned call's
         self.channel.shut()  # whoever reads wakes, even if a forked process holds the other end
+        self.worker.listener.lane_answered(self)  # nor does anything come then for which nobody waits
 
     # --- state and calls ------------------------------------------------------------------
 

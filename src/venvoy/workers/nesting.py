@@ -57,7 +57,7 @@ class Place:
         lane = self.lane
         call_id, pieces = lane.begin(call, is_nested=True)
         try:
-            lane.channel.send(pieces, deadline)
+            lane.talk.write(pieces, lane.channel, deadline, call, call_id)
             while True:
                 frame = lane.channel.receive(deadline)
                 if frame is None:

@@ -9,13 +9,14 @@ its call by id.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from time import monotonic
 from typing import NamedTuple, Protocol
 
 from venvoy_worker.contract import codec, messages
-from venvoy_worker.contract.channel import Channel
+from venvoy_worker.contract.channel import Channel, milliseconds
 from venvoy_worker.contract.frames import Frame
 from venvoy_worker.contract.loans import Loans
 
@@ -132,20 +133,52 @@ class Talk:
         """
         if frame.opcode == messages.ASK:
             try:
-                self._answer(self.asked(frame, call, call_id), lane, send)
+                self._answer(self.asked(frame, call, call_id), (call, call_id), lane, send)
             finally:
                 reply = self.answered(call_id)
             return reply
+        self.note(frame, call, call_id, is_caller=send is None)
+        return None
+
+    def note(self, frame: Frame, call: Call, call_id: int, is_caller: bool = True) -> None:
+        """Take a frame that is seen to later: a question by whoever answers now, a reply by `answered`."""
+        if frame.opcode == messages.ASK:
+            self._asked.append(frame)
+            return
         owner = call if frame.call_id == call_id else self._driven.get(frame.call_id)
         if owner is None:  # of a call that was given up
-            return None
+            return
         if frame.opcode == messages.PROGRESS:
-            self.responder.report(owner, frame, is_caller=send is None)
+            self.responder.report(owner, frame, is_caller=is_caller)
         elif frame.opcode == messages.ITEMS and owner.dialogue is not None:
             owner.dialogue.items.append(frame)
         elif frame.opcode in messages.TERMINAL:
             self._replies[frame.call_id] = frame
-        return None
+
+    def write(self, pieces: Pieces, channel: Channel, deadline: float | None, call: Call, call_id: int) -> None:
+        """Write to a worker that may be writing, too, and reads on only once that has been read.
+
+        Such is one whose call has ended while threads of its own still wait for answers.
+
+        Args:
+            call: the innermost call that this thread drives.
+
+        Raises:
+            As `Channel.send`; besides this, FrameError, as whoever reads is used to.
+        """
+        pieces = channel.offer(pieces)
+        while pieces:
+            left = None if deadline is None else milliseconds(deadline - monotonic())
+            if not poll_of(channel, for_room=True).poll(left) and deadline is not None and monotonic() >= deadline:
+                raise TimeoutError
+            try:
+                frame = channel.try_receive()
+            except EOFError:
+                raise BrokenPipeError from None
+            while frame is not None:
+                self.note(frame, call, call_id)
+                frame = channel.buffered()
+            pieces = channel.offer(pieces)
 
     def asked(self, ask: Frame, call: Call, call_id: int) -> Iterator[tuple[Call, Frame]]:
         """Take an ASK; yield what is to be answered now, each with its call. `answered` has to follow.
@@ -176,7 +209,11 @@ class Talk:
         return self._replies.pop(call_id, None)
 
     def _answer(
-        self, questions: Iterator[tuple[Call, Frame]], lane: Asker, send: Callable[[Pieces], object] | None
+        self,
+        questions: Iterator[tuple[Call, Frame]],
+        driven: tuple[Call, int],
+        lane: Asker,
+        send: Callable[[Pieces], object] | None,
     ) -> None:
         chain = serving.get()
         for owner, ask in questions:
@@ -193,7 +230,7 @@ class Talk:
             finally:
                 serving.reset(token)
             if send is None:
-                lane.channel.send(pieces, owner.deadline)
+                self.write(pieces, lane.channel, owner.deadline, *driven)
             else:
                 send(pieces)
 
@@ -211,3 +248,13 @@ class Talk:
         self._driven.clear()
         self._replies.clear()
         self._asked.clear()
+
+
+def poll_of(channel: Channel, for_room: bool = False) -> select.poll:
+    """Return what waits until a channel can be read, or `for_room`, until it can be read or written to."""
+    poll = select.poll()
+    poll.register(channel.fileno(), select.POLLIN)
+    if for_room:
+        is_one = channel.fileno() == channel.fileno_to_write()  # a socket, and what is registered last counts
+        poll.register(channel.fileno_to_write(), select.POLLOUT | (select.POLLIN if is_one else 0))
+    return poll

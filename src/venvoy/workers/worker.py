@@ -42,7 +42,7 @@ class Listener(Protocol):
         """It has greeted and may serve."""
 
     def lane_answered(self, lane: Lane) -> None:
-        """What `arm` waited for has come, or did so before it was disarmed."""
+        """What `arm` waited for has come, or did so before it was disarmed; or nothing will come any more."""
 
     def lane_freed(self, lane: Lane, is_clean: bool) -> None:
         """An abandoned exchange has ended; `is_clean` says that its user code is known to be gone."""

@@ -13,6 +13,7 @@ import _socket
 import os
 import stat
 from _io import FileIO
+from functools import partial
 from time import monotonic
 
 from .frames import FrameError, FrameParser
@@ -20,7 +21,7 @@ from .frames import FrameError, FrameParser
 _DONTWAIT = getattr(_socket, "MSG_DONTWAIT", 0)
 _WAITING, _NOW = ((0,), (0,)), ((0,), (_DONTWAIT,))  # further arguments of recv_into: size (all there is), flags
 _OWN_FILES = "/proc/self/fd"
-_PIPE = 1 << 16  # bytes that a pipe takes
+PIPE_SIZE = 1 << 16  # bytes that a pipe takes
 _IOV_MAX = 512  # the system allows 1024 pieces a write
 
 
@@ -103,6 +104,8 @@ class Channel:
         for end in (self.sock, self._out, self._kept):
             if end is not None:
                 end.close()
+        if self._poll is not None:  # who goes on, in a forked process say, meets no ValueError, as with a socket
+            self._recv_into, self._write = _nothing, partial(os.write, -1)
 
     def forget(self) -> None:
         """Give the ends up as they are; for a forked process that has closed their descriptors."""
@@ -115,7 +118,7 @@ class Channel:
         try:
             if self._kept is not None:
                 if _poll_of(self._kept).poll(0):
-                    self._kept.read(_PIPE)  # who waits for room goes on, and sees that it is shut
+                    self._kept.read(PIPE_SIZE)  # who waits for room goes on, and sees that it is shut
                 self._wake_reader()
             elif self._poll is None:
                 self.sock.shutdown(_socket.SHUT_RDWR)
@@ -136,6 +139,8 @@ class Channel:
                 fd = os.open(name, os.O_WRONLY | os.O_NONBLOCK)
             try:
                 os.write(fd, b"\0")
+            except BlockingIOError:  # it is full, so nobody waits, nor will who sees that it is shut
+                self._is_spoiled = False
             finally:
                 os.close(fd)
 
@@ -198,12 +203,15 @@ class Channel:
                 self.written += map(self._out.sendmsg, (pieces[:_IOV_MAX],), ((),), (_DONTWAIT,))
             else:
                 self.written += map(os.writev, (self._out.fileno(),), (pieces[:_IOV_MAX],))
+            rest = rest_of(pieces, self.note())
+            if rest and self._is_shut:  # perhaps before we have filled it: nobody else will make room
+                raise BrokenPipeError
+            return rest
         except BlockingIOError:
             return pieces
         except OSError:
             self._is_broken = True
             raise
-        return rest_of(pieces, self.note())
 
     def note(self) -> int:
         """Take note of what was written last, perhaps by a thread that was interrupted; return the number of bytes."""
@@ -228,7 +236,7 @@ class Channel:
             FrameError: the bytes are no frames, or the stream ends inside one.
         """
         parser = self.parser
-        idle = parser.idle_buffer() if deadline is None else None
+        idle = parser.idle_buffer() if deadline is None and not self._is_shut else None
         if idle is not None:  # the usual case, as `_receive_some` below
             counts = parser.counts
             try:
@@ -237,13 +245,13 @@ class Channel:
                 return None
             if not counts[0]:
                 return None
-        frame = parser.next_frame()
+        frame = self.buffered() if self._is_spoiled else parser.next_frame()
         while frame is None:
             if deadline is not None and not self._is_shut:
                 wait(self.sock.fileno(), deadline, for_writing=False)
             if not self._receive_some(_WAITING):
                 return None
-            frame = self._next_frame()
+            frame = self.buffered()
         return frame
 
     def _receive_some(self, how: Tuple[Tuple[int], Tuple[int]]) -> bool:
@@ -260,17 +268,12 @@ class Channel:
                 counts += map(self._recv_into, room)
         except ConnectionResetError:
             return False
-        if counts[0]:
-            return True
-        self._check_end()
-        return False
+        if not counts[0] and not parser.is_between_frames:
+            raise FrameError("the stream ended inside a frame")
+        return bool(counts[0])
 
     def _check_readable(self) -> None:
-        """Before a pipe is read: raise BlockingIOError where that would have to wait, for ever if it was shut.
-
-        Raises:
-            FrameError: it was shut, and all that came has been read.
-        """
+        """Before a pipe is read: raise BlockingIOError where that would have to wait, FrameError if it was shut."""
         if not self._poll.poll(0):  # type: ignore[union-attr]
             if self._is_shut:
                 self._recv_into = _nothing  # for good, whatever of ours has been read
@@ -278,8 +281,13 @@ class Channel:
             raise BlockingIOError
 
     def buffered(self) -> Frame | None:
-        """Return the next frame if all its bytes have been read already; never touches the socket."""
-        return self.parser.next_frame()
+        """Return the next frame if all its bytes have been read already."""
+        frame = self.parser.next_frame()
+        if self._is_spoiled and frame is not None and self.parser.is_between_frames and not self._has_bytes():
+            self.parser.last = None  # the byte that was ours has completed it
+            self._recv_into = _nothing
+            raise FrameError("the other end is gone")
+        return frame
 
     def try_receive(self, is_there: bool = False) -> Frame | None:
         """Return the next frame if it is here already, else None; never waits.
@@ -291,7 +299,7 @@ class Channel:
             EOFError: the stream has ended.
             FrameError: the bytes are no frames, or the stream ends inside one.
         """
-        frame = self.parser.next_frame()
+        frame = self.buffered()
         while frame is None:
             try:
                 if not self._receive_some(_WAITING if is_there else _NOW):
@@ -299,18 +307,13 @@ class Channel:
             except BlockingIOError:
                 return None
             is_there = False
-            frame = self._next_frame()
+            frame = self.buffered()
         return frame
 
-    def _next_frame(self) -> Frame | None:
-        frame = self.parser.next_frame()
-        if self._is_spoiled and frame is not None and self.parser.is_between_frames:
-            self._check_readable()  # else the byte that was ours has completed it
-        return frame
+    def _has_bytes(self) -> bool:
+        import select  # as in `wait`
 
-    def _check_end(self) -> None:
-        if not self.parser.is_between_frames:
-            raise FrameError("the stream ended inside a frame")
+        return any(events & select.POLLIN for _, events in self._poll.poll(0))  # type: ignore[union-attr]
 
 
 def inherited(fds: Sequence[int]) -> Channel:

@@ -14,7 +14,7 @@ import sys
 from io import BytesIO
 
 from . import reducers
-from .frames import Unavailable
+from .frames import SMALL_BODY, Unavailable
 
 NONE = 0  # no pickle: an empty body, or call ids
 PICKLE = 1
@@ -23,7 +23,7 @@ _PROTOCOL = 5
 _OUT_OF_BAND = 32_768  # smaller buffers cost less inside the pickle than as a piece of their own
 SCALARS = frozenset([int, float, bool, complex, type(None)])
 _SHORT = 8192
-_LARGE = 1 << 17  # bytes of a body from which on it is not copied to be read
+_LARGE = SMALL_BODY  # bytes of a body from which on it is not copied to be read
 _DAMAGE = (
     _pickle.UnpicklingError,
     EOFError,

@@ -35,6 +35,7 @@ MAX_BUFFERS = 1 << 20
 MAX_FRAME = 1 << 42  # 4 TiB: larger than any machine, small enough that sums cannot overflow
 
 _LARGE = 1 << 20  # received pieces from here on are memory maps: no byte of them is touched twice
+SMALL_BODY = 1 << 17  # bodies up to this size are bytes that can be searched, wherever they were
 SMALL = 1 << 16  # frames up to this size are collected in the reused receive buffer
 
 
@@ -327,7 +328,7 @@ class FrameParser:
             if borrowed not in used:
                 used.append(borrowed)
             if kind == BUFFER_BODY and not isinstance(view, Unavailable):
-                frame.body = view
+                frame.body = view if len(view) > SMALL_BODY else bytearray(view)
             else:
                 frame.buffers.insert(index, view)
         return used
