@@ -94,6 +94,63 @@ def test_callback_may_await_the_pool_it_serves(make_async_pool: MakeAsyncPool, w
     asyncio.run(main())
 
 
+def test_threads_and_tasks_that_work_on_one_answer_take_turns(make_async_pool: MakeAsyncPool) -> None:
+    """`asyncio.to_thread` takes along what the task knows of the worker that waits for it; so does `awaited`."""
+
+    async def main() -> None:
+        pool = make_async_pool(module="asking", workers=1)
+        async with pool:
+            kept = await pool.object("builtins:dict")
+
+            async def answer(number: int) -> list[Any]:
+                threads = [asyncio.to_thread(kept.setdefault, n, number) for n in range(4)]
+                tasks = [pool.call("each", vv.callback(abs), 2) for _ in range(4)]
+                awaited = [vv.awaited(kept.setdefault)(n, 5) for n in range(4)]
+                return list(await asyncio.gather(*threads, *tasks, *awaited))
+
+            answers = await asyncio.wait_for(pool.call("each", vv.callback(answer), 1), 30)
+            assert answers == [[0] * 4 + [[0, 1]] * 4 + [0] * 4] or answers[0][4:8] == [[0, 1]] * 4
+            assert len(kept) == 4
+
+    asyncio.run(main())
+
+
+def test_nested_call_keeps_its_deadline_while_it_waits_for_its_turn(make_async_pool: MakeAsyncPool) -> None:
+    """The worker is at another that was started for the same answer."""
+
+    async def main() -> None:
+        async with make_async_pool(module="asking", workers=1) as pool:
+
+            async def answer(number: int) -> str:
+                slow = pool.submit("time:sleep", 30)
+                await asyncio.sleep(0)
+                with pytest.raises(vv.CallTimeout):
+                    await pool.options(timeout=0.1).call("each", vv.callback(abs), 1)
+                return "busy" if not slow.done() and slow.cancel() else "idle"
+
+            assert await asyncio.wait_for(pool.call("each", vv.callback(answer), 1), 10) == ["busy"]
+            assert await asyncio.wait_for(pool.call("each", vv.callback(abs), 1), 10) == [0]
+
+    asyncio.run(main())
+
+
+def test_callback_may_await_the_lease_it_serves(make_async_pool: MakeAsyncPool) -> None:
+    """The call runs within the one that waits, as in a pool of one worker; its errors are its own."""
+
+    async def main() -> None:
+        async with make_async_pool(module="asking", workers=1) as pool, pool.lease() as lease:
+
+            async def answer(number: int) -> Any:
+                with pytest.raises(vv.CallTimeout):
+                    await lease.options(timeout=0.1).call("time:sleep", 30)
+                return await asyncio.gather(*[lease.call("each", vv.callback(abs), 2) for _ in range(3)])
+
+            assert await asyncio.wait_for(lease.call("each", vv.callback(answer), 1), 10) == [[[0, 1]] * 3]
+            assert await lease.call("each", vv.callback(abs), 1) == [0]
+
+    asyncio.run(main())
+
+
 def test_nested_call_that_times_out_leaves_the_outer_one_going(make_async_pool: MakeAsyncPool) -> None:
     """And one that is cancelled with its task takes the outer call along."""
 

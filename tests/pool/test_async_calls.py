@@ -184,6 +184,24 @@ def test_cancelled_task_stops_its_call(make_async_pool: MakeAsyncPool, how: str)
     asyncio.run(main())
 
 
+def test_cancellation_keeps_its_message(make_async_pool: MakeAsyncPool) -> None:
+    """By which those who cancel, such as the cancel scopes of anyio, know that it was they."""
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            running, waiting = pool.submit("nap", 30), pool.submit("nap", 30)
+            while pool.stats().waiting != 1:
+                await asyncio.sleep(0.01)
+            for task in (waiting, running):
+                task.cancel("it was me")
+                task.cancel("me too")  # the first one counts
+                with pytest.raises(asyncio.CancelledError) as caught:
+                    await task
+                assert caught.value.args == ("it was me",)
+
+    asyncio.run(main())
+
+
 def test_stubborn_call_is_killed_when_its_task_is_cancelled(make_async_pool: MakeAsyncPool) -> None:
     """Code that swallows the wish to stop loses its worker after the grace period; another takes its place."""
 

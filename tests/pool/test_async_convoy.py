@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 
 import venvoy as vv
-from venvoy.pool.convoy import Convoy
+from venvoy.pool import ahead
+from venvoy.pool import convoy as convoys
+from venvoy.pool.convoy import Convoy, send
 from venvoy.pool.sources import news_of
+from venvoy.workers import ends
 from venvoy.workers.lane import Lane
 
 MakePool = Callable[..., vv.Pool]
@@ -235,6 +238,173 @@ def test_crash_fails_the_call_that_ran_and_no_other(make_async_pool: MakeAsyncPo
             assert isinstance(results[5], vv.WorkerCrashed)
             assert results[:5] == [2 * n for n in range(5)]
             assert results[6:] == [2 * n for n in range(20)]
+
+    asyncio.run(main())
+
+
+def test_many_crashes_fail_the_calls_that_ran_and_no_other(make_pool: MakePool) -> None:
+    """However often a call is behind one that ends its worker; for tasks and for futures."""
+    pool = make_pool(module="poolwork", workers=1)
+    targets = [("die", 7) if n % 10 == 9 else ("double", n) for n in range(150)]
+
+    async def main() -> list[Any]:
+        aio = await quickened(pool.aio)
+        return await asyncio.wait_for(
+            asyncio.gather(*[aio.call(*target) for target in targets], return_exceptions=True), 30
+        )
+
+    def check(results: list[Any]) -> None:
+        for n, result in enumerate(results):
+            assert isinstance(result, vv.WorkerCrashed) if n % 10 == 9 else result == 2 * n
+
+    check(asyncio.run(main()))
+    futures = [pool.submit("double", n) for n in range(100)]
+    assert [future.result(10) for future in futures] == [2 * n for n in range(100)]
+    futures = [pool.submit(*target) for target in targets]
+    check([future.exception(20) or future.result() for future in futures])
+
+
+def test_calls_are_counted_while_there_are_always_more_and_when_the_worker_dies(make_async_pool: MakeAsyncPool) -> None:
+    """Cancelled ones have not failed."""
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            await quickened(pool)
+            tasks = [asyncio.create_task(pool.call("double", n)) for n in range(3000)]
+            await tasks[1000]
+            assert 1000 < pool.stats().calls_done < 3100
+            await asyncio.gather(*tasks)
+            assert pool.stats().calls_done == 3100
+            calls = [pool.call("double", n) for n in range(5)]
+            tasks = await together(pool, *calls, pool.call("die", 7), *[pool.call("double", n) for n in range(20)])
+            await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
+            await until(lambda: pool.stats().calls_done == 3126)
+            await quickened(pool)
+            cancelled, *others = await together(pool, pool.call("nap", 30), *[pool.call("double", 1) for _ in range(5)])
+            cancelled.cancel()
+            await asyncio.wait_for(asyncio.gather(*others), 10)
+            assert pool.stats().calls_failed == 0
+
+    asyncio.run(main())
+
+
+def test_deadline_that_passes_while_another_task_reads_is_not_that_tasks(
+    make_async_pool: MakeAsyncPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that has been given up asks something when its time is over, and whoever reads has none to keep."""
+    monkeypatch.setattr(ahead, "STALL", 60.0)  # nothing is taken back: those behind stay on the worker
+
+    def asks_late() -> None:
+        import time
+
+        import venvoy_worker
+
+        try:
+            time.sleep(30)
+        except BaseException:
+            venvoy_worker.host("nobody")()
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            await quickened(pool)
+            with pytest.raises(LookupError):
+                await pool.eval("__import__('venvoy_worker').host('nobody')()")
+            late = vv.by_source(asks_late)
+            with pytest.raises(vv.CallTimeout):
+                await pool.options(timeout=0.1).call(late)  # its text is there
+            await quickened(pool)
+            first, *others = await together(
+                pool, pool.options(timeout=0.2).call(late), *[pool.call("double", n) for n in range(3)]
+            )
+            with pytest.raises(vv.CallTimeout):
+                await asyncio.wait_for(first, 10)
+            assert await asyncio.wait_for(asyncio.gather(*others), 20) == [0, 2, 4]
+
+    asyncio.run(main())
+
+
+def test_time_in_the_queue_is_limited_for_a_call_that_is_taken_back(
+    make_async_pool: MakeAsyncPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was on the worker for longer than that, behind a call that takes long."""
+    monkeypatch.setattr(ahead, "STALL", 0.3)
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            await quickened(pool)
+            gate = tmp_path / "gate"
+            slow, impatient = await together(
+                pool, pool.call("wait_for", str(gate)), pool.options(queue_timeout=0.1).call("double", 4)
+            )
+            with pytest.raises(vv.TooManyWaiting):
+                await asyncio.wait_for(impatient, 10)
+            gate.touch()
+            await slow
+
+    asyncio.run(main())
+
+
+def test_task_that_sends_for_others_may_leave(make_async_pool: MakeAsyncPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has its reply, and is cancelled while the channel has no room for what it sends: others read on."""
+    senders: list[asyncio.Task[Any] | None] = []
+
+    async def send_and_wait(*args: Any) -> None:
+        await send(*args)
+        senders.append(asyncio.current_task())
+        if len(senders) == 2:
+            await asyncio.sleep(3600)
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            await quickened(pool)
+            monkeypatch.setattr(convoys, "send", send_and_wait)
+            tasks = [asyncio.create_task(pool.call("double", n)) for n in range(300)]
+            await until(lambda: len(senders) == 2)
+            assert senders[1] is not None
+            senders[1].cancel()
+            results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+            wrong = [n for n, result in enumerate(results) if result != 2 * n]
+            assert wrong == [n for n, task in enumerate(tasks) if task is senders[1]]
+            assert tasks[wrong[0]].cancelled()
+            await until(lambda: pool.stats().workers["idle"] == 1)
+
+    asyncio.run(main())
+
+
+def test_no_more_is_sent_than_fits_into_a_small_pipe(
+    make_async_pool: MakeAsyncPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the system makes them for a user who has very many: host and worker never both wait to write."""
+    open_lanes = ends._open_lanes
+
+    def open_small(*args: Any) -> Any:
+        channels, childs_own = open_lanes(*args)
+        for fd in (channels[0].fileno(), channels[0].fileno_to_write()):
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 8192)
+        return channels, childs_own
+
+    monkeypatch.setattr(ends, "_open_lanes", open_small)
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool:
+            await quickened(pool)
+            calls = [pool.call("size_of", b"x" * 500, 1000) for _ in range(1000)]
+            results = await asyncio.wait_for(asyncio.gather(*calls), 20)
+            assert results == [(500, b"r" * 1000)] * 1000
+
+    asyncio.run(main())
+
+
+def test_text_for_all_workers_waits_until_a_lane_has_rest(make_async_pool: MakeAsyncPool) -> None:
+    """A long one does not meet results that are too long for the channel."""
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=2) as pool:
+            await quickened(pool)
+            task = asyncio.create_task(pool.define(f"def length():\n    return len({'t' * 200_000!r})"))
+            calls = [asyncio.create_task(pool.call("size_of", b"", 200_000)) for _ in range(1500)]
+            await asyncio.wait_for(asyncio.gather(task, *calls), 20)
+            assert await pool.call("length") == 200_000
 
     asyncio.run(main())
 

@@ -287,6 +287,23 @@ def test_lease_whose_call_is_cancelled_has_lost_its_worker(make_async_pool: Make
     asyncio.run(main())
 
 
+def test_call_of_a_lease_that_is_late_before_its_turn_costs_nothing(make_async_pool: MakeAsyncPool) -> None:
+    """It is told so at its deadline, and the call before it goes on."""
+
+    async def main() -> None:
+        async with make_async_pool(module="poolwork", workers=1) as pool, pool.lease() as lease:
+            slow = lease.submit("nap", 0.5, "there")
+            await asyncio.sleep(0)
+            with pytest.raises(vv.CallTimeout):
+                await lease.options(timeout=0.1).call("double", 4)
+            assert not slow.done()
+            assert await slow == "there"
+            assert await lease.call("double", 4) == 8
+            assert pool.stats().calls_timed_out == 1
+
+    asyncio.run(main())
+
+
 def test_two_that_gather_leases_do_not_wait_for_each_other(make_pool: MakePool) -> None:
     """Threads and tasks that take several workers take turns, and nobody waits for ever."""
     pool = make_pool(module="poolwork", workers=2)
@@ -368,6 +385,20 @@ def test_object_is_made_and_its_methods_are_called_without_blocking_the_loop(mak
             assert await asyncio.wait_for(pool.call("double", 4), 10) == 8
             with pytest.raises(TypeError, match="takes a proxy"):
                 vv.awaited(print)
+
+    asyncio.run(main())
+
+
+def test_awaited_method_may_raise_what_ends_an_iteration(make_async_pool: MakeAsyncPool) -> None:
+    """Which no coroutine can raise, so it is a RuntimeError, as that of `call` is."""
+
+    async def main() -> None:
+        script = vv.run_script("def take():\n    return next(iter(()))")
+        async with make_async_pool(workers=1) as pool:
+            for raising in (pool.eval("next(iter(()))"), vv.awaited(script.take)()):
+                with pytest.raises(RuntimeError, match="StopIteration"):
+                    await asyncio.wait_for(raising, 10)
+        vv.close(script)
 
     asyncio.run(main())
 

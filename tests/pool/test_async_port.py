@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Coroutine
@@ -12,6 +14,8 @@ from typing import Any
 import pytest
 
 import venvoy as vv
+from venvoy.aio import asyncio_port
+from venvoy.aio.asyncio_port import AsyncioPort
 from venvoy.calling import make_call
 from venvoy.options import CallOptions
 from venvoy.pool.port import HasFileno
@@ -174,6 +178,31 @@ def test_callbacks_run_on_trio_until_the_deadline(make_pool: MakePool) -> None:
             assert await calls.call("each", vv.callback(double), 1) == [0]
 
     trio.run(main)
+
+
+def test_channel_that_is_closed_while_armed_leaves_the_others_as_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is waited for time and again is armed once, also after the worker before it has gone."""
+    armed: list[int] = []
+    arm = AsyncioPort._arm
+    monkeypatch.setattr(AsyncioPort, "_arm", lambda port, fd, events: (armed.append(fd), arm(port, fd, events)))
+
+    async def hear(end: socket.socket, other: socket.socket) -> None:
+        other.send(b"x")
+        await asyncio_port.running().wait_readable(end, time.monotonic() + 10)
+        assert end.recv(1) == b"x"
+
+    async def main() -> None:
+        before, after = socket.socketpair(), socket.socketpair()
+        await hear(*before)
+        for end in before:
+            end.close()
+        for _ in range(10):
+            await hear(*after)
+        for end in after:
+            end.close()
+
+    asyncio.run(main())
+    assert len(armed) < 5
 
 
 def test_asyncio_face_runs_on_uvloop(run_script: RunScript) -> None:

@@ -354,6 +354,23 @@ def test_a_deadline_reaches_calls_within_the_call(pool: vv.Pool) -> None:
     assert pool.call("operator:neg", 1) == -1
 
 
+def test_a_call_within_that_is_late_costs_those_after_it_nothing(make_pool: MakePool) -> None:
+    """Neither another within the same call, nor the next one, though they run for longer than the grace period."""
+    pool = make_pool(module="asking", workers=1)
+
+    def answer(number: int) -> str:
+        with pytest.raises(vv.CallTimeout):
+            pool.options(timeout=0.1).call("time:sleep", 30)
+        pool.call("time:sleep", 1.0)
+        return "whole"
+
+    assert pool.call("each", vv.callback(answer), 1) == ["whole"]
+    with pytest.raises(vv.CallTimeout):
+        pool.call("each", vv.callback(lambda _: pool.options(timeout=0.1).call("time:sleep", 30)), 1)
+    pool.call("time:sleep", 1.0)
+    assert pool.stats().workers_started == 1
+
+
 def test_ctrl_c_in_a_callback_stops_the_call(make_pool: MakePool, until: Callable[..., None]) -> None:
     """As anywhere else in the thread that waits."""
     pool = make_pool(module="asking", workers=1)

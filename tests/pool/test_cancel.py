@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import venvoy as vv
+from venvoy.pool import ahead
 
 MakePool = Callable[..., vv.Pool]
 Until = Callable[..., None]
@@ -37,6 +38,26 @@ def test_a_waiting_call_is_cancelled_and_never_runs(make_pool: MakePool, tmp_pat
     pool.call("poolwork:pid")
     assert not (tmp_path / "trace").exists()
     assert wait([waiting], 5).done == {waiting}
+
+
+def test_a_call_that_is_taken_back_costs_the_next_one_nothing(
+    make_pool: MakePool, tmp_path: Path, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was on the worker, ahead of one that then runs for longer than the grace period."""
+    monkeypatch.setattr(ahead, "STALL", 60.0)  # they all stay there
+    pool = make_pool(module="poolwork", workers=1)
+    for future in [pool.submit("double", n) for n in range(100)]:
+        future.result(10)
+    pool.submit("double", 0)
+    before = pool.submit("wait_for", str(tmp_path / "go"))
+    futures = [pool.submit("double", 1), pool.submit("nap", 1.2, "whole")]
+    until(futures[0].running)
+    assert futures[0].cancel()
+    (tmp_path / "go").touch()
+    before.result(10)
+    assert futures[1].result(10) == "whole"
+    with pytest.raises(vv.CallCancelled):
+        futures[0].result(10)
 
 
 @pytest.mark.parametrize("target", ["poolwork:nap", "poolwork:spin"])

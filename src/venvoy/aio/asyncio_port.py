@@ -33,14 +33,15 @@ class _Sleep:
     A future lets its task go on in the next turn of the loop, which takes as long as all that we do for a call.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_context", "_loop", "_wake", "is_cancelled", "is_late", "source")
+    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_loop", "_wake", "is_late", "source")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, source: HasFileno | None) -> None:
         self._loop = loop
         self.source = source
         self._wake: Callable[[_Sleep], object] | None = None  # the task, until it is told to go on
         self._asyncio_future_blocking = True  # as `asyncio.isfuture` has it: it is about to be yielded
-        self.is_late = self.is_cancelled = False
+        self._cancelled: asyncio.CancelledError | None = None  # what the task is to raise
+        self.is_late = False
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the loop of the task."""
@@ -51,17 +52,21 @@ class _Sleep:
         self._wake, self._context = callback, context
 
     def cancel(self, msg: object = None) -> bool:
-        """Of the task: it is cancelled; return False if it has been told to go on."""
-        if self._wake is None:
+        """Of the task: it is cancelled; return False if it has been told to go on.
+
+        Args:
+            msg: goes with the error; by it a cancel scope of anyio knows its own.
+        """
+        if self._wake is None or self._cancelled is not None:
             return False
-        self.is_cancelled = True
+        self._cancelled = asyncio.CancelledError(*(() if msg is None else (msg,)))
         self._loop.call_soon(self.wake)  # not now: whoever cancels may be a task that runs
         return True
 
     def result(self) -> None:
         """Of the task: it goes on."""
-        if self.is_cancelled:
-            raise asyncio.CancelledError
+        if self._cancelled is not None:
+            raise self._cancelled
 
     def expire(self) -> None:
         """The time is over."""
@@ -147,6 +152,8 @@ class AsyncioPort:
                 sleep.wake()
                 return
             sleepers[fd] = sleep
+        if self._left is not None and self._left.fileno() < 0:  # closed meanwhile: its event will never come
+            self._left = None
         ready: list[_Sleep | None] = []
         for fd, _ in self._epoll.poll(0, _MOST_EVENTS):
             if self._left is not None and self._left.fileno() == fd:

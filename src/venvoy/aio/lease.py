@@ -27,6 +27,7 @@ from ..pool.convoy import TaskTicket
 from ..pool.core import Core
 from ..pool.port import Port
 from ..workers.lane import Lane, WorkerLost
+from ..workers.nesting import place_on
 from ..workers.post_mortem import crash_error
 from ..workers.worker import Worker
 from . import asyncio_port
@@ -103,10 +104,30 @@ class _TaskHold(Hold):
 
     async def once(self, call: Call, port: Port) -> Frame:
         """Run a call when it is its turn, and return its reply."""
+        place = place_on((self.living(),))
+        if place is not None:  # the worker waits for an answer of this very task, whose turn it is
+            return await self.core.async_calls.run_within(place, call, port)
         self.check_streams()
-        async with self.gate:
+        await self.take_turn(call)
+        try:
             self.living()
             return await self.core.async_calls.run_on(self.ticket, call, port)
+        finally:
+            self.gate.release()
+
+    async def take_turn(self, call: Call) -> None:
+        """Wait until it is the turn of a call; the gate has to be released then.
+
+        Raises:
+            CallTimeout: its deadline passed first.
+        """
+        async with asyncio.timeout(None if call.deadline is None else max(0.0, call.deadline - monotonic())) as scope:
+            try:
+                await self.gate.acquire()
+            except asyncio.CancelledError as error:
+                if scope.expired():
+                    raise self.core.engine.timed_out(call, error) from None
+                raise
 
     async def finish(self, error: BaseException | None) -> None:
         """Finish what was submitted, or stop it after an error, and give the worker back."""
@@ -139,13 +160,7 @@ class _LeaseTaskSeat(LeaseSeat):
         hold = self._hold
         hold.check_streams()
         self._loop = asyncio.get_running_loop()
-        async with asyncio.timeout(None if call.deadline is None else max(0.0, call.deadline - monotonic())) as scope:
-            try:
-                await hold.gate.acquire()
-            except asyncio.CancelledError:
-                if scope.expired():
-                    raise call.timeout_error() from None
-                raise
+        await hold.take_turn(call)
         try:
             self._lane = hold.living()
         except BaseException:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import suppress
 from typing import Any
 
 from ..pool.jobs import Watcher
@@ -82,8 +81,7 @@ async def fed(mapping: Mapping, window: FedWindow, port: Port) -> AsyncIterator[
         pump.cancel()
         results.close()
         mapping.cancel()
-        with suppress(asyncio.CancelledError):
-            await pump
+        await asyncio.wait([pump])
 
 
 async def _something(mapping: Mapping, window: FedWindow, bell: Any) -> None:

@@ -264,12 +264,13 @@ async def _operate_async(
 ) -> Any:
     """As `operate`, on a thread of its own; cancelling it stops what runs in the worker."""
     import asyncio  # half the time of importing venvoy; who awaits has it already
+    from contextvars import copy_context
 
     loop = asyncio.get_running_loop()
     options, own = options_of(proxy), reference_of(proxy)
     reference, operation = own.target(operation)
     call = make_operation(reference, operation, args, kwargs, options)
-    done: asyncio.Future[Any] = loop.create_future()
+    done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()  # StopIteration cannot be set
 
     def perform() -> Any:
         result = reference.perform(call)
@@ -277,23 +278,34 @@ async def _operate_async(
             return proxy if result is own else make_proxy(result, options)
         return result
 
-    threading.Thread(target=_work, args=(perform, loop, done), name="venvoy-await", daemon=True).start()
+    # In a copy of the context, which knows whose answer this may be for: see `nesting`.
+    args = (copy_context().run, perform, loop, done)
+    threading.Thread(target=_work, args=args, name="venvoy-await", daemon=True).start()
     try:
-        return await done
+        result, error = await done
     except asyncio.CancelledError:
         call.stop(reference.residence.worker)
         raise
+    if error is not None:
+        raise error
+    return result
 
 
-def _work(perform: Callable[[], Any], loop: asyncio.AbstractEventLoop, done: asyncio.Future[Any]) -> None:
+def _work(
+    run: Callable[[Callable[[], Any]], Any],
+    perform: Callable[[], Any],
+    loop: asyncio.AbstractEventLoop,
+    done: asyncio.Future[tuple[Any, BaseException | None]],
+) -> None:
+    outcome: tuple[Any, BaseException | None]
     try:
-        result, error = perform(), None
+        outcome = run(perform), None
     except BaseException as raised:
-        result, error = None, raised
+        outcome = None, raised
 
     def tell() -> None:
         if not done.done():
-            done.set_result(result) if error is None else done.set_exception(error)
+            done.set_result(outcome)
 
     try:
         loop.call_soon_threadsafe(tell)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from ..workers.lane import Lane
 
-ROOM = 32_768  # bytes of unanswered requests: they fit into any pipe or socket buffer
+ROOM = 32_768  # bytes of unanswered requests: they fit into a pipe or socket buffer, unless pipes are small
 LARGEST = 4096  # bytes of one request that is sent ahead
+UNCOUNTED = 64  # calls on a lane that never rests, of which the pool need not be told yet
 STALL = 0.005  # seconds without a reply after which what was sent ahead is taken back
 _QUICK = 0.001  # seconds; calls that take less are sent ahead of the reply before
 _MOST = 64  # calls

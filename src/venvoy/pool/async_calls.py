@@ -21,6 +21,7 @@ from ..workers.lane import Lane, WorkerLost
 from ..workers.nesting import Place
 from ..workers.post_mortem import crash_error
 from ..workers.talk import Serving, serving
+from ..workers.turn import Turn
 from ..workers.worker import EXIT_SECONDS, Worker
 from . import ahead
 from .calls import Later
@@ -32,7 +33,6 @@ from .mapping import Mapping
 from .opening import Opening
 from .port import Port
 from .roster import Ticket
-from .turn import Turn
 
 _FOR_EVER: tuple[float | None, Callable[[], BaseException]] = (None, TimeoutError)  # patience, and what comes after it
 _SMALL = 4096  # bytes that a channel takes at once, on which nothing is on its way
@@ -52,7 +52,6 @@ class AsyncCalls:
         self._queue = queue
         self._opening = opening
         self._pool = pool
-        self._turns: dict[tuple[Lane, int], Turn] = {}  # of calls within calls, by how deep they are
 
     async def result(self, call: Call, run: Callable[[Call, Port], Awaitable[Frame]], port: Port) -> Any:
         """Run a call, as often as its options say, and return its result; `calls.result_of` for tasks.
@@ -149,6 +148,8 @@ class AsyncCalls:
         """Run a call on the lane that a ticket holds and goes on holding; as `Engine.run_on`."""
         lane = ticket.lane
         assert lane is not None
+        if call.deadline is not None and monotonic() >= call.deadline:
+            raise self._engine.timed_out(call, TimeoutError())  # it has not begun, which costs nobody the worker
         try:
             frame = await drive(lane, call, port)
             self._engine.note_done(lane, call, frame)
@@ -160,6 +161,16 @@ class AsyncCalls:
         except BaseException as error:
             self._leave(ticket, call, error)
             raise
+
+    async def run_within(self, place: Place, call: Call, port: Port) -> Frame:
+        """Run a call on a worker that waits for an answer of this task; as `Engine.run_within`."""
+        try:
+            return await self._within(place, call, port)
+        except WorkerLost as lost:
+            await exit_of(lost.worker, port)
+            raise crash_error(lost) from None
+        except TimeoutError as error:
+            raise self._engine.timed_out(call, error) from None
 
     async def acquire(self, ticket: Ticket, call: Call) -> Lane:
         """Wait for a lane and return it; as `Engine.acquire`."""
@@ -192,20 +203,19 @@ class AsyncCalls:
         return self._engine.granted(ticket, None if await bell.wait(patience) else error)
 
     async def _within(self, place: Place, call: Call, port: Port) -> Frame:
-        """Run a call on a worker that waits for an answer of this task, or of one that it started.
+        """Run a call on a worker that waits for an answer of this task, or of one that it started; when it is its turn.
 
-        Several tasks may have been started for the same answer; they take turns.
+        Raises:
+            As `Place.run`.
         """
-        key = (place.lane, len(serving.get()))
-        turn, ticket = self._turns.setdefault(key, Turn()), TaskTicket(port)
+        ticket, deadline = TaskTicket(port), place.deadline_of(call)
         try:
-            if not turn.take(ticket):
-                await ticket.event.wait(None)
+            patience = None if deadline is None else deadline - monotonic()
+            if not place.turn.take(ticket) and not await ticket.event.wait(patience):
+                raise TimeoutError
             return await drive_within(place, call, port)
         finally:
-            turn.leave(ticket)
-            if turn.is_free:
-                self._turns.pop(key, None)
+            place.turn.leave(ticket)
 
     def _leave(self, ticket: Ticket, call: Call, error: BaseException) -> None:
         """Let go of whatever a ticket has, because of an error.
@@ -323,7 +333,7 @@ async def hear(frame: Frame, call: Call, call_id: int, lane: Lane, port: Port) -
         return talk.hear(frame, call, call_id, lane)
     try:
         for owner, ask in talk.asked(frame, call, call_id):
-            token = serving.set((*chain, Serving(lane, owner.deadline)))
+            token = serving.set((*chain, Serving(lane, owner.deadline, Turn())))
             try:
                 answer = talk.responder.answer_on_loop(owner, ask, lane)
                 pieces = await (answer if owner.deadline is None else port.until(owner.deadline, answer))

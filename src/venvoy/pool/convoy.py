@@ -9,6 +9,7 @@ has begun; when nobody is left who waits, the collector gets the lane; everythin
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
 
 from venvoy_worker.contract import messages
@@ -91,9 +92,9 @@ class Convoy:
         lane = leader.lane
         assert lane is not None
         self._engine, self._queue, self._lane, self._port = engine, queue, lane, leader.port
-        self._hear = hear
+        self._hear, self._call_soon = hear, call_soon
         self._riders: dict[int, Rider] = {}  # unanswered, in the order in which they were sent
-        self._room = ahead.ROOM
+        self._room = min(ahead.ROOM, lane.capacity)
         self._answered = 0  # calls since the pool was last told
         self._progress = 0.0  # when the last reply came
         self._is_retracting = False
@@ -125,27 +126,31 @@ class Convoy:
                         await self._heed(frame)
                     frame = channel.buffered()
                 self._progress = monotonic()
+                if self._answered > ahead.UNCOUNTED:
+                    self._queue.count(self._lane, self._answered)
+                    self._answered = 0
                 self._stop_first()
                 await self._send(self._more())
         except TimeoutError:
             raise
         except (OSError, EOFError, FrameError, ProtocolError) as error:
             self._lose(error)
+        except BaseException:
+            leader.convoy = self  # which it leaves, even if it has its reply and was sending for others
+            raise
         self._pass_on(leader)
 
     def _more(self) -> list[Rider]:
         """Return waiting calls that may be sent ahead now."""
-        if self._is_retracting or self._lane.news:  # a text for all workers is as long as it likes, see `_is_ours`
-            return []
-        most = ahead.how_many(self._lane, len(self._riders))
+        is_to_rest = self._is_retracting or bool(self._lane.news)  # which can be long, see `_is_ours`
+        most = 0 if is_to_rest else ahead.how_many(self._lane, len(self._riders))
         return self._queue.more(self._lane.worker, most, self._room, self._is_ours) if most else []
 
     def _is_ours(self, entry: object) -> bool:
         if not isinstance(entry, Rider) or entry.port is not self._port:
             return False
-        return self._lane.sources.has(
-            entry.call.definition
-        )  # a long text might have to wait for a worker that waits for us
+        # A long text might have to wait for a worker that waits for us.
+        return self._lane.sources.has(entry.call.definition)
 
     async def _send(self, riders: list[Rider]) -> None:
         pieces: Pieces = []
@@ -200,10 +205,14 @@ class Convoy:
             return
         ends(frame, 0, self._lane.last_id)  # an error, if it may not come now
         rider = self._riders.get(frame.call_id)
-        if rider is not None:  # else of a call before ours that was given up
+        if rider is None:  # of a call before ours that was given up
+            return
+        try:
             reply = await self._hear(frame, rider.call, frame.call_id, self._lane, self._port)
-            if reply is not None:
-                self._accept(reply)
+        except TimeoutError:  # its own, which is no business of who leads: its task sees to it
+            return
+        if reply is not None:
+            self._accept(reply)
 
     def _accept(self, frame: Frame) -> None:
         """Take a reply."""
@@ -217,13 +226,13 @@ class Convoy:
         self._room += rider.call.size
         self._answered += 1
         self._lane.note_duration(frame)
-        if frame.opcode == messages.ERROR:
+        if frame.opcode == messages.ERROR and not rider.is_gone:
             self._queue.note_failure(self._lane, rider.call)
         rider.done(frame)
 
     def _take_back(self, call_ids: list[int]) -> None:
         self._is_retracting = False
-        back: list[Ticket] = []
+        back: list[Rider] = []
         for call_id in call_ids:
             rider = self._riders.pop(call_id, None)
             if rider is not None:
@@ -233,6 +242,9 @@ class Convoy:
                     back.append(rider)
         if back:
             self._queue.requeue(back)
+        for waiting in back:
+            if waiting.call.options.queue_timeout:
+                waiting.event.release()  # it has not minded its time in the queue while it was here
         self._stop_first()
 
     def _stop_first(self) -> None:
@@ -244,17 +256,17 @@ class Convoy:
 
     def leave(self, rider: Rider) -> None:
         """A rider is gone."""
-        call_id = next((call_id for call_id, other in self._riders.items() if other is rider), 0)
-        if self._is_over or not call_id:
+        if self._is_over:
             return
-        if self._lane.channel.is_torn:
+        first = next(iter(self._riders.values()), None)
+        if rider.is_leading and self._lane.channel.is_torn:
             self._lose(BrokenPipeError("the request before was written in part"))
-        elif all(other.is_gone for other in self._riders.values()):
-            self._desert()
-        elif call_id != next(iter(self._riders)):
-            self._retract([call_id])
-        else:
+        elif rider.is_leading and all(other.is_gone for other in self._riders.values()):
+            pass  # nobody is left to lead
+        elif rider is first:
             self._stop_first()
+        else:
+            self._retract([call_id for call_id, other in self._riders.items() if other is rider])
         self._pass_on(rider)
 
     def _pass_on(self, leader: Rider) -> None:
@@ -296,6 +308,7 @@ class Convoy:
 
     def _give_up(self) -> None:
         self._is_over = True
+        self._call_soon(partial(self._queue.count, self._lane, self._answered))  # not now: it takes a lock
         self._engine.give_up(self._holder)
         self._port.claims.pop(self._holder, None)
 

@@ -31,6 +31,7 @@ from ..processes import strays as _strays
 from ..values.classes import Classes
 from ..workers.state import State
 from ..workers.template import Template, check_forkable
+from ..workers.turn import Turn
 from ..workers.worker import Worker
 from .async_calls import AsyncCalls
 from .calls import Calls
@@ -51,7 +52,6 @@ from .sources import Sources
 from .staff import Staff
 from .supervisor import Opened, Supervisor
 from .templates import Templates
-from .turn import Turn
 from .watch import Watcher, code_places, forget_bytecode
 
 JOIN_SECONDS = 2.0

@@ -163,6 +163,9 @@ class Drive:
                 self._accept(frame)
                 frame = self._channel.buffered()
             self._progress = monotonic() if len(self._running) > 1 else 0.0
+            if self._done > ahead.UNCOUNTED:
+                self._queue.count(self._lane, self._done)
+                self._done = 0
         self._send_ahead()
         if self._running:
             self._complete()

@@ -94,6 +94,8 @@ class Engine:
         """
         lane = ticket.lane
         assert lane is not None
+        if call.deadline is not None and monotonic() >= call.deadline:
+            raise self.timed_out(call, TimeoutError())  # it has not begun, which costs nobody the worker
         try:
             frame = lane.run(call)
             self.note_done(lane, call, frame)

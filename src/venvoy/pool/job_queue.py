@@ -292,7 +292,7 @@ class JobQueue:
             PoolClosed: the worker was ended because the pool is.
         """
         call = lost.call
-        call.attempts += 1
+        call.attempts += not lost.is_bystander  # however many others end the worker they share
         if lost.worker.reason is Reason.CLOSED:
             raise self._roster.closed_error() from None
         if not lost.started and call.attempts <= _MOST_FREE_RETRIES:

@@ -8,6 +8,7 @@ there is none.
 
 from __future__ import annotations
 
+import fcntl
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
@@ -40,6 +41,7 @@ class Lane:
     """
 
     channel: Channel  # from `open()` on
+    capacity: int  # bytes of requests that are surely taken at once where none is on its way
 
     def __init__(self, worker: Worker, index: int, collector: Collector) -> None:
         self.worker = worker
@@ -47,7 +49,7 @@ class Lane:
         self.state = State.STARTING
         self.mean_seconds: float | None = None  # of recent calls, as the worker measured them
         self.call_name = ""  # the target of the call that was begun last
-        self.last_id = index << LANE_SHIFT
+        self.last_id = self.last_outer = index << LANE_SHIFT  # of all calls, and of those that run in no other
         self.open_call = 0  # the call that a blocked caller has begun here and not seen the end of
         self.sent_ahead: list[int] = []  # calls besides that one, when they are given up together
         self._sends_before = 0  # of the channel, when it was begun
@@ -69,6 +71,7 @@ class Lane:
     def open(self, channel: Channel, is_attributed: bool) -> None:
         """Call on this channel."""
         self.channel, self.is_attributed = channel, is_attributed
+        self.capacity = _capacity(channel.fileno_to_write())
         self.talk.is_uninterruptible = self.worker.recipe.options.concurrency > 1
 
     def expect(self, loans: Loans | None) -> None:
@@ -138,7 +141,7 @@ class Lane:
         if not is_nested:
             if self.channel.written:
                 self.channel.note()
-            self.open_call = call_id  # no call between these two, see `engine`
+            self.open_call = self.last_outer = call_id  # no call between these two, see `engine`
             self._sends_before = self.channel.sends
             self.call_name = call.name
         if self._lent and self._loans is not None:
@@ -250,6 +253,13 @@ class Lane:
         return f"<lane {self.index} of worker {self.worker.id}, {self.state.value}>"
 
 
+def _capacity(fd: int) -> int:
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) // 2  # small, of a user who has very many pipes
+    except OSError:  # it is a socket
+        return 1 << 16
+
+
 class WorkerLost(Exception):
     """The worker that ran a call is gone: an event for the pool, which retries the call or makes an error of it."""
 
@@ -264,3 +274,9 @@ class WorkerLost(Exception):
     def started(self) -> bool:
         """False when the call's code cannot have run."""
         return self.lane.started >= self.call_id
+
+    @property
+    def is_bystander(self) -> bool:
+        """True when the call's code cannot have run, and that of another was running."""
+        page = self.worker.page
+        return not self.started and any(page.finished(lane.index) < lane.started for lane in self.worker.lanes)

@@ -13,7 +13,8 @@ from venvoy_worker.contract.frames import Frame, FrameError
 from ..errors import NestedTooDeeply, PoolError, ProtocolError
 from ..exchange import Call, ends
 from .lane import Lane, WorkerLost
-from .talk import serving
+from .talk import Serving, serving
+from .turn import ThreadWaiter, Turn
 from .worker import Worker
 
 _DEEPEST = 16  # calls within calls
@@ -25,10 +26,12 @@ class Place:
     Args:
         lane: its call waits for an answer of this thread.
         deadline: of that call.
+        turn: of those that were started for the same answer.
     """
 
-    def __init__(self, lane: Lane, deadline: float | None) -> None:
+    def __init__(self, lane: Lane, deadline: float | None, turn: Turn) -> None:
         self.lane = lane
+        self.turn = turn
         self._deadline = deadline
 
     def deadline_of(self, call: Call) -> float | None:
@@ -36,13 +39,22 @@ class Place:
         return min((time for time in (call.deadline, self._deadline) if time is not None), default=None)
 
     def run(self, call: Call) -> Frame:
-        """Run a call there and return its reply.
+        """Run a call there, when it is its turn, and return its reply.
 
         Raises:
             TimeoutError: its deadline, or that of the call that waits, has passed; it has been told to stop.
             WorkerLost: the worker is gone.
         """
-        lane, deadline = self.lane, self.deadline_of(call)
+        waiter, deadline = ThreadWaiter(), self.deadline_of(call)
+        try:
+            if not self.turn.take(waiter):
+                waiter.wait(deadline)
+            return self._run(call, deadline)
+        finally:
+            self.turn.leave(waiter)
+
+    def _run(self, call: Call, deadline: float | None) -> Frame:
+        lane = self.lane
         call_id, pieces = lane.begin(call, is_nested=True)
         try:
             lane.talk.write(pieces, lane.channel, deadline, call, call_id)
@@ -80,12 +92,12 @@ def place_within(workers: dict[int, Worker], may_nest: bool = True) -> Place | N
     chain = serving.get()
     if not chain:
         return None
-    ours = {lane: deadline for lane, deadline in chain if isinstance(lane, Lane) and _is_among(workers, lane)}
+    ours = [entry for entry in chain if isinstance(entry.lane, Lane) and _is_among(workers, entry.lane)]
     if not may_nest:
-        if len(ours) == sum(len(worker.lanes) for worker in workers.values()):
+        if len({entry.lane for entry in ours}) == sum(len(worker.lanes) for worker in workers.values()):
             raise PoolError("all workers of the pool wait for this very function, so none will be free while it waits")
         return None
-    return _innermost([*ours.items()])
+    return _innermost(ours)
 
 
 def place_on(lanes: Collection[Lane]) -> Place | None:
@@ -94,14 +106,14 @@ def place_on(lanes: Collection[Lane]) -> Place | None:
     Raises:
         NestedTooDeeply: calls are nested without end.
     """
-    return _innermost([(lane, end) for lane, end in serving.get() if isinstance(lane, Lane) and lane in lanes])
+    return _innermost([entry for entry in serving.get() if entry.lane in lanes])
 
 
-def _innermost(ours: list[tuple[Lane, float | None]]) -> Place | None:
+def _innermost(ours: list[Serving]) -> Place | None:
     depth = len(serving.get())
     if ours and depth > _DEEPEST:
         raise NestedTooDeeply(f"functions called by a worker have called the pool again, {depth} levels deep")
-    return Place(*ours[-1]) if ours else None
+    return Place(*ours[-1]) if ours else None  # type: ignore[arg-type]
 
 
 def _is_among(workers: dict[int, Worker], lane: Lane) -> bool:

@@ -39,11 +39,11 @@ class Road:
     def stop(self, call_id: int) -> None:
         """Cancel a call, and see to it that it ends."""
         worker = self._lane.worker
-        grace = worker.recipe.grace_period
+        grace, newest = worker.recipe.grace_period, self._lane.last_id
         self._stopping = call_id
         worker.control.say(messages.CANCEL, call_id)
-        self._timers.later(grace / 4, lambda: self._insist(call_id, is_last=False))
-        self._timers.later(grace, lambda: self._insist(call_id, is_last=True))
+        self._timers.later(grace / 4, lambda: self._insist(call_id, newest, is_last=False))
+        self._timers.later(grace, lambda: self._insist(call_id, newest, is_last=True))
 
     def leave(self) -> None:
         """The process is gone: forget what was to be done later."""
@@ -52,9 +52,24 @@ class Road:
         if then is not None:
             then(None)
 
-    def _insist(self, call_id: int, is_last: bool) -> None:
+    def _is_running(self, call_id: int, newest: int) -> bool:
+        """Return True if a call runs, or one within it.
+
+        Args:
+            newest: the last that may do so, if it is itself within another: nobody answers for it any more.
+        """
+        lane, started = self._lane, self._lane.started
+        if not lane.worker.page.finished(lane.index) < call_id <= started:
+            return False
+        if call_id == started:
+            return True
+        # A newer call runs: within this one, or after it. One that was taken back, or ran within another, is never
+        # said to have finished.
+        return started <= newest if call_id > lane.last_outer else call_id == lane.last_outer
+
+    def _insist(self, call_id: int, newest: int, is_last: bool) -> None:
         lane = self._lane
-        is_running = lane.worker.page.finished(lane.index) < call_id <= lane.started
+        is_running = self._is_running(call_id, newest)
         if not is_last and is_running:
             lane.worker.control.say(messages.CANCEL, call_id)
         if is_last and (is_running or (lane.state is State.ABANDONED and call_id in self._pending)):

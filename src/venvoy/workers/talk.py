@@ -22,6 +22,7 @@ from venvoy_worker.contract.loans import Loans
 
 from ..exchange import Call, Pieces, Placed
 from ..options import Progress
+from .turn import Turn
 
 _MOST_INTERLEAVED = 8  # answers within answers to other threads of the same call
 
@@ -60,10 +61,16 @@ class Asker(Protocol):
 
 
 class Serving(NamedTuple):
-    """A lane whose call waits for an answer, and the deadline of that call."""
+    """A lane whose call waits for an answer.
+
+    Args:
+        deadline: of that call.
+        turn: of those that run calls there meanwhile: threads or tasks may have been started for the answer.
+    """
 
     lane: Asker
     deadline: float | None
+    turn: Turn
 
 
 serving: ContextVar[tuple[Serving, ...]] = ContextVar("venvoy_serving", default=())  # outermost first
@@ -210,7 +217,7 @@ class Talk:
     ) -> None:
         chain = serving.get()
         for owner, ask in questions:
-            token = serving.set((*chain, Serving(lane, owner.deadline)))
+            token = serving.set((*chain, Serving(lane, owner.deadline, Turn())))
             try:
                 pieces = self.responder.answer(owner, ask, lane, is_caller=send is None)
                 if send is None and owner.deadline is not None and monotonic() >= owner.deadline:
