@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent import futures
+from pathlib import Path
 
 import pytest
 
@@ -159,6 +160,38 @@ def test_a_crash_is_told_to_the_thread_that_reads(make_pool: MakePool) -> None:
         future.result(20)
     killer.join()
     assert pool.submit("poolwork:double", 2).result(20) == 4
+
+
+def test_a_thread_that_is_interrupted_while_its_worker_crashes_loses_no_future(
+    make_pool: MakePool, until: Until
+) -> None:
+    """The exception strikes only when the read has ended, in the middle of handing the job on."""
+    pool = make_pool(module="poolwork", workers=1)
+    assert pool.submit("double", 1).result() == 2
+    future = pool.submit("nap", 60)
+    outcome: list[type[BaseException]] = []
+
+    def run() -> None:
+        try:
+            future.result()
+        except BaseException as error:
+            outcome.append(type(error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    (lane,) = pool._core.staff.known()[0].lanes
+    until(lambda: lane.direct.reader.locked() and _sleeps(thread))  # type: ignore[attr-defined]
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Interrupted))
+    os.kill(pool.workers()[0].pid, signal.SIGKILL)
+    thread.join(20)
+    assert outcome == [Interrupted]
+    assert futures.wait([future], timeout=20).done
+    assert isinstance(future.exception(), vv.WorkerCrashed)
+
+
+def _sleeps(thread: threading.Thread) -> bool:
+    """Return True while a thread waits in the kernel."""
+    return Path(f"/proc/self/task/{thread.native_id}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 @pytest.mark.parametrize("start", ["spawn", "zygote"])

@@ -112,17 +112,17 @@ class Direct:
             job.seconds = lane.note_duration(frame)
             self._engine.release(ticket)
             self._complete(job, frame)
-        except (OSError, ValueError, EOFError, FrameError):  # time-outs too
-            self._give_up(job, ticket, lane)
-        except BaseException:
+        except BaseException as error:  # and perhaps one more, thrown in while we read, at the next call of Python's
             if mine and mine[0]:
-                self._give_up(job, ticket, lane)
-            raise
+                if ticket.lane is not None:
+                    self._queue.tasks.put((lane, job))
+                else:
+                    self._see_to_end(job, ticket)
+            if not isinstance(error, (OSError, ValueError, EOFError, FrameError)):  # time-outs too
+                raise
 
-    def _give_up(self, job: Job, ticket: Ticket, lane: Lane) -> None:
-        if ticket.lane is not None:
-            self._queue.tasks.put((lane, job))
-            return
+    def _see_to_end(self, job: Job, ticket: Ticket) -> None:
+        """The reply has come, and the worker was given back; whoever did it may not have got further."""
         if ticket.heir is not None:
             self._engine.give_up(ticket)
         if job.reply is not None and not job.future.done():
