@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import itertools
 import threading
@@ -411,3 +412,28 @@ def test_streams_can_be_chained(make_pool: MakePool) -> None:
     """The output of one pool is the input of another."""
     first, second = make_pool(module="flowing", workers=1), make_pool(module="flowing", workers=1)
     assert list(second.stream("doubled", first.stream("count", 500))) == [2 * x for x in range(500)]
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_GETPIPE_SZ"), reason="pipes have their size here")
+@pytest.mark.parametrize("ending", ["exhausted", "left early"])
+def test_large_items_have_a_wide_pipe_as_long_as_they_come(
+    make_pool: MakePool, is_settled: Callable[..., None], ending: str
+) -> None:
+    """All pipes of a user share a limit."""
+    pool = make_pool(workers=1)
+    pool.warm()
+    channel = pool._core.staff.known()[0].lanes[0].channel
+
+    def size() -> int:
+        return int(fcntl.fcntl(channel.fileno(), fcntl.F_GETPIPE_SZ))
+
+    before = size()
+    stream = pool.stream("itertools:repeat", bytes(100_000), 100)
+    for _ in range(50):
+        next(stream)
+    assert size() > before
+    for _ in stream if ending == "exhausted" else ():
+        pass
+    stream.close()
+    is_settled(pool, 1)
+    assert size() == before
