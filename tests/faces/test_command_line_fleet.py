@@ -260,7 +260,7 @@ def test_doctor_names_what_will_not_work(tmp_path: Path) -> None:
     assert found["home"]["status"] == "failure"
     assert "VENVOY_HOME" in found["home"]["detail"]
     assert found["descriptors"]["status"] == "warning"
-    assert "64 for a process: 6 workers" in found["descriptors"]["detail"]
+    assert "64 for a process: 5 workers" in found["descriptors"]["detail"]
     assert found["configuration"]["status"] == "failure"
 
 

@@ -177,6 +177,18 @@ def test_killing_the_worker_by_its_id(make_pool: MakePool, tmp_path: Path, until
     assert pool.call("poolwork:pid") != info.pid
 
 
+@pytest.mark.parametrize("end", ["terminate", "kill"])
+@pytest.mark.parametrize("way", ["call", "submit"])
+def test_no_call_goes_to_a_worker_that_was_told_to_end(make_pool: MakePool, end: str, way: str) -> None:
+    """Not even one that is made in the very next moment."""
+    pool = make_pool(workers=1)
+    for _ in range(5):
+        pid = pool.call("poolwork:pid")
+        getattr(pool, end)(pool.workers()[0].id)
+        after = pool.call("poolwork:pid") if way == "call" else pool.submit("poolwork:pid").result(20)
+        assert after != pid
+
+
 @pytest.mark.parametrize("state", ["idle", "busy"])
 def test_terminating_a_worker_by_its_id(make_pool: MakePool, tmp_path: Path, until: Until, state: str) -> None:
     """terminate() asks, then insists: the worker is gone, its call has ended with an error, another serves."""

@@ -276,8 +276,12 @@ class Staff:
         with self._lock:
             return list(self._roster.workers.values())
 
-    def find(self, number: int, with_exited: bool = False) -> Worker:
+    def find(self, number: int, with_exited: bool = False, is_to_end: bool = False) -> Worker:
         """Return the worker of that id.
+
+        Args:
+            with_exited: also one of the last that ended.
+            is_to_end: if it is idle, no call gets it from now on.
 
         Raises:
             LookupError: there is none.
@@ -289,6 +293,8 @@ class Staff:
             if found is None:
                 known = sorted(self._roster.workers)
                 raise LookupError(f"pool {self._roster.name!r} has no worker {number!r}; it has {known}")
+            if is_to_end:
+                leaving.withdraw(self._roster, found, Reason.KILLED)
             return found
 
     def kill(self, *states: State) -> None:
