@@ -125,7 +125,7 @@ class AnyPool:
         Raises:
             LookupError: there is no such worker.
         """
-        (self._find_named(worker) or self._core.staff.find(worker, is_to_end=True)).kill()  # type: ignore[arg-type]
+        (self._find_named(worker) or self._core.staff.find(worker)).kill()  # type: ignore[arg-type]
 
     def _define(self, text: str, place: Any) -> None:
         """Add source text, and where it stands, to the namespace of all workers; waits for one."""

@@ -179,7 +179,7 @@ def test_killing_the_worker_by_its_id(make_pool: MakePool, tmp_path: Path, until
 
 @pytest.mark.parametrize("end", ["terminate", "kill"])
 @pytest.mark.parametrize("way", ["call", "submit"])
-def test_no_call_goes_to_a_worker_that_was_told_to_end(make_pool: MakePool, end: str, way: str) -> None:
+def test_no_call_is_served_by_a_worker_that_was_told_to_end(make_pool: MakePool, end: str, way: str) -> None:
     """Not even one that is made in the very next moment."""
     pool = make_pool(workers=1)
     for _ in range(5):

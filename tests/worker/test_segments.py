@@ -370,9 +370,10 @@ def test_interrupted_callers_lose_and_mix_up_nothing(open_pool: OpenPool, until:
         pass
 
     target = threading.get_ident()
-    is_over = threading.Event()
+    has_begun, is_over = threading.Event(), threading.Event()
 
     def interrupt() -> None:
+        has_begun.wait()  # not while the thread is being started
         while not is_over.wait(random.uniform(0.001, 0.02)):
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(target), ctypes.py_object(Interrupt))
 
@@ -381,6 +382,7 @@ def test_interrupted_callers_lose_and_mix_up_nothing(open_pool: OpenPool, until:
         wrong, right, interrupted = [], 0, 0
         try:
             thread.start()
+            has_begun.set()
             for number in range(150):
                 fill = number % 251
                 try:
