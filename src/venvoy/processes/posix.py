@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import stat
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
@@ -208,11 +209,22 @@ class StatusPage:
 
 
 def resize_pipe(fd: int, size: int) -> None:
-    """Let a pipe take so many bytes, if the system allows it; what is none stays as it is."""
+    """Let a pipe take so many bytes, if the system allows it.
+
+    Raises:
+        OSError: it is no pipe.
+    """
     import fcntl  # there is none on Windows, where this module can be imported
 
     if hasattr(fcntl, "F_SETPIPE_SZ"):
         try:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
-        except (OSError, ValueError):  # less than lies in it, more than this user may have, a socket, or closed
-            pass
+        except OSError as error:  # smaller than what lies in it, or more than this user may have
+            if error.errno not in (errno.EBUSY, errno.EPERM):
+                raise
+
+
+def resize_if_pipe(fd: int, size: int) -> None:
+    """As `resize_pipe`, of what may also be a socket, or closed (-1): that stays as it is."""
+    if fd >= 0 and stat.S_ISFIFO(os.fstat(fd).st_mode):
+        resize_pipe(fd, size)
