@@ -83,9 +83,10 @@ class AsyncCalls:
             try:
                 lane = engine.ask(ticket, call, may_nest=True)
                 if lane is None:
-                    if isinstance(ticket, Rider):
-                        return await self._ride(ticket)
-                    lane = await self._granted(ticket, call)
+                    got = await (self._ride(ticket) if isinstance(ticket, Rider) else self._granted(ticket, call))
+                    if isinstance(got, Frame):
+                        return got
+                    lane = got
                 elif isinstance(lane, Place):
                     return await self._within(lane, call, port)
                 frame = await drive(lane, call, port)
@@ -103,15 +104,15 @@ class AsyncCalls:
             finally:
                 port.claims.pop(ticket, None)
 
-    async def _ride(self, rider: Rider) -> Frame:
-        """Wait in the queue, and return the reply to the call, which may be sent together with those of other tasks."""
+    async def _ride(self, rider: Rider) -> Frame | Lane:
+        """Wait in the queue; return the reply to the call, if it is sent together with those of others, else a lane."""
         call, queue = rider.call, self._queue
         is_timed = call.deadline is not None or bool(call.options.queue_timeout)
         while rider.outcome is None:
             lane = rider.lane
             if lane is not None:
                 if not queue.may_add(lane.worker, call):
-                    return await self._alone(rider, lane)
+                    return lane
                 rider.convoy = Convoy(self._engine, queue, rider, hear, self._pool.call_soon)
             if rider.is_leading and rider.convoy is not None:
                 await rider.convoy.lead(rider)
@@ -123,13 +124,6 @@ class AsyncCalls:
         if isinstance(rider.outcome, Exception):
             raise rider.outcome
         return rider.outcome
-
-    async def _alone(self, rider: Rider, lane: Lane) -> Frame:
-        frame = await drive(lane, rider.call, rider.port)
-        if frame.opcode == messages.ERROR:
-            self._queue.note_failure(lane, rider.call)
-        self._engine.release(rider)
-        return frame
 
     def _heed(self, rider: Rider, is_rung: bool, error: Callable[[], BaseException]) -> None:
         """Go on after a rider's wait, for a lane or for its reply.
