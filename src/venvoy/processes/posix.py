@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 
 from ..collector import Collector
 
-PIPE, WIDE_PIPE = 1 << 16, 1 << 20  # bytes that a pipe takes, at first, and where large items come through
 _LONGEST_STACK = 1 << 18  # bytes read of what a crash has left
 
 

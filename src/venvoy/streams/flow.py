@@ -7,10 +7,11 @@ for more although the worker has used all its credit.
 from __future__ import annotations
 
 from venvoy_worker.contract import batches, codec, messages
+from venvoy_worker.contract.channel import PIPE_SIZE
 from venvoy_worker.contract.frames import Frame
 
 _MOST_BYTES = 8 << 20  # that may be on their way
-_LARGE = 32_768
+_LARGE = PIPE_SIZE // 2
 
 
 class Flow:

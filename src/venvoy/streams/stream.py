@@ -13,15 +13,18 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from venvoy_worker.contract import messages
+from venvoy_worker.contract.channel import PIPE_SIZE
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..errors import EncodingError, ProtocolError
 from ..exchange import Call, Dialogue, ends
 from ..pool.core import Core
 from ..pool.roster import Ticket
-from ..processes.posix import PIPE, WIDE_PIPE, resize_if_pipe
+from ..processes.posix import resize_if_pipe
 from ..workers.lane import Lane, WorkerLost
 from .flow import Flow
+
+_WIDE = 1 << 20  # bytes that a pipe takes which large items come through
 
 
 class Seat(Protocol):
@@ -82,7 +85,7 @@ class AnyStream:
         lane.worker.loans.borrower.give_back()  # segments of dropped items serve what comes
         if self._flow.is_large and not self._is_wide:
             self._is_wide = True
-            resize_if_pipe(lane.channel.fileno(), WIDE_PIPE)
+            resize_if_pipe(lane.channel.fileno(), _WIDE)
         lane.worker.control.say(messages.CREDIT, self._call_id, credit)
 
     def _end(self, frame: Frame) -> None:
@@ -90,7 +93,7 @@ class AnyStream:
         lane = self._lane
         if self._is_wide:
             self._is_wide = False
-            resize_if_pipe(lane.channel.fileno(), PIPE)  # the pipes of one user share a limit
+            resize_if_pipe(lane.channel.fileno(), PIPE_SIZE)  # the pipes of one user share a limit
         lane.open_call = 0
         lane.channel.parser.last = None
         lane.note_duration(frame)

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from venvoy_worker.contract import messages
+from venvoy_worker.contract.channel import PIPE_SIZE
 from venvoy_worker.contract.frames import Frame, FrameError
 
 from ..collector import Collector, Timers
-from ..processes.posix import PIPE, resize_if_pipe
+from ..processes.posix import resize_if_pipe
 from .state import Reason, State
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Road:
         self._timers.drop()
         lane.channel.parser.last = None
         lane.open_call = 0
-        resize_if_pipe(lane.channel.fileno(), PIPE)  # a stream may have widened it
+        resize_if_pipe(lane.channel.fileno(), PIPE_SIZE)  # a stream may have widened it
         if lane.is_attributed:
             lane.worker.authors.end(lane.worker.process.outputs.values())
         if frame.opcode == messages.RESULT and frame.flags & messages.FLAG_REFERENCE:
